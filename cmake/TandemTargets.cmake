@@ -1,0 +1,32 @@
+# One folder, one library: tandem_library(NAME SOURCES ... DEPS ...) adds STATIC library tandem_NAME, with our warnings.
+function(tandem_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(tandem_${name} STATIC ${arg_SOURCES})
+  target_link_libraries(tandem_${name} PUBLIC tandem_options ${arg_DEPS})
+endfunction()
+
+# tandem_binary(tandem-router SOURCES main.cc DEPS ...) adds an executable that lands in build/PRESET/bin.
+function(tandem_binary name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE tandem_options ${arg_DEPS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+endfunction()
+
+# tandem_test(NAME LABELS unit [tsan] SOURCES ... DEPS ... [TIMEOUT s]) adds a GoogleTest program and registers it as one
+# ctest entry. The label `tsan` is for programs that hold neither gRPC nor ggml: only they are built under that preset.
+function(tandem_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "LABELS;SOURCES;DEPS" ${ARGN})
+  if(TANDEM_SANITIZE MATCHES thread AND NOT "tsan" IN_LIST arg_LABELS)
+    return()
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE tandem_options ${arg_DEPS} GTest::gmock GTest::gtest_main)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
+    ENVIRONMENT "TANDEM_SOURCE_DIR=${PROJECT_SOURCE_DIR};TANDEM_BINARY_DIR=${PROJECT_BINARY_DIR}")
+endfunction()

@@ -1,0 +1,72 @@
+#pragma once
+
+// Rows queued on one FFN worker, from many attention workers: which calls are computed together, and when.
+
+#include <absl/status/status.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "scheduler/base/time.h"
+#include "scheduler/step/types.h"
+
+namespace tandem::step {
+
+struct FfnConfig {
+  uint32_t layers = 0;
+  uint32_t max_rows = 256;          // of one call, and of one merged compute
+  uint64_t max_queued_bytes = 256u << 20;  // of A2F rows over all streams; past it a call is refused
+  uint64_t hidden_bytes = 0;        // bytes of one row
+};
+
+enum class StreamId : uint64_t {};  // one attention worker's stream, as the shell numbers it
+
+struct QueuedCall {
+  StreamId stream{};
+  CallId call;
+  uint32_t rows = 0;
+  Instant arrival;
+};
+
+// Calls of one layer whose rows are computed as one batch, in this order.
+struct FfnTask {
+  uint32_t layer = 0;
+  uint32_t rows = 0;
+  std::vector<QueuedCall> calls;
+};
+
+// Oldest arrival first; calls of the same layer join it up to max_rows. Zero-row calls are answered with the task that
+// they join, or alone. Not thread-safe; lives on the device's thread.
+class FfnMachine {
+ public:
+  explicit FfnMachine(const FfnConfig& config);
+
+  // The reply credit of a new stream: two of its largest calls; kResourceExhausted when that cannot be granted.
+  absl::StatusOr<uint64_t> OpenStream(StreamId stream, uint32_t max_rows);
+  // kInvalidArgument: layer or rows out of range; kResourceExhausted: the stream exceeded its credit, or the queue is full.
+  absl::Status Enqueue(const QueuedCall& call);
+  // The stream's end: its queued calls are dropped; those being computed are dropped by the shell.
+  void CloseStream(StreamId stream);
+
+  std::optional<FfnTask> NextTask(Instant now);
+  bool HasWork() const { return !queue_.empty(); }
+  // Gives the credit of each call back; the shell replies.
+  void OnTaskDone(const FfnTask& task);
+
+  uint32_t streams() const { return static_cast<uint32_t>(credit_.size()); }
+  uint64_t queued_rows() const;
+
+ private:
+  struct Credit {
+    uint64_t granted_bytes = 0, outstanding_bytes = 0;
+  };
+  FfnConfig config_;
+  std::deque<QueuedCall> queue_;          // arrival order
+  std::map<StreamId, Credit> credit_;
+  uint64_t queued_bytes_ = 0;
+};
+
+}  // namespace tandem::step

@@ -1,0 +1,3 @@
+// The views are plain values; this file makes their headers compile on their own.
+#include "scheduler/view/request.h"
+#include "scheduler/view/worker.h"

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+
+#include "scheduler/base/time.h"
+
+namespace tandem {
+
+// The machine's monotonic clock; alarms fire on one thread of its own, in order of time, then of call.
+// Safe from any thread. The destructor drops the alarms that have not fired.
+class RealTimeSource final : public TimeSource {
+ public:
+  RealTimeSource();
+  ~RealTimeSource() override;
+  Instant Now() const override;
+  AlarmId CallAt(Instant when, absl::AnyInvocable<void()> fn) override;
+  bool Cancel(AlarmId alarm) override;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tandem

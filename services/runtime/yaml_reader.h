@@ -1,0 +1,61 @@
+#pragma once
+
+// Strict reading of a daemon's YAML: unknown keys, wrong types and numbers out of range are errors that name file, line
+// and key.
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+
+namespace YAML {
+class Node;
+}
+
+namespace tandem {
+
+// Reads one mapping. Each Get leaves `value` alone when the key is absent. Finish reports the first error, or a key that
+// no Get asked for.
+//
+//   YamlReader reader(node, "gateway.yaml");
+//   reader.Get("port", config.port, 0, 65535);
+//   RETURN_IF_ERROR(reader.Finish());
+class YamlReader {
+ public:
+  YamlReader(const YAML::Node& node, std::string file);
+
+  void Get(const std::string& key, std::string& value);
+  void Get(const std::string& key, bool& value);
+  void Get(const std::string& key, double& value, double min, double max);
+  // Any integer that holds [min, max].
+  template <typename Int>
+  void Get(const std::string& key, Int& value, int64_t min, int64_t max) {
+    int64_t wide = static_cast<int64_t>(value);
+    if (GetInteger(key, wide, min, max)) value = static_cast<Int>(wide);
+  }
+  // Calls `read` for a nested mapping, or for each entry of a list of mappings.
+  void GetMapping(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read);
+  void GetList(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read);
+  bool Has(const std::string& key) const;
+
+  absl::Status Finish();
+
+ private:
+  bool GetInteger(const std::string& key, int64_t& value, int64_t min, int64_t max);
+  const YAML::Node* Find(const std::string& key);
+  void Fail(const YAML::Node& node, const std::string& key, const std::string& what);
+
+  std::shared_ptr<YAML::Node> node_, found_;
+  std::string file_;
+  std::set<std::string> known_;
+  absl::Status status_;
+};
+
+// kNotFound: no such file; kInvalidArgument: not YAML, with the line.
+absl::StatusOr<YAML::Node> LoadYamlFile(const std::string& path);
+
+}  // namespace tandem
