@@ -3,6 +3,7 @@
 // Rows queued on one FFN worker, from many attention workers: which calls are computed together, and when.
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 
 #include <cstdint>
 #include <deque>
