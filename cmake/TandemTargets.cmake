@@ -13,6 +13,8 @@ function(tandem_binary name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 endfunction()
 
+add_custom_target(tandem_tests)   # every test program of this preset
+
 # tandem_test(NAME LABELS unit [tsan] SOURCES ... DEPS ... [TIMEOUT s]) adds a GoogleTest program and registers it as one
 # ctest entry. The label `tsan` is for programs that hold neither gRPC nor ggml: only they are built under that preset.
 function(tandem_test name)
@@ -26,6 +28,7 @@ function(tandem_test name)
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE tandem_options ${arg_DEPS} GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  add_dependencies(tandem_tests ${name})
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
     ENVIRONMENT "TANDEM_SOURCE_DIR=${PROJECT_SOURCE_DIR};TANDEM_BINARY_DIR=${PROJECT_BINARY_DIR}")
