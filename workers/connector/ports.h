@@ -179,13 +179,16 @@ class TokenSink {
  public:
   virtual ~TokenSink() = default;
   virtual void Send(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs) = 0;
-  virtual void Close(const absl::Status& status) = 0;  // replaced by a newer stream, or the worker stops
+  // The last call. kAborted: a newer stream replaces it; kResourceExhausted: too many gateways; kUnavailable: the worker
+  // stops, or "gateway_overloaded": the gateway fell behind, and its sequences here have ended for good.
+  virtual void Close(const absl::Status& status) = 0;
 };
 
 // The attention engine's door for gateways; safe from any thread.
 class TokenDoor {
  public:
   virtual ~TokenDoor() = default;
+  // A sequence of `resume` that the worker does not hold any more is told as ended, kFailed with kUnavailable.
   virtual void Attach(const GatewayId& gateway, std::vector<step::ResumePoint> resume, std::shared_ptr<TokenSink> sink) = 0;
   // The stream of `sink` broke; ignored when a newer one has replaced it.
   virtual void Detach(const GatewayId& gateway, const TokenSink* sink) = 0;
@@ -212,7 +215,7 @@ class CommandDoor {
                        Answer answer) = 0;
   // kFailedPrecondition: (router_epoch, version) is lower than one seen before.
   virtual void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders, Answer answer) = 0;
-  virtual void Drain(Answer answer) = 0;  // no new work from now on; sequences finish
+  virtual void Drain(Answer answer) = 0;  // no new work from now on; answered when all that was in hand has ended
 };
 
 // What happens on a worker that its routers want to know; called from the device's thread.
@@ -224,9 +227,24 @@ class WorkerListener {
   virtual void OnShardLost(const WorkerId& ffn_worker, uint64_t shard_epoch, const std::string& message) = 0;
 };
 
+// Since the engine started.
+struct EngineCounters {
+  uint64_t tokens_wasted = 0;      // computed after a Stop
+  uint64_t kv_frames_dropped = 0;  // of unknown (reservation, attempt), or out of range
+  uint64_t replies_dropped = 0;    // F2A that matched nothing awaited
+  uint64_t calls_resent = 0;       // layer calls sent again after a holder's loss
+  uint64_t holders_lost = 0;
+  uint64_t steps = 0;              // decode steps computed
+  uint64_t ffn_calls = 0;          // layer calls computed as an FFN worker
+  uint64_t ffn_merged_calls = 0;   // of those, computed together with another
+};
+
 // For heartbeats, metrics and readiness; a copy.
 struct WorkerReport {
   WorkerLoad load;
+  EngineCounters counters;
+  uint32_t ffn_streams = 0;        // FFN: open streams of attention workers
+  uint64_t ffn_rows_queued = 0;
   std::vector<SequenceKey> live;
   ledger::LedgerSnapshot ledger;   // cumulative seconds by (stage, state, cause); sums to elapsed
   bool has_group = true;           // attention: some FFN holder's stream is open
