@@ -2,6 +2,7 @@
 
 // One line an event, text or JSON, with the request id on every line that concerns a request. Never prompt text at info.
 
+#include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
 #include <spdlog/common.h>
 
@@ -36,8 +37,16 @@ struct LogField {
   bool quoted;  // a JSON string; else a JSON number or boolean
 };
 
-// Sets the process's logger (stderr). Call once, at start.
+// Sets the process's logger (stderr). Call at start, before other threads log.
 void InitLog(const LogConfig& config);
+
+// The line of one event, without its newline. Whatever the values hold, it is one line, and valid JSON if asked for.
+//   unix_ms  milliseconds since 1970, UTC
+std::string FormatLogLine(const LogConfig& config, int64_t unix_ms, spdlog::level::level_enum level,
+                          absl::string_view event, std::initializer_list<LogField> fields);
+
+// "text" or "json"; anything else is kInvalidArgument.
+absl::StatusOr<LogFormat> ParseLogFormat(absl::string_view name);
 
 // LogEvent(spdlog::level::info, "sequence_placed", {{"request_id", id}, {"worker", worker}});
 // text:  2026-11-24T08:00:00.123Z info tandem-router sequence_placed request_id=... worker=...

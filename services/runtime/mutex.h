@@ -37,6 +37,9 @@ class TANDEM_SCOPED_CAPABILITY MutexLock {
  public:
   explicit MutexLock(Mutex& mu) TANDEM_ACQUIRE(mu) : lock_(mu.mu_) {}
   ~MutexLock() TANDEM_RELEASE() {}
+  // Lets the mutex go for a call out, and takes it again.
+  void Unlock() TANDEM_RELEASE() { lock_.unlock(); }
+  void Lock() TANDEM_ACQUIRE() { lock_.lock(); }
 
  private:
   friend class CondVar;

@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 namespace YAML {
 class Node;
@@ -19,7 +20,8 @@ class Node;
 namespace tandem {
 
 // Reads one mapping. Each Get leaves `value` alone when the key is absent. Finish reports the first error, or a key that
-// no Get asked for.
+// no Get asked for, or that stands there twice: "gateway.yaml:3: port: 70000 is not in [0, 65535]". An empty file is a
+// mapping without keys.
 //
 //   YamlReader reader(node, "gateway.yaml");
 //   reader.Get("port", config.port, 0, 65535);
@@ -31,6 +33,7 @@ class YamlReader {
   void Get(const std::string& key, std::string& value);
   void Get(const std::string& key, bool& value);
   void Get(const std::string& key, double& value, double min, double max);
+  void Get(const std::string& key, std::vector<std::string>& value);  // a list of scalars
   // Any integer that holds [min, max].
   template <typename Int>
   void Get(const std::string& key, Int& value, int64_t min, int64_t max) {
@@ -46,10 +49,12 @@ class YamlReader {
 
  private:
   bool GetInteger(const std::string& key, int64_t& value, int64_t min, int64_t max);
+  // The key's scalar, or its value of any kind; nullptr when it is absent or an error came first. Valid until the next.
   const YAML::Node* Find(const std::string& key);
+  const YAML::Node* FindScalar(const std::string& key, const char* wanted);
   void Fail(const YAML::Node& node, const std::string& key, const std::string& what);
 
-  std::shared_ptr<YAML::Node> node_, found_;
+  std::shared_ptr<YAML::Node> node_, found_, key_;
   std::string file_;
   std::set<std::string> known_;
   absl::Status status_;
