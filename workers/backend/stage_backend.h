@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ class Buffer {
  public:
   virtual ~Buffer() = default;
   virtual float* host() = 0;
+  const float* host() const { return const_cast<Buffer*>(this)->host(); }
   virtual size_t bytes() const = 0;
 };
 using BufferRef = std::shared_ptr<Buffer>;

@@ -1,0 +1,47 @@
+#pragma once
+
+// The weights of some stages of a model, in memory.
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "ggml-cpp.h"
+#include "scheduler/view/worker.h"
+#include "workers/backend/ggml/ggml_device.h"
+#include "workers/backend/ggml/gguf_model.h"
+
+namespace tandem::ggml_cpu {
+
+// Only the tensors that the stages use are given memory: prefill all, attention attn_* and the
+// head's (token embedding, final norm, output matrix), ffn the ffn_*. Immutable once loaded.
+class ShardWeights {
+ public:
+  // kResourceExhausted names the bytes that could not be had; kUnimplemented names a tensor whose
+  // product depends on the batch (see invariance_check.h); else what GgufModel::Read says.
+  static absl::StatusOr<std::unique_ptr<ShardWeights>> Load(const GgufModel& model,
+                                                            const std::set<Stage>& stages,
+                                                            GgmlDevice& device);
+
+  bool Holds(TensorGroup group) const { return groups_.contains(group); }
+  uint64_t bytes(TensorGroup group) const;
+  // Tensor "blk.<layer>.<part>.weight" or "<name>.weight"; it is one of the loaded.
+  ggml_tensor* Layer(uint32_t layer, const char* part) const;
+  ggml_tensor* Global(const char* name) const;
+  // The output matrix; the token embedding where the model has none of its own.
+  ggml_tensor* OutputMatrix() const;
+
+ private:
+  std::set<TensorGroup> groups_;
+  std::map<TensorGroup, uint64_t> bytes_;
+  ggml_context_ptr context_;
+  ggml_backend_buffer_ptr buffer_;
+  std::map<std::string, ggml_tensor*> tensors_;
+};
+
+}  // namespace tandem::ggml_cpu
