@@ -16,11 +16,18 @@ namespace tandem::control {
 struct ControllerConfig {
   std::string model;                                    // workers of another model are refused
   uint32_t max_queued_requests = 1024;                  // past it: kResourceExhausted with retry_after
+  uint32_t max_queued_resumes = 4096;                   // likewise for resumes, which stand in front of them
+  uint32_t max_sequences = 65536;                       // placed and not ended; past it requests stay queued
+  uint32_t max_workers = 1024;                          // past it: the registration is refused
+  uint32_t max_gateways = 1024;                         // past it: its requests are answered kResourceExhausted
+  uint32_t max_unanswered_commands = 256;               // per worker; past it nothing is placed there
+  uint32_t max_placement_failures = 4;                  // of one request, refusals for lack of room apart: then it ends
   Duration heartbeat_interval = Duration::Seconds(1);
   Duration worker_lease = Duration::Seconds(5);         // silence after which a worker is lost
   Duration reservation_lease = Duration::Seconds(30);   // without a KV frame
   Duration command_timeout = Duration::Seconds(10);     // without an answer: the worker is closed
   Duration queue_timeout = Duration::Seconds(60);       // queued for so long without a ready topology: kUnavailable
+  Duration shard_suspicion = Duration::Seconds(30);     // a holder that was reported lost stands last for so long
 };
 
 // One worker as `tandemctl status` and the metrics show it.
@@ -42,7 +49,8 @@ struct ControllerSnapshot {
   std::vector<WorkerSnapshot> workers;  // ascending id
 };
 
-// Not thread-safe: one strand.
+// Not thread-safe: one strand. How it treats each event: registry.cc (workers), groups.cc (FFN groups), requests.cc
+// (Generate, Abort, ends), placement.cc (queue to worker); the four state machines have a header each.
 class Controller {
  public:
   explicit Controller(const ControllerConfig& config);

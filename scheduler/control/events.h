@@ -21,6 +21,10 @@ enum class CommandId : uint64_t {};  // one per command to a worker; its answer 
 
 // ---- Events.
 
+// `incarnation` tells a worker's processes apart, not its streams: when a worker dials again before its old stream has
+// ended, the shell ends the old one and reports WorkerLost before the new WorkerRegistered. From an older stream nothing
+// else is reported.
+
 struct GatewayConnected { GatewayId gateway; };
 struct GatewayLost { GatewayId gateway; };
 struct GenerateArrived { GatewayId gateway; GenerateSpec spec; };
@@ -69,6 +73,8 @@ struct SendPrefill {
   WorkerId attention_worker;
   std::string attention_address;
 };
+// kSuperseded: the router places the sequences again itself, or a newer attempt is on its way. A gateway takes an end with
+// that reason for no end of the choice.
 struct SendRelease {
   WorkerId worker;
   CommandId command{};
@@ -85,6 +91,8 @@ struct SendSetGroup {
 };
 struct SendDrain { WorkerId worker; CommandId command{}; };
 
+// A choice was admitted by `attention_worker`. It comes again, for another worker, when a prefill could not be done and the
+// sequence was put back into the queue: the latest counts.
 struct TellPlaced {
   GatewayId gateway;
   SequenceKey sequence;
