@@ -48,10 +48,12 @@ class Ledger {
   // `own_stage` takes idle and stall: the single stage of the device, or kShared.
   Ledger(LedgerStage own_stage, Instant opened);
 
-  // From now on the device is in this state. The time since the last call is booked to the state that it was in.
+  // From now on the device is in this state. The time since the last call is booked to the state that it was in. `stage`
+  // counts with kBusy only; `cause` is kNone with kBusy and only then.
   void Enter(LedgerStage stage, LedgerState state, Cause cause, Instant now);
   // The device waited since the last Enter for a call that just ended: books that time as the tail of the call, filled from
-  // its end with half the hand-off, peer compute, peer queue, the other half of the hand-off. The state stays as it was.
+  // its end with half the hand-off, peer compute, peer queue, the other half of the hand-off (PROTOCOL section 7). A wait
+  // longer than the round trip books the rest to the current state. The state stays as it was.
   void BookExposedWait(const CallTimes& call, Instant now);
 
   LedgerSnapshot Snapshot(Instant now) const;

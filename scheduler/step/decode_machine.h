@@ -9,6 +9,7 @@
 //   machine.OnAttentionDone / OnHeadDone(...)                           when it is computed
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 
 #include <cstdint>
 #include <map>
@@ -59,12 +60,13 @@ struct StartLocalPrefill {
   std::vector<TokenId> ids;           // prompt and emitted ids
   const BlockTable* blocks = nullptr; // lives as long as the reservation
 };
-// A reservation was freed while its prefill ran: cancel a local prefill; remote frames are unknown from now on.
+// A reservation was freed while its prefill ran: remote frames are unknown from now on. Local: call PrefillMachine::Cancel,
+// and tell OnLocalPrefillDone or OnLocalPrefillFailed when that job has ended: until then its blocks are kept.
 struct ReservationFreed {
   ReservationId reservation;
   bool local_prefill = false;
 };
-// Copy whole KV blocks, all layers, before the next task.
+// Copy whole KV blocks, all layers, before anything else is done on the device (a task, or KV rows written).
 struct CopyBlocks {
   std::vector<KvBook::BlockCopy> copies;
 };
@@ -113,13 +115,47 @@ struct HeadTask {
 };
 using DecodeTask = std::variant<AttentionTask, HeadTask>;
 
-// Life of a sequence on its attention worker; ARCHITECTURE.md has the table.
+// Life of a sequence on its attention worker; ARCHITECTURE.md has the tables. A running sequence that has a row in the
+// running step ends when that step does.
 enum class SequenceState { kReserved, kRunning, kEnded };
 enum class SequenceEventKind { kKvComplete, kLastToken, kStop, kPreempt, kSupersede, kRelease, kLeaseExpired, kFailed };
+inline constexpr Transition<SequenceState, SequenceEventKind> kSequenceTransitions[] = {
+    {SequenceState::kReserved, SequenceEventKind::kKvComplete, SequenceState::kRunning},
+    {SequenceState::kReserved, SequenceEventKind::kStop, SequenceState::kEnded},
+    {SequenceState::kReserved, SequenceEventKind::kPreempt, SequenceState::kEnded},
+    {SequenceState::kReserved, SequenceEventKind::kSupersede, SequenceState::kEnded},
+    {SequenceState::kReserved, SequenceEventKind::kRelease, SequenceState::kEnded},
+    {SequenceState::kReserved, SequenceEventKind::kLeaseExpired, SequenceState::kEnded},
+    {SequenceState::kReserved, SequenceEventKind::kFailed, SequenceState::kEnded},
+    {SequenceState::kRunning, SequenceEventKind::kLastToken, SequenceState::kEnded},
+    {SequenceState::kRunning, SequenceEventKind::kStop, SequenceState::kEnded},
+    {SequenceState::kRunning, SequenceEventKind::kPreempt, SequenceState::kEnded},
+    {SequenceState::kRunning, SequenceEventKind::kSupersede, SequenceState::kEnded},
+    {SequenceState::kRunning, SequenceEventKind::kRelease, SequenceState::kEnded},
+    {SequenceState::kRunning, SequenceEventKind::kFailed, SequenceState::kEnded},
+};
 
 // Life of a micro-batch within one step.
 enum class MicroBatchState { kReadyForAttention, kComputing, kWaitingForFfn, kReadyForHead, kDone };
 enum class MicroBatchEvent { kTaskTaken, kAttentionDone, kReplyMoreLayers, kReplyLastLayer, kHeadDone, kFailed };
+inline constexpr Transition<MicroBatchState, MicroBatchEvent> kMicroBatchTransitions[] = {
+    {MicroBatchState::kReadyForAttention, MicroBatchEvent::kTaskTaken, MicroBatchState::kComputing},
+    {MicroBatchState::kReadyForAttention, MicroBatchEvent::kFailed, MicroBatchState::kDone},
+    {MicroBatchState::kComputing, MicroBatchEvent::kAttentionDone, MicroBatchState::kWaitingForFfn},
+    {MicroBatchState::kComputing, MicroBatchEvent::kHeadDone, MicroBatchState::kDone},
+    {MicroBatchState::kComputing, MicroBatchEvent::kFailed, MicroBatchState::kDone},
+    {MicroBatchState::kWaitingForFfn, MicroBatchEvent::kReplyMoreLayers, MicroBatchState::kReadyForAttention},
+    {MicroBatchState::kWaitingForFfn, MicroBatchEvent::kReplyLastLayer, MicroBatchState::kReadyForHead},
+    {MicroBatchState::kWaitingForFfn, MicroBatchEvent::kFailed, MicroBatchState::kDone},
+    {MicroBatchState::kReadyForHead, MicroBatchEvent::kTaskTaken, MicroBatchState::kComputing},
+    {MicroBatchState::kReadyForHead, MicroBatchEvent::kFailed, MicroBatchState::kDone},
+};
+
+// "kReserved", "kStop": the words of ARCHITECTURE.md's tables.
+const char* ToString(SequenceState state);
+const char* ToString(SequenceEventKind event);
+const char* ToString(MicroBatchState state);
+const char* ToString(MicroBatchEvent event);
 
 // Not thread-safe; lives on the device's thread. Deterministic: equal calls give equal effects and tasks.
 class DecodeMachine {
@@ -128,7 +164,8 @@ class DecodeMachine {
   DecodeMachine(const DecodeConfig& config, KvBook& book);
   ~DecodeMachine();
 
-  // Reserves KV for prompt, emitted ids and one block a choice, and ends lower attempts of the same choices (kSuperseded).
+  // Reserves KV for prompt, emitted ids and one block a choice, and ends lower attempts of the same choices (kSuperseded),
+  // also when there is no room for the new one. Several choices only while none has emitted.
   // kResourceExhausted: no room now; kInvalidArgument: it can never fit; kAlreadyExists: that attempt is here;
   // kFailedPrecondition: a higher attempt is here.
   absl::Status Admit(DecodeRequest request, Instant now);
@@ -142,10 +179,12 @@ class DecodeMachine {
   uint32_t OnKvRows(const ReservationId& reservation, uint32_t layer, uint32_t first_position, uint32_t count, Instant now);
   void OnLocalPrefillDone(const ReservationId& reservation, Instant now);
   void OnLocalPrefillFailed(const ReservationId& reservation, const absl::Status& status, Instant now);
-  // Ends what is held for it, whatever the state. `reason` kCancelled or kSuperseded.
+  // Ends what is held for it, whatever the state. `reason` kCancelled or kSuperseded. Sequences that had not started may come
+  // again under the same attempt: the router places them anew when no prefill worker is left. Unknown: ignored.
   void Release(const ReservationId& reservation, EndReason reason, Instant now);
 
-  // The gateway's word: tokens past `position` are not wanted. Frees after the running step. Unknown: ignored.
+  // The gateway's word: output tokens from index `position` on are not wanted; `reason` kStopped or kCancelled. Ends at once,
+  // or with the running step if it has a row there. Unknown: ignored.
   void Stop(const SequenceKey& sequence, uint32_t position, EndReason reason, Instant now);
   // Ends every sequence of a gateway (its lease ran out, or it fell behind: `reason`, `status`).
   void EndAllOf(const GatewayId& gateway, SequenceEnd end, Instant now);
@@ -157,9 +196,13 @@ class DecodeMachine {
   void OnHolderUp(const std::string& holder, uint64_t credit_bytes, uint32_t max_rows, Instant now);
   // Its stream broke or stalled: calls in flight there are sent once to each further holder, attempt + 1.
   void OnHolderLost(const std::string& holder, const absl::Status& status, Instant now);
+  // The holder answered a call with an error and lives on (a stale shard, a full queue): as if it had died on this call, but
+  // its stream stays open. False: as OnFfnReply. Take the holder down (OnHolderLost) when it should get no more calls.
+  bool OnFfnRefused(const std::string& holder, const CallId& call, const absl::Status& status, Instant now);
   // A reply came. False: it matches nothing that is awaited (drop it and count it).
   bool OnFfnReply(const std::string& holder, const CallId& call, Instant now);
 
+  // The longest-ready micro-batch's task; starts a step when none runs. May also have effects (kPreempted ends).
   std::optional<DecodeTask> NextTask(Instant now);
   bool HasTask() const;  // NextTask would give one at the time of the last event
   void OnAttentionDone(const AttentionTask& task, Instant now);
@@ -179,7 +222,7 @@ class DecodeMachine {
   bool waits_for_ffn() const;                 // a micro-batch waits and no task is ready: the device stalls
 
  private:
-  struct State;  // decode_machine.cc and its neighbours: sequence_table, micro_batches, credits
+  struct State;  // decode_state.h; its parts: sequence_table, reservations, micro_batches, ffn_holders
   std::unique_ptr<State> state_;
 };
 

@@ -19,7 +19,8 @@ namespace tandem::step {
 struct FfnConfig {
   uint32_t layers = 0;
   uint32_t max_rows = 256;          // of one call, and of one merged compute
-  uint64_t max_queued_bytes = 256u << 20;  // of A2F rows over all streams; past it a call is refused
+  uint64_t max_queued_bytes = 256u << 20;  // of A2F rows over all streams, granted or queued; past it a stream or call is refused
+  uint32_t max_queued_calls = 4096;        // over all streams: calls of zero rows hold no bytes
   uint64_t hidden_bytes = 0;        // bytes of one row
 };
 
@@ -45,9 +46,11 @@ class FfnMachine {
  public:
   explicit FfnMachine(const FfnConfig& config);
 
-  // The reply credit of a new stream: two of its largest calls; kResourceExhausted when that cannot be granted.
+  // The reply credit of a new stream, bytes: two of its largest calls, of min(max_rows, config.max_rows) rows each.
+  // kInvalidArgument: max_rows is 0; kAlreadyExists; kResourceExhausted when that cannot be granted beside the others'.
   absl::StatusOr<uint64_t> OpenStream(StreamId stream, uint32_t max_rows);
-  // kInvalidArgument: layer or rows out of range; kResourceExhausted: the stream exceeded its credit, or the queue is full.
+  // kNotFound: no such stream; kInvalidArgument: layer or rows out of range; kResourceExhausted: the stream exceeded its
+  // credit, or the queue is full.
   absl::Status Enqueue(const QueuedCall& call);
   // The stream's end: its queued calls are dropped; those being computed are dropped by the shell.
   void CloseStream(StreamId stream);
@@ -59,6 +62,7 @@ class FfnMachine {
 
   uint32_t streams() const { return static_cast<uint32_t>(credit_.size()); }
   uint64_t queued_rows() const;
+  uint64_t granted_bytes() const { return granted_bytes_; }  // over all streams
 
  private:
   struct Credit {
@@ -67,7 +71,7 @@ class FfnMachine {
   FfnConfig config_;
   std::deque<QueuedCall> queue_;          // arrival order
   std::map<StreamId, Credit> credit_;
-  uint64_t queued_bytes_ = 0;
+  uint64_t queued_bytes_ = 0, granted_bytes_ = 0;
 };
 
 }  // namespace tandem::step

@@ -39,6 +39,8 @@ class KvBook {
   void Release(BlockTable& table);
 
  private:
+  uint32_t TakeBlock();  // some block is free
+
   uint32_t block_tokens_;
   std::vector<uint32_t> counts_;  // [total_blocks] holders of each block
   std::vector<uint32_t> free_;    // stack; lowest block on top at first

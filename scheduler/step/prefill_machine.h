@@ -2,6 +2,8 @@
 
 // Prompts being prefilled on one device: chunks, layer by layer, and the transfer of their KV to an attention worker.
 
+#include <absl/status/status.h>
+
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -56,6 +58,8 @@ struct PrefillDone {
   ReservationId reservation;
   SequenceKey sequence;
 };
+// The job ended without: the device failed, or the peer did. Local: also kCancelled after Cancel, once no task can touch
+// the borrowed blocks any more; the shell tells DecodeMachine::OnLocalPrefillFailed in every case.
 struct PrefillFailed {
   ReservationId reservation;
   SequenceKey sequence;
@@ -70,9 +74,31 @@ using PrefillEffect = std::variant<PushKv, PrefillDone, PrefillFailed, CancelPus
 
 // Life of a job; ARCHITECTURE.md has the table.
 enum class PrefillState { kQueued, kComputing, kDraining, kDone };
-enum class PrefillEvent { kFirstChunk, kLastLayer, kAllAcknowledged, kCancelled, kPeerLost, kRefused };
+enum class PrefillEvent { kFirstChunk, kLastLayer, kAllAcknowledged, kCancelled, kPeerLost, kRefused, kTaskFailed };
 
-// Not thread-safe; lives on the device's thread. First come, first served; chunks of one job are never reordered.
+// kLastLayer: the last layer of the last chunk. kRefused: A's answer; kPeerLost: the stream to A broke.
+inline constexpr Transition<PrefillState, PrefillEvent> kPrefillTransitions[] = {
+    {PrefillState::kQueued, PrefillEvent::kFirstChunk, PrefillState::kComputing},
+    {PrefillState::kQueued, PrefillEvent::kCancelled, PrefillState::kDone},
+    {PrefillState::kQueued, PrefillEvent::kPeerLost, PrefillState::kDone},
+    {PrefillState::kQueued, PrefillEvent::kRefused, PrefillState::kDone},
+    {PrefillState::kComputing, PrefillEvent::kLastLayer, PrefillState::kDraining},
+    {PrefillState::kComputing, PrefillEvent::kCancelled, PrefillState::kDone},
+    {PrefillState::kComputing, PrefillEvent::kPeerLost, PrefillState::kDone},
+    {PrefillState::kComputing, PrefillEvent::kRefused, PrefillState::kDone},
+    {PrefillState::kComputing, PrefillEvent::kTaskFailed, PrefillState::kDone},
+    {PrefillState::kDraining, PrefillEvent::kAllAcknowledged, PrefillState::kDone},
+    {PrefillState::kDraining, PrefillEvent::kCancelled, PrefillState::kDone},
+    {PrefillState::kDraining, PrefillEvent::kPeerLost, PrefillState::kDone},
+    {PrefillState::kDraining, PrefillEvent::kRefused, PrefillState::kDone},
+};
+
+// "kQueued", "kFirstChunk": the words of ARCHITECTURE.md's table.
+const char* ToString(PrefillState state);
+const char* ToString(PrefillEvent event);
+
+// Not thread-safe; lives on the device's thread. First come, first served; chunks of one job are never reordered. Computing
+// never waits for acknowledgements: the window holds back pushes only, since the blocks are held until the job ends.
 class PrefillMachine {
  public:
   // `book` is the KV of this device; it outlives the machine.
@@ -87,9 +113,10 @@ class PrefillMachine {
   void OnTaskFailed(const PrefillTask& task, const absl::Status& status);
   // A has rows 0 to positions-1 of the layer. Unknown jobs are ignored.
   void OnAck(const ReservationId& reservation, uint32_t layer, uint32_t positions);
-  // A refused the transfer, or its connection broke: PrefillFailed.
+  // A refused the transfer, or its connection broke (kUnavailable): PrefillFailed.
   void OnPeerFailed(const ReservationId& reservation, const absl::Status& status);
-  // Release: the job ends without an effect but CancelPush (remote). While its task is out it ends with the task.
+  // Release: the job ends with CancelPush (remote) or PrefillFailed kCancelled (local) as its last effect. While its task is
+  // out it ends with the task. Unknown: ignored.
   void Cancel(const ReservationId& reservation);
 
   std::vector<PrefillEffect> TakeEffects();
@@ -97,6 +124,13 @@ class PrefillMachine {
 
  private:
   struct Job;  // prefill_machine.cc
+  std::shared_ptr<Job> Find(const ReservationId& reservation) const;
+  void PushRows(Job& job);
+  void FinishIfAcknowledged(const std::shared_ptr<Job>& job);
+  // Ends a job before its time; `last` is its last effect.
+  void EndEarly(const std::shared_ptr<Job>& job, PrefillEvent event, PrefillEffect last);
+  void Drop(const std::shared_ptr<Job>& job);
+
   PrefillConfig config_;
   KvBook& book_;
   std::deque<std::shared_ptr<Job>> jobs_;  // arrival order

@@ -34,7 +34,8 @@ class TokenOutbox {
   // False: the replay buffer is full; the caller ends the gateway's sequences with kFailed, kUnavailable "gateway_overloaded".
   bool Push(std::vector<Emit> emits);
   // A stream came (the first, or one after a break): unacknowledged messages are to be sent again, but for the tokens
-  // that `resume` says were received.
+  // that `resume` says were received (and the ends that came with them). A message of which nothing is left is dropped: its
+  // number is never sent.
   void Attach(const std::vector<ResumePoint>& resume);
   // The stream broke: the lease starts.
   void Detach(Instant now);

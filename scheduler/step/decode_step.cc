@@ -1,0 +1,219 @@
+// The running step: its rows and their KV, the calls of its micro-batches, its end.
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+
+#include "scheduler/base/check.h"
+#include "scheduler/policy/batch_join.h"
+#include "scheduler/policy/micro_batch_count.h"
+#include "scheduler/policy/preemption.h"
+#include "scheduler/step/decode_state.h"
+
+namespace tandem::step {
+namespace {
+
+constexpr uint32_t kMaxHoldersLost = 2;  // on one call: its rows may be what kills them (PROTOCOL section 5)
+
+}  // namespace
+
+bool DecodeMachine::State::CanStartStep() const {
+  const bool kv_blocked = kv_blocked_at.has_value() && book.free_blocks() <= *kv_blocked_at;
+  return !batches.running() && running > 0 && !kv_blocked && holders.RowLimit().has_value();
+}
+
+bool DecodeMachine::State::StartStep() {
+  if (!CanStartStep()) return false;
+  const std::vector<Sequence*> rows = RowsWithKv();
+  if (rows.empty()) {
+    kv_blocked_at = book.free_blocks();
+    return false;
+  }
+  const policy::MicroBatchLimits limits{config.max_micro_batches, *holders.RowLimit()};
+  batches.Start(++step, rows, policy::MicroBatchCount(static_cast<uint32_t>(rows.size()), limits));
+  return true;
+}
+
+// The step's rows, by ascending admission, each with a block for its position.
+std::vector<Sequence*> DecodeMachine::State::RowsWithKv() {
+  std::vector<policy::JoinCandidate> candidates;
+  for (const auto& [admitted, sequence] : sequences.all()) {
+    if (sequence->state == SequenceState::kRunning) candidates.push_back({admitted});
+  }
+  std::vector<Sequence*> rows;
+  for (size_t index : policy::JoinStep(candidates, config.max_batch)) {
+    const auto it = sequences.all().find(candidates[index].admitted);
+    if (it == sequences.all().end()) continue;  // preempted for an older one
+    if (GrowOrPreempt(*it->second)) rows.push_back(it->second.get());
+  }
+  return rows;
+}
+
+bool DecodeMachine::State::GrowOrPreempt(Sequence& sequence) {
+  const uint64_t admitted = sequence.admitted;
+  while (!book.Grow(sequence.blocks, uint64_t{sequence.last_position()} + 1).ok()) {
+    if (reservations.abandoned_blocks() > 0) return false;  // they come free soon: end nobody for them
+    std::vector<policy::HeldSequence> held;
+    for (const auto& [order, other] : sequences.all()) held.push_back({order});
+    const std::optional<size_t> victim = policy::PreemptionVictim(held);
+    if (!victim.has_value()) return false;
+    const uint64_t victim_order = held[*victim].admitted;
+    End(*sequences.all().at(victim_order), SequenceEventKind::kPreempt, {EndReason::kPreempted, absl::OkStatus()});
+    if (victim_order == admitted) return false;
+  }
+  return true;
+}
+
+DecodeTask DecodeMachine::State::TaskOf(const MicroBatch& batch) const {
+  if (batch.layer == config.layers) {
+    HeadTask task{batches.step(), batch.index, {}};
+    for (const Sequence* sequence : batch.rows) {
+      task.rows.push_back({&sequence->request->sampling, sequence->seed,
+                           static_cast<uint32_t>(sequence->emitted_ids.size()), &sequence->request->prompt_ids,
+                           &sequence->emitted_ids});
+    }
+    return task;
+  }
+  AttentionTask task{batches.step(), batch.index, batch.layer, {}};
+  for (const Sequence* sequence : batch.rows) {
+    task.rows.push_back({sequence->last_id(), sequence->last_position(), &sequence->blocks});
+  }
+  return task;
+}
+
+// In order of arrival: a call that waits for credit is not overtaken.
+void DecodeMachine::State::SendCalls() {
+  while (MicroBatch* batch = batches.FirstUnsent()) {
+    const std::string* holder = holders.Pick(batch->row_count(), batch->refused_by);
+    if (holder == nullptr || !holders.TakeCredit(*holder, batch->row_count())) return;
+    batches.MarkSent(*batch, *holder);
+    effects.push_back(SendA2f{{batches.step(), batch->layer, batch->index, batch->attempt}, *holder, batch->row_count()});
+  }
+}
+
+MicroBatch* DecodeMachine::State::Awaited(const std::string& holder, const CallId& call) const {
+  MicroBatch* const batch = batches.Find(call.step, call.micro_batch);
+  const bool awaited = batch != nullptr && batch->sent() && batch->holder == holder && batch->layer == call.layer &&
+                       batch->attempt == call.attempt;
+  return awaited ? batch : nullptr;
+}
+
+void DecodeMachine::State::LoseCall(MicroBatch& batch, const absl::Status& status) {
+  const uint32_t lost = ++batch.holders_lost;
+  batches.MarkLost(batch);
+  if (lost >= kMaxHoldersLost) {
+    FailRows(batch, absl::InternalError(absl::StrCat("step ", batches.step(), " layer ", batch.layer, ": ", lost,
+                                                     " FFN holders failed on one call; the last said: ", status.message())));
+  } else {
+    FailIfAbandoned(batch);
+  }
+}
+
+void DecodeMachine::State::FailRows(MicroBatch& batch, const absl::Status& status) {
+  for (Sequence* sequence : batch.rows) {
+    if (sequence->leaving.has_value()) continue;
+    sequence->leaving = SequenceEnd{EndReason::kFailed, status};
+    sequence->leaving_event = SequenceEventKind::kFailed;
+  }
+  batches.Fail(batch);
+}
+
+void DecodeMachine::State::FailIfAbandoned(MicroBatch& batch) {
+  const bool under_way = batch.state == MicroBatchState::kComputing || batch.sent();
+  if (under_way || batch.state == MicroBatchState::kDone) return;
+  const bool all_leave = std::all_of(batch.rows.begin(), batch.rows.end(),
+                                     [](const Sequence* sequence) { return sequence->leaving.has_value(); });
+  if (all_leave) batches.Fail(batch);
+}
+
+void DecodeMachine::State::FinishStep() {
+  std::vector<Sequence*> rows;
+  for (const auto& batch : batches.all()) rows.insert(rows.end(), batch->rows.begin(), batch->rows.end());
+  batches.Clear();
+  for (Sequence* sequence : rows) FinishRow(*sequence);  // ascending admission, as they were cut
+}
+
+void DecodeMachine::State::FinishRow(Sequence& sequence) {
+  sequence.in_step = false;
+  std::optional<SampledToken> token = std::exchange(sequence.drawn, std::nullopt);
+  if (token.has_value() && sequence.leaving.has_value() && sequence.emitted_ids.size() >= sequence.keep_tokens) {
+    token.reset();
+    tokens_wasted++;
+  }
+  std::optional<EndReason> last;
+  if (token.has_value()) {
+    tokens_total++;
+    sequence.emitted_ids.push_back(token->id);
+    last = EndAfter(sequence);
+  }
+  if (sequence.leaving.has_value()) {
+    SequenceEnd end = *std::move(sequence.leaving);
+    Finish(sequence, sequence.leaving_event, std::move(end), std::move(token));
+  } else if (last.has_value()) {
+    Finish(sequence, SequenceEventKind::kLastToken, {*last, absl::OkStatus()}, std::move(token));
+  } else {
+    TANDEM_CHECK(token.has_value());
+    const uint32_t position = static_cast<uint32_t>(sequence.emitted_ids.size() - 1);
+    effects.push_back(Emit{sequence.request->gateway, sequence.key, position, std::move(token), std::nullopt});
+  }
+}
+
+std::optional<EndReason> DecodeMachine::State::EndAfter(const Sequence& sequence) const {
+  const StopRules& stop = sequence.request->stop;
+  const auto is_last = [&](const std::vector<TokenId>& ids) {
+    return std::find(ids.begin(), ids.end(), sequence.emitted_ids.back()) != ids.end();
+  };
+  if (!stop.ignore_eos && is_last(config.end_tokens)) return EndReason::kEos;
+  if (is_last(stop.stop_token_ids)) return EndReason::kStopToken;
+  if (sequence.emitted_ids.size() >= stop.max_tokens || sequence.length() >= config.context_tokens) {
+    return EndReason::kLength;
+  }
+  return std::nullopt;
+}
+
+void DecodeMachine::State::Settle(Instant now) {
+  kv_blocked_at.reset();
+  if (batches.running() && batches.done()) FinishStep();
+  SendCalls();
+  bool blocked = false;
+  if (const MicroBatch* batch = batches.FirstUnsent()) {
+    blocked = holders.Pick(batch->row_count(), batch->refused_by) == nullptr;
+  } else if (!batches.running()) {
+    blocked = running > 0 && !holders.RowLimit().has_value();
+  }
+  if (!blocked) {
+    blocked_since = Instant::Never();
+  } else if (blocked_since == Instant::Never()) {
+    blocked_since = now;
+  }
+}
+
+// When the first sequence has waited max_ffn_wait for a holder.
+Instant DecodeMachine::State::FfnDeadline() const {
+  if (blocked_since == Instant::Never()) return Instant::Never();
+  if (batches.running()) return blocked_since + config.max_ffn_wait;
+  Instant first = Instant::Never();
+  for (const auto& [admitted, sequence] : sequences.all()) {
+    if (sequence->state != SequenceState::kRunning) continue;
+    first = std::min(first, std::max(sequence->running_since, blocked_since) + config.max_ffn_wait);
+  }
+  return first;
+}
+
+void DecodeMachine::State::EndBlocked(Instant now) {
+  const absl::Status status = absl::UnavailableError(
+      absl::StrCat("no FFN worker for ", config.max_ffn_wait.seconds(), " s"));
+  if (batches.running()) {
+    for (const auto& batch : batches.all()) {
+      if (batch->unsent()) FailRows(*batch, status);
+    }
+    return;
+  }
+  std::vector<SequenceKey> late;
+  for (const auto& [admitted, sequence] : sequences.all()) {
+    if (sequence->state != SequenceState::kRunning) continue;
+    if (std::max(sequence->running_since, blocked_since) + config.max_ffn_wait <= now) late.push_back(sequence->key);
+  }
+  EndEach(late, SequenceEventKind::kFailed, {EndReason::kFailed, status});
+}
+
+}  // namespace tandem::step
