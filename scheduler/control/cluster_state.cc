@@ -85,6 +85,7 @@ ControllerSnapshot Controller::State::Snapshot() const {
   snapshot.ready = told.ready;
   snapshot.reason = told.reason;
   snapshot.queued_requests = static_cast<uint32_t>(queue.size());
+  snapshot.open_requests = static_cast<uint32_t>(requests.size());
   snapshot.live_sequences = placed_sequences;
   for (const auto& [id, worker] : workers) {
     snapshot.workers.push_back({worker.description, worker.load, ToString(worker.state), worker.reason,

@@ -45,6 +45,7 @@ struct ControllerSnapshot {
   bool ready = false;
   std::string reason;
   uint32_t queued_requests = 0;
+  uint32_t open_requests = 0;      // queued, being admitted or in prefill: what a draining router waits for
   uint32_t live_sequences = 0;
   std::vector<WorkerSnapshot> workers;  // ascending id
 };
