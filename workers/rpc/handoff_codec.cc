@@ -1,0 +1,263 @@
+#include "workers/rpc/handoff_codec.h"
+
+#include <absl/strings/str_cat.h>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+#include <google/protobuf/wire_format_lite.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+
+#include <bit>
+#include <string>
+#include <utility>
+
+#include "services/runtime/status_map.h"
+#include "workers/rpc/limits.h"
+
+namespace tandem {
+namespace {
+
+using google::protobuf::io::CodedInputStream;
+using google::protobuf::io::CodedOutputStream;
+using google::protobuf::io::StringOutputStream;
+using google::protobuf::internal::WireFormatLite;
+
+static_assert(std::endian::native == std::endian::little, "rows travel as little-endian F32");
+
+// Field numbers of handoff.proto: the second alternative of both messages carries rows.
+constexpr int kFirstAlternative = 1;
+constexpr int kRowsAlternative = 2;
+constexpr int kA2fData = v1::A2fCall::kDataFieldNumber;
+constexpr int kF2aData = v1::F2aReply::kDataFieldNumber;
+static_assert(v1::A2fMessage::kOpenFieldNumber == kFirstAlternative && v1::A2fMessage::kCallFieldNumber == kRowsAlternative);
+static_assert(v1::F2aMessage::kGrantFieldNumber == kFirstAlternative &&
+              v1::F2aMessage::kReplyFieldNumber == kRowsAlternative);
+
+grpc::ByteBuffer Encode(const google::protobuf::MessageLite& message) {
+  const grpc::Slice slice(message.SerializeAsString());
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+// `fields` without its data, then the data, inside the outer message's second alternative.
+grpc::ByteBuffer EncodeWithRows(const google::protobuf::MessageLite& fields, int data_field, std::vector<float> rows) {
+  const size_t fields_bytes = fields.ByteSizeLong();
+  const uint64_t data_bytes = rows.size() * sizeof(float);
+  const uint32_t data_tag = WireFormatLite::MakeTag(data_field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  uint64_t inner_bytes = fields_bytes;
+  if (data_bytes > 0) {
+    inner_bytes += CodedOutputStream::VarintSize32(data_tag) + CodedOutputStream::VarintSize64(data_bytes) + data_bytes;
+  }
+  std::string head;
+  {
+    StringOutputStream stream(&head);
+    CodedOutputStream out(&stream);
+    out.WriteTag(WireFormatLite::MakeTag(kRowsAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
+    out.WriteVarint64(inner_bytes);
+    fields.SerializeWithCachedSizes(&out);
+    if (data_bytes > 0) {
+      out.WriteTag(data_tag);
+      out.WriteVarint64(data_bytes);
+    }
+  }
+  if (data_bytes == 0) {
+    const grpc::Slice slice(head);
+    return grpc::ByteBuffer(&slice, 1);
+  }
+  auto* lent = new std::vector<float>(std::move(rows));
+  const auto give_back = [](void* vector) { delete static_cast<std::vector<float>*>(vector); };
+  const grpc::Slice slices[] = {grpc::Slice(head), grpc::Slice(lent->data(), data_bytes, give_back, lent)};
+  return grpc::ByteBuffer(slices, 2);
+}
+
+// Reads one length-delimited message of which `data_field` goes to `rows`, and everything else to `fields`.
+template <typename Fields>
+bool ReadWithRows(CodedInputStream& in, int data_field, Fields& fields, std::vector<float>& rows, uint64_t& data_bytes) {
+  int length = 0;
+  if (!in.ReadVarintSizeAsInt(&length)) return false;
+  const CodedInputStream::Limit limit = in.PushLimit(length);
+  std::string rest;
+  {
+    StringOutputStream stream(&rest);
+    CodedOutputStream out(&stream);
+    while (const uint32_t tag = in.ReadTag()) {
+      if (tag != WireFormatLite::MakeTag(data_field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
+        if (!WireFormatLite::SkipField(&in, tag, &out)) return false;
+        continue;
+      }
+      int bytes = 0;
+      if (!in.ReadVarintSizeAsInt(&bytes) || bytes > in.BytesUntilLimit()) return false;
+      rows.resize(static_cast<size_t>(bytes) / sizeof(float));
+      data_bytes = static_cast<uint64_t>(bytes);
+      const int whole = static_cast<int>(rows.size() * sizeof(float));
+      if (!in.ReadRaw(rows.data(), whole) || !in.Skip(bytes - whole)) return false;
+    }
+  }
+  if (in.BytesUntilLimit() != 0 || !in.ConsumedEntireMessage()) return false;
+  in.PopLimit(limit);
+  return fields.ParseFromString(rest);
+}
+
+template <typename First>
+bool ReadFirst(CodedInputStream& in, First& first) {
+  int length = 0;
+  std::string bytes;
+  return in.ReadVarintSizeAsInt(&length) && in.ReadString(&bytes, length) && first.ParseFromString(bytes);
+}
+
+// The outer message. As in protobuf the last alternative on the wire is the one that counts.
+template <typename First, typename WithRows>
+bool ReadMessage(grpc::ByteBuffer& buffer, int data_field, std::optional<First>& first, std::optional<WithRows>& second) {
+  grpc::ProtoBufferReader reader(&buffer);
+  if (!reader.status().ok()) return false;
+  CodedInputStream in(&reader);
+  while (const uint32_t tag = in.ReadTag()) {
+    if (tag == WireFormatLite::MakeTag(kFirstAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
+      second.reset();
+      if (!ReadFirst(in, first.emplace())) return false;
+    } else if (tag == WireFormatLite::MakeTag(kRowsAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
+      first.reset();
+      WithRows& message = second.emplace();
+      if (!ReadWithRows(in, data_field, message.fields, message.rows, message.data_bytes)) return false;
+    } else if (!WireFormatLite::SkipField(&in, tag)) {
+      return false;
+    }
+  }
+  return in.ConsumedEntireMessage();
+}
+
+template <typename Fields>
+void SetCallId(const step::CallId& call, Fields& fields) {
+  fields.set_step(call.step);
+  fields.set_layer(call.layer);
+  fields.set_micro_batch(call.micro_batch);
+  fields.set_attempt(call.attempt);
+}
+
+}  // namespace
+
+grpc::ByteBuffer EncodeOpen(const HandoffHello& hello) {
+  v1::A2fMessage message;
+  v1::HandoffOpen& open = *message.mutable_open();
+  open.set_protocol_version(kProtocolVersion);
+  open.set_attention_worker(hello.attention_worker);
+  open.set_model(hello.model);
+  open.set_hidden(hello.hidden);
+  open.set_layers(hello.layers);
+  open.set_ffn_class(hello.ffn_class);
+  open.set_shard_epoch(hello.shard_epoch);
+  open.set_max_rows(hello.max_rows);
+  return Encode(message);
+}
+
+grpc::ByteBuffer EncodeCall(A2f call) {
+  v1::A2fCall fields;
+  SetCallId(call.call, fields);
+  fields.set_rows(call.rows);
+  fields.set_dtype(v1::DATA_TYPE_F32);
+  fields.set_shard_epoch(call.shard_epoch);
+  return EncodeWithRows(fields, kA2fData, std::move(call.data));
+}
+
+grpc::ByteBuffer EncodeGrant(const HandoffGrantInfo& grant) {
+  v1::F2aMessage message;
+  message.mutable_grant()->set_credit_bytes(grant.credit_bytes);
+  message.mutable_grant()->set_max_rows(grant.max_rows);
+  message.mutable_grant()->set_shard_epoch(grant.shard_epoch);
+  return Encode(message);
+}
+
+grpc::ByteBuffer EncodeRefusal(const absl::Status& status, uint64_t shard_epoch) {
+  v1::F2aMessage message;
+  ToProto(status, message.mutable_grant()->mutable_error());
+  message.mutable_grant()->set_shard_epoch(shard_epoch);
+  return Encode(message);
+}
+
+grpc::ByteBuffer EncodeReply(F2a reply, uint64_t shard_epoch) {
+  v1::F2aReply fields;
+  SetCallId(reply.call, fields);
+  fields.set_queue_seconds(reply.queue_time.seconds());
+  fields.set_compute_seconds(reply.compute_time.seconds());
+  fields.set_merged_rows(reply.merged_rows);
+  if (!reply.status.ok()) {
+    ToProto(reply.status, fields.mutable_error());
+    fields.set_shard_epoch(shard_epoch);
+    reply.data.clear();
+  }
+  return EncodeWithRows(fields, kF2aData, std::move(reply.data));
+}
+
+absl::StatusOr<A2fFrame> DecodeA2f(grpc::ByteBuffer& buffer) {
+  A2fFrame frame;
+  if (!ReadMessage(buffer, kA2fData, frame.open, frame.call)) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", buffer.Length(), " bytes are no A2fMessage"));
+  }
+  if (!frame.open && !frame.call) return absl::InvalidArgumentError("hand-off: an A2fMessage without open or call");
+  return frame;
+}
+
+absl::StatusOr<F2aFrame> DecodeF2a(grpc::ByteBuffer& buffer) {
+  F2aFrame frame;
+  if (!ReadMessage(buffer, kF2aData, frame.grant, frame.reply)) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", buffer.Length(), " bytes are no F2aMessage"));
+  }
+  if (!frame.grant && !frame.reply) return absl::InvalidArgumentError("hand-off: an F2aMessage without grant or reply");
+  return frame;
+}
+
+absl::StatusOr<HandoffHello> ToHello(const v1::HandoffOpen& open) {
+  if (open.protocol_version() != kProtocolVersion) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: protocol version ", open.protocol_version(),
+                                                   ", this worker speaks ", kProtocolVersion));
+  }
+  if (open.attention_worker().empty() || open.attention_worker().size() > kMaxNameBytes ||
+      open.model().size() > kMaxNameBytes || open.ffn_class().size() > 4 * kMaxNameBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: a name is empty or longer than ", kMaxNameBytes, " bytes"));
+  }
+  if (open.hidden() < 1 || open.hidden() > kMaxHidden || open.layers() < 1 || open.layers() > kMaxLayers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("hand-off: hidden ", open.hidden(), " or layers ", open.layers(), " out of range"));
+  }
+  if (open.max_rows() < 1 || uint64_t{open.max_rows()} * open.hidden() * sizeof(float) > kMaxRowBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", open.max_rows(), " rows of ", open.hidden(),
+                                                   " values exceed a frame of ", kMaxRowBytes, " bytes"));
+  }
+  return HandoffHello{.attention_worker = open.attention_worker(), .model = open.model(), .hidden = open.hidden(),
+                      .layers = open.layers(), .ffn_class = open.ffn_class(), .shard_epoch = open.shard_epoch(),
+                      .max_rows = open.max_rows()};
+}
+
+absl::StatusOr<HandoffGrantInfo> ToGrant(const v1::HandoffGrant& grant) {
+  if (grant.has_error()) return FromProto(grant.error());
+  if (grant.max_rows() < 1) return absl::InvalidArgumentError("hand-off: a grant of 0 rows");
+  return HandoffGrantInfo{.credit_bytes = grant.credit_bytes(), .max_rows = grant.max_rows(),
+                          .shard_epoch = grant.shard_epoch()};
+}
+
+step::CallId CallIdOf(const v1::A2fCall& call) {
+  return {.step = call.step(), .layer = call.layer(), .micro_batch = call.micro_batch(), .attempt = call.attempt()};
+}
+
+step::CallId CallIdOf(const v1::F2aReply& reply) {
+  return {.step = reply.step(), .layer = reply.layer(), .micro_batch = reply.micro_batch(), .attempt = reply.attempt()};
+}
+
+absl::Status CheckCall(const A2fFrame::Call& call, const HandoffHello& hello, uint32_t max_rows) {
+  const v1::A2fCall& fields = call.fields;
+  if (fields.layer() >= hello.layers) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: layer ", fields.layer(), " of ", hello.layers));
+  }
+  if (fields.dtype() != v1::DATA_TYPE_F32) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: data type ", fields.dtype(), ", only F32 is taken"));
+  }
+  if (fields.rows() > max_rows) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", fields.rows(), " rows exceed ", max_rows, " of the grant"));
+  }
+  const uint64_t bytes = uint64_t{fields.rows()} * hello.hidden * sizeof(float);
+  if (call.data_bytes != bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", call.data_bytes, " bytes of data, ", fields.rows(),
+                                                   " rows of ", hello.hidden, " F32 need ", bytes));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace tandem

@@ -1,0 +1,53 @@
+#include "workers/rpc/kv_service.h"
+
+#include <utility>
+
+#include "services/runtime/log.h"
+#include "workers/rpc/convert.h"
+
+namespace tandem {
+
+class KvService::Stream final : public ServerStream<v1::KvFrame, v1::KvAck> {
+ public:
+  explicit Stream(KvService& service) : service_(service) { service_.streams_.Add(); }
+
+ private:
+  bool OnMessage(v1::KvFrame& frame) override {
+    absl::StatusOr<KvRows> rows = ToKvRows(frame);
+    if (!rows.ok()) {
+      service_.malformed_.fetch_add(1);
+      LogWarn("kv_frame_malformed", {{"reservation", frame.reservation().substr(0, 64)},
+                                     {"reason", std::string(rows.status().message())}});
+      KvAckInfo refusal;
+      refusal.reservation = ReservationId(frame.reservation());
+      refusal.attempt = frame.attempt();
+      refusal.layer = frame.layer();
+      refusal.status = rows.status();
+      Acknowledge(refusal);
+      return true;
+    }
+    auto self = std::static_pointer_cast<Stream>(shared_from_this());
+    service_.door_.OnKvFrame(*std::move(rows), [self](KvAckInfo ack) {
+      if (absl::IsNotFound(ack.status)) self->service_.dropped_.fetch_add(1);
+      self->Acknowledge(ack);
+    });
+    return true;
+  }
+  void OnClosed() override { service_.streams_.Remove(); }
+
+  void Acknowledge(const KvAckInfo& ack) {
+    v1::KvAck message;
+    ToProto(ack, &message);
+    Write(std::move(message));
+  }
+
+  KvService& service_;
+};
+
+grpc::ServerBidiReactor<v1::KvFrame, v1::KvAck>* KvService::Push(grpc::CallbackServerContext*) {
+  auto stream = std::make_shared<Stream>(*this);
+  stream->Start();
+  return stream.get();
+}
+
+}  // namespace tandem
