@@ -1,0 +1,144 @@
+#include "services/gateway/text/llama/llama_text_model.h"
+
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <chat.h>
+#include <llama.h>
+
+#include <algorithm>
+#include <climits>
+#include <filesystem>
+#include <utility>
+
+namespace tandem::gateway {
+namespace {
+
+struct FreeModel {
+  void operator()(llama_model* model) const { llama_model_free(model); }
+};
+
+// GGUF metadata as text; empty when the key is absent.
+std::string Metadata(const llama_model* model, const char* key) {
+  const int32_t length = llama_model_meta_val_str(model, key, nullptr, 0);
+  if (length <= 0) return "";
+  std::string value(static_cast<size_t>(length) + 1, '\0');
+  llama_model_meta_val_str(model, key, value.data(), value.size());
+  value.resize(static_cast<size_t>(length));
+  return value;
+}
+
+std::string Piece(const llama_vocab* vocab, uint32_t id, bool special) {
+  std::string piece(32, '\0');
+  const auto token = static_cast<llama_token>(id);
+  int32_t length = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0, special);
+  if (length < 0) {
+    piece.resize(static_cast<size_t>(-length));
+    length = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0, special);
+  }
+  piece.resize(static_cast<size_t>(std::max(length, 0)));
+  return piece;
+}
+
+class LlamaTextModel final : public TextModel {
+ public:
+  LlamaTextModel(std::unique_ptr<llama_model, FreeModel> model, common_chat_templates_ptr templates,
+                 std::string name)
+      : model_(std::move(model)),
+        vocab_(llama_model_get_vocab(model_.get())),
+        templates_(std::move(templates)),
+        name_(std::move(name)) {
+    // llama_model_n_ctx_train is 0 in a model loaded without weights.
+    const std::string length = Metadata(model_.get(), "general.architecture") + ".context_length";
+    if (!absl::SimpleAtoi(Metadata(model_.get(), length.c_str()), &context_tokens_)) context_tokens_ = 0;
+    // Each token's bytes once: the hot path of every stream is then one look-up.
+    const uint32_t size = vocabulary_size();
+    bytes_.reserve(size);
+    for (uint32_t id = 0; id < size; ++id) {
+      bytes_.push_back(Piece(vocab_, id, /*special=*/false));
+      longest_ = std::max<size_t>(longest_, Piece(vocab_, id, /*special=*/true).size());
+    }
+  }
+
+  const std::string& name() const override { return name_; }
+  uint32_t vocabulary_size() const override { return static_cast<uint32_t>(llama_vocab_n_tokens(vocab_)); }
+  uint32_t context_tokens() const override { return context_tokens_; }
+  uint32_t max_token_bytes() const override { return static_cast<uint32_t>(longest_); }
+
+  absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text) const override {
+    if (text.size() > INT_MAX / 2) {
+      return absl::InvalidArgumentError(absl::StrCat(text.size(), " bytes of text are too many to encode"));
+    }
+    std::vector<llama_token> tokens(text.size() + 8);  // a token is at least one byte; a few are added
+    const int32_t count =
+        llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                       static_cast<int32_t>(tokens.size()), /*add_special=*/true, /*parse_special=*/true);
+    if (count < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("the tokenizer refused ", text.size(), " bytes of text"));
+    }
+    return std::vector<uint32_t>(tokens.begin(), tokens.begin() + count);
+  }
+
+  std::string TokenBytes(uint32_t id) const override { return id < bytes_.size() ? bytes_[id] : ""; }
+  std::string TokenName(uint32_t id) const override {
+    return id < bytes_.size() ? Piece(vocab_, id, /*special=*/true) : "";
+  }
+
+  absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages) const override {
+    common_chat_templates_inputs inputs;
+    inputs.use_jinja = true;
+    inputs.add_generation_prompt = true;
+    inputs.add_bos = llama_vocab_get_add_bos(vocab_);  // Encode adds it: the template must not
+    for (const ChatMessage& message : messages) {
+      common_chat_msg& out = inputs.messages.emplace_back();
+      out.role = message.role;
+      out.content = message.content;
+    }
+    try {
+      return common_chat_templates_apply(templates_.get(), inputs).prompt;
+    } catch (const std::exception& error) {
+      return absl::InvalidArgumentError(absl::StrCat("the model's chat template refuses the messages: ", error.what()));
+    }
+  }
+
+ private:
+  std::unique_ptr<llama_model, FreeModel> model_;
+  const llama_vocab* vocab_;
+  common_chat_templates_ptr templates_;
+  std::string name_;
+  std::vector<std::string> bytes_;
+  size_t longest_ = 1;
+  uint32_t context_tokens_ = 0;
+};
+
+void PrintErrors(ggml_log_level level, const char* text, void*) {
+  if (level >= GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TextModel>> LoadLlamaTextModel(const std::string& gguf_path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(gguf_path, ignored)) {
+    return absl::NotFoundError(absl::StrCat("model ", gguf_path, ": no such file"));
+  }
+  llama_log_set(PrintErrors, nullptr);
+  llama_model_params params = llama_model_default_params();
+  params.vocab_only = true;
+  try {
+    std::unique_ptr<llama_model, FreeModel> model(llama_model_load_from_file(gguf_path.c_str(), params));
+    if (model == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("model ", gguf_path, ": llama.cpp cannot read it"));
+    }
+    if (llama_vocab_n_tokens(llama_model_get_vocab(model.get())) <= 0) {
+      return absl::InvalidArgumentError(absl::StrCat("model ", gguf_path, ": it has no vocabulary"));
+    }
+    common_chat_templates_ptr templates = common_chat_templates_init(model.get(), "");
+    std::string name = Metadata(model.get(), "general.name");
+    if (name.empty()) name = std::filesystem::path(gguf_path).stem().string();
+    return std::make_unique<LlamaTextModel>(std::move(model), std::move(templates), std::move(name));
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat("model ", gguf_path, ": ", error.what()));
+  }
+}
+
+}  // namespace tandem::gateway
