@@ -1,0 +1,203 @@
+#include "services/ctl/cluster.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+#include <absl/strings/str_split.h>
+#include <boost/json.hpp>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <exception>
+#include <optional>
+#include <set>
+
+#include "scheduler/base/status.h"
+#include "services/runtime/yaml_reader.h"
+
+namespace tandem::ctl {
+namespace {
+
+namespace json = boost::json;
+
+// What tandemctl decides for every daemon, so that a file cannot contradict it.
+const std::set<std::string>& OwnFlags() {
+  static const auto* const flags = new std::set<std::string>{
+      "listen", "advertise",  "router", "metrics-listen", "admin-listen", "model",
+      "model-name", "stages", "pool",   "worker-id",      "memory-class", "config"};
+  return *flags;
+}
+
+std::string Where(const std::string& file, const YAML::Node& node) {
+  const YAML::Mark mark = node.Mark();
+  return mark.is_null() ? file : absl::StrCat(file, ":", mark.line + 1);
+}
+
+absl::Status ReadFlags(const YAML::Node& node, const std::string& file, Flags& flags) {
+  if (!node.IsMap()) return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": flags is no mapping"));
+  for (const auto& entry : node) {
+    const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
+    if (name.empty() || name.front() == '-' || !entry.second.IsScalar()) {
+      return absl::InvalidArgumentError(absl::StrCat(Where(file, entry.first), ": flags: '", name,
+                                                     "' is not a flag's name (without dashes) with one value"));
+    }
+    if (OwnFlags().contains(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Where(file, entry.first), ": flags: '", name, "' is set by tandemctl itself"));
+    }
+    flags[name] = entry.second.Scalar();
+  }
+  return absl::OkStatus();
+}
+
+// Reads one entry of `workers` and takes stages and memory class from the topology.
+absl::Status ReadWorkers(const YAML::Node& node, const std::string& file, const TopologyPreset& topology,
+                         std::vector<std::optional<WorkerSet>>& sets) {
+  YamlReader reader(node, file);
+  WorkerSet set;
+  reader.Get("pool", set.pool);
+  reader.Get("count", set.count, 1, kMaxWorkersPerPool);
+  reader.GetMapping("flags", [&](const YAML::Node& flags) { return ReadFlags(flags, file, set.flags); });
+  RETURN_IF_ERROR(reader.Finish());
+  std::vector<absl::string_view> names;
+  for (size_t i = 0; i < topology.pools.size(); ++i) {
+    const PoolPreset& pool = topology.pools[i];
+    names.push_back(pool.pool);
+    if (pool.pool != set.pool) continue;
+    if (sets[i].has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": workers: pool '", set.pool, "' stands twice"));
+    }
+    set.stages = std::string(pool.stages);
+    set.memory_class = std::string(pool.memory_class);
+    sets[i] = std::move(set);
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": workers: pool '", set.pool, "' is none of topology ",
+                                                 topology.name, "'s: ", absl::StrJoin(names, ", ")));
+}
+
+absl::StatusOr<ClusterConfig> ReadCluster(const YAML::Node& node, const std::string& file) {
+  ClusterConfig config;
+  YamlReader reader(node, file);
+  reader.Get("topology", config.topology);
+  reader.Get("model", config.model);
+  reader.Get("model_name", config.model_name);
+  reader.GetMapping("gateway", [&](const YAML::Node& gateway) {
+    YamlReader part(gateway, file);
+    part.Get("port", config.gateway_port, 1, 65535);
+    part.GetMapping("flags", [&](const YAML::Node& flags) { return ReadFlags(flags, file, config.gateway_flags); });
+    return part.Finish();
+  });
+  reader.GetMapping("router", [&](const YAML::Node& router) {
+    YamlReader part(router, file);
+    part.GetMapping("flags", [&](const YAML::Node& flags) { return ReadFlags(flags, file, config.router_flags); });
+    return part.Finish();
+  });
+  if (config.topology.empty()) {
+    // An unknown key may be the misspelt one: say that first.
+    reader.GetList("workers", [](const YAML::Node&) { return absl::OkStatus(); });
+    RETURN_IF_ERROR(reader.Finish());
+    return absl::InvalidArgumentError(absl::StrCat(file, ": topology is missing"));
+  }
+  const absl::StatusOr<const TopologyPreset*> topology = FindTopology(config.topology);
+  if (!topology.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": topology: ", topology.status().message()));
+  }
+  std::vector<std::optional<WorkerSet>> sets((*topology)->pools.size());
+  reader.GetList("workers", [&](const YAML::Node& entry) { return ReadWorkers(entry, file, **topology, sets); });
+  RETURN_IF_ERROR(reader.Finish());
+  for (size_t i = 0; i < sets.size(); ++i) {
+    if (!sets[i].has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat(file, ": workers: topology ", config.topology, " needs pool '",
+                                                     (*topology)->pools[i].pool, "'"));
+    }
+    config.workers.push_back(*std::move(sets[i]));
+  }
+  return config;
+}
+
+json::object FlagsJson(const Flags& flags) {
+  json::object out;
+  for (const auto& [name, value] : flags) out[name] = value;
+  return out;
+}
+
+Flags FlagsFromJson(const json::value& value) {
+  Flags flags;
+  for (const auto& entry : value.as_object()) flags[std::string(entry.key())] = json::value_to<std::string>(entry.value());
+  return flags;
+}
+
+}  // namespace
+
+ClusterConfig PresetCluster(const TopologyPreset& topology, const std::vector<int>& counts) {
+  ClusterConfig config;
+  config.topology = std::string(topology.name);
+  for (size_t i = 0; i < topology.pools.size(); ++i) {
+    const PoolPreset& pool = topology.pools[i];
+    config.workers.push_back({.pool = std::string(pool.pool),
+                              .stages = std::string(pool.stages),
+                              .memory_class = std::string(pool.memory_class),
+                              .count = counts[i],
+                              .flags = {}});
+  }
+  return config;
+}
+
+absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path) {
+  ASSIGN_OR_RETURN(const YAML::Node node, LoadYamlFile(path));
+  try {
+    return ReadCluster(node, path);
+  } catch (const YAML::Exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ":", error.mark.line + 1, ": ", error.msg));
+  }
+}
+
+std::string ShapeOf(const ClusterConfig& config) {
+  const absl::StatusOr<const TopologyPreset*> topology = FindTopology(config.topology);
+  if (!topology.ok()) return "";
+  std::vector<int> counts;
+  for (const WorkerSet& set : config.workers) counts.push_back(set.count);
+  return FormatShape(**topology, counts);
+}
+
+json::value ToJson(const ClusterConfig& config) {
+  json::array workers;
+  for (const WorkerSet& set : config.workers) {
+    workers.push_back({{"pool", set.pool},
+                       {"stages", set.stages},
+                       {"memory_class", set.memory_class},
+                       {"count", set.count},
+                       {"flags", FlagsJson(set.flags)}});
+  }
+  return {{"topology", config.topology},
+          {"model", config.model},
+          {"model_name", config.model_name},
+          {"gateway_port", config.gateway_port},
+          {"gateway_flags", FlagsJson(config.gateway_flags)},
+          {"router_flags", FlagsJson(config.router_flags)},
+          {"workers", std::move(workers)}};
+}
+
+absl::StatusOr<ClusterConfig> ClusterFromJson(const json::value& value) {
+  try {
+    ClusterConfig config;
+    config.topology = json::value_to<std::string>(value.at("topology"));
+    config.model = json::value_to<std::string>(value.at("model"));
+    config.model_name = json::value_to<std::string>(value.at("model_name"));
+    config.gateway_port = json::value_to<int>(value.at("gateway_port"));
+    config.gateway_flags = FlagsFromJson(value.at("gateway_flags"));
+    config.router_flags = FlagsFromJson(value.at("router_flags"));
+    for (const json::value& entry : value.at("workers").as_array()) {
+      config.workers.push_back({.pool = json::value_to<std::string>(entry.at("pool")),
+                                .stages = json::value_to<std::string>(entry.at("stages")),
+                                .memory_class = json::value_to<std::string>(entry.at("memory_class")),
+                                .count = json::value_to<int>(entry.at("count")),
+                                .flags = FlagsFromJson(entry.at("flags"))});
+    }
+    return config;
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat("cluster: ", error.what()));
+  }
+}
+
+}  // namespace tandem::ctl

@@ -1,0 +1,59 @@
+#pragma once
+
+// A whole local cluster as a value, and the YAML file that holds one (deploy/local/*.yaml):
+//
+//   topology: pd-afd               # required
+//   model: /models/some.gguf       # optional: --model, TANDEM_MODEL or the default model
+//   model_name: some               # optional: the model file's name without .gguf
+//   gateway: {port: 8080, flags: {...}}          # optional
+//   router: {flags: {...}}                       # optional
+//   workers:                       # required; every pool of the topology exactly once
+//     - pool: ffn                  # required; stages and memory class are the topology's
+//       count: 2                   # 1 by default
+//       flags: {threads: 1}        # further flags of the daemon, without their dashes
+//
+// Reading is strict: an unknown key, a wrong type and a flag that tandemctl sets itself are errors that name file and key.
+
+#include <absl/status/statusor.h>
+#include <boost/json/value.hpp>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "services/ctl/topology.h"
+
+namespace tandem::ctl {
+
+using Flags = std::map<std::string, std::string>;
+
+struct WorkerSet {
+  std::string pool, stages, memory_class;
+  int count = 1;
+  Flags flags;
+  bool operator==(const WorkerSet&) const = default;
+};
+
+struct ClusterConfig {
+  std::string topology;
+  std::string model;         // path
+  std::string model_name;
+  int gateway_port = 0;      // 0: 8080, or the next free one
+  Flags gateway_flags, router_flags;
+  std::vector<WorkerSet> workers;  // in the order of the topology's pools
+  bool operator==(const ClusterConfig&) const = default;
+};
+
+// The cluster of a topology with `counts` workers in its pools; model and names left empty.
+ClusterConfig PresetCluster(const TopologyPreset& topology, const std::vector<int>& counts);
+
+// kNotFound: no such file; kInvalidArgument: names file, line where known, and key.
+absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path);
+
+// "1P2A2F".
+std::string ShapeOf(const ClusterConfig& config);
+
+boost::json::value ToJson(const ClusterConfig& config);
+absl::StatusOr<ClusterConfig> ClusterFromJson(const boost::json::value& json);
+
+}  // namespace tandem::ctl

@@ -1,0 +1,34 @@
+#pragma once
+
+// tandemctl's commands, one file each. Every Add function hangs a subcommand into `parent`; when it is chosen, its result
+// goes to `exit_code`: 0 done, 1 it failed and said why on stderr. Wrong usage is CLI11's, exit code 2.
+
+#include <absl/status/status.h>
+
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+namespace tandem::ctl {
+
+void AddVersion(CLI::App& parent, int& exit_code);
+void AddStatus(CLI::App& parent, int& exit_code);
+void AddLocal(CLI::App& parent, int& exit_code);  // up, down, status, supervise
+
+void AddLocalUp(CLI::App& local, int& exit_code);
+void AddLocalDown(CLI::App& local, int& exit_code);
+void AddLocalStatus(CLI::App& local, int& exit_code);
+void AddLocalSupervise(CLI::App& local, int& exit_code);
+
+// Prints "tandemctl: <message>" on stderr unless OK; returns the exit code.
+int Report(const absl::Status& status);
+
+// Adds --state-dir.
+void AddStateDirOption(CLI::App& command, std::string& state_dir);
+
+// Version of the build, "0.1.0".
+std::string Version();
+
+}  // namespace tandem::ctl

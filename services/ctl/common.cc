@@ -1,0 +1,47 @@
+#include <CLI/CLI.hpp>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+
+#include "services/ctl/commands.h"
+#include "services/ctl/state.h"
+
+#ifndef TANDEM_VERSION
+#error "TANDEM_VERSION is CMake's project version"
+#endif
+
+namespace tandem::ctl {
+
+int Report(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::fflush(stdout);
+  const std::string message(status.message());
+  std::fprintf(stderr, "tandemctl: %s\n", message.c_str());
+  return 1;
+}
+
+std::string Version() { return TANDEM_VERSION; }
+
+void AddStateDirOption(CLI::App& command, std::string& state_dir) {
+  command.add_option("--state-dir", state_dir, "Folder of the cluster's state and logs [" + StateDir::At("").path() + "]");
+}
+
+void AddVersion(CLI::App& parent, int& exit_code) {
+  CLI::App* command = parent.add_subcommand("version", "Prints the version");
+  command->callback([&exit_code] {
+    std::printf("tandemctl %s\n", Version().c_str());
+    exit_code = 0;
+  });
+}
+
+void AddLocal(CLI::App& parent, int& exit_code) {
+  CLI::App* local = parent.add_subcommand("local", "A whole cluster on 127.0.0.1, one process a daemon");
+  local->require_subcommand(1);
+  AddLocalUp(*local, exit_code);
+  AddLocalDown(*local, exit_code);
+  AddLocalStatus(*local, exit_code);
+  AddLocalSupervise(*local, exit_code);
+}
+
+}  // namespace tandem::ctl

@@ -1,0 +1,167 @@
+#include <CLI/CLI.hpp>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
+#include <absl/strings/str_join.h>
+#include <boost/json.hpp>
+
+#include <cstdio>
+#include <memory>
+#include <vector>
+
+#include "scheduler/base/status.h"
+#include "services/ctl/admin_client.h"
+#include "services/ctl/commands.h"
+#include "services/ctl/state.h"
+
+namespace tandem::ctl {
+namespace {
+
+namespace json = boost::json;
+
+struct Options {
+  std::string router;
+  std::string state_dir;
+  bool json = false;
+};
+
+std::vector<std::string> StageNames(const v1::Registration& worker) {
+  std::vector<std::string> names;
+  for (const int stage : worker.stages()) {
+    switch (stage) {
+      case v1::STAGE_PREFILL: names.emplace_back("prefill"); break;
+      case v1::STAGE_ATTENTION: names.emplace_back("attention"); break;
+      case v1::STAGE_FFN: names.emplace_back("ffn"); break;
+      default: names.push_back(absl::StrCat("stage-", stage));
+    }
+  }
+  return names;
+}
+
+std::string MemoryClassName(const v1::Registration& worker) {
+  if (worker.memory_class() == v1::MEMORY_CLASS_HBM) return "hbm";
+  if (worker.memory_class() == v1::MEMORY_CLASS_SRAM) return "sram";
+  return "unknown";
+}
+
+// Busy seconds of the device; over its elapsed seconds that is its occupancy.
+double BusySeconds(const v1::Heartbeat& heartbeat) {
+  double busy = 0;
+  for (const v1::LedgerEntry& entry : heartbeat.ledger()) {
+    if (entry.state() == "busy") busy += entry.seconds();
+  }
+  return busy;
+}
+
+double Occupancy(const v1::Heartbeat& heartbeat) {
+  return heartbeat.elapsed_seconds() > 0 ? BusySeconds(heartbeat) / heartbeat.elapsed_seconds() : 0;
+}
+
+// The class of the stages that it runs; equal parts once.
+std::string NumericsText(const v1::NumericsClass& numerics) {
+  std::vector<std::string> parts;
+  for (const std::string* part : {&numerics.prefill(), &numerics.attention(), &numerics.ffn()}) {
+    if (!part->empty() && (parts.empty() || parts.back() != *part)) parts.push_back(*part);
+  }
+  return absl::StrJoin(parts, "  ");
+}
+
+json::value WorkerJson(const v1::WorkerStatus& worker) {
+  const v1::Registration& told = worker.registration();
+  const v1::Heartbeat& heartbeat = worker.heartbeat();
+  json::array stages, group, ledger;
+  for (const std::string& name : StageNames(told)) stages.emplace_back(name);
+  for (const std::string& holder : worker.group()) group.emplace_back(holder);
+  for (const v1::LedgerEntry& entry : heartbeat.ledger()) {
+    ledger.push_back({{"stage", entry.stage()}, {"state", entry.state()}, {"cause", entry.cause()}, {"seconds", entry.seconds()}});
+  }
+  return {{"id", told.worker_id()},
+          {"pool", told.pool()},
+          {"model", told.model()},
+          {"stages", std::move(stages)},
+          {"memory_class", MemoryClassName(told)},
+          {"state", worker.state()},
+          {"state_reason", worker.state_reason()},
+          {"address", told.address()},
+          {"metrics_url", told.metrics_url()},
+          {"pid", told.pid()},
+          {"incarnation", told.incarnation()},
+          {"weights_bytes", told.weights_bytes()},
+          {"numerics",
+           {{"prefill", told.numerics().prefill()},
+            {"attention", told.numerics().attention()},
+            {"ffn", told.numerics().ffn()}}},
+          {"kv_blocks", told.capacity().kv_blocks()},
+          {"kv_blocks_free", heartbeat.kv_blocks_free()},
+          {"block_tokens", told.capacity().block_tokens()},
+          {"sequences", heartbeat.sequences()},
+          {"prefills", heartbeat.prefills()},
+          {"tokens_total", heartbeat.tokens_total()},
+          {"busy_seconds", BusySeconds(heartbeat)},
+          {"elapsed_seconds", heartbeat.elapsed_seconds()},
+          {"occupancy", Occupancy(heartbeat)},
+          {"ledger", std::move(ledger)},
+          {"group", std::move(group)},
+          {"draining", heartbeat.draining()},
+          {"heartbeat_age_seconds", worker.heartbeat_age_seconds()}};
+}
+
+json::value StatusJson(const v1::StatusReply& reply, const std::string& address) {
+  json::array workers;
+  for (const v1::WorkerStatus& worker : reply.workers()) workers.push_back(WorkerJson(worker));
+  return {{"router",
+           {{"id", reply.router_id()},
+            {"admin_address", address},
+            {"version", reply.version()},
+            {"ready", reply.ready()},
+            {"reason", reply.reason()},
+            {"queued_requests", reply.queued_requests()},
+            {"live_sequences", reply.live_sequences()}}},
+          {"workers", std::move(workers)}};
+}
+
+std::string StatusText(const v1::StatusReply& reply, const std::string& address) {
+  std::string text = absl::StrFormat("router %s (%s, version %s): %s; %u queued requests, %u live sequences\n",
+                                     reply.router_id(), address, reply.version(),
+                                     reply.ready() ? "ready" : absl::StrCat("not ready: ", reply.reason()),
+                                     reply.queued_requests(), reply.live_sequences());
+  absl::StrAppendFormat(&text, "%-13s %-10s %-22s %-6s %-17s %4s %9s %11s %10s  %s", "worker", "pool", "stages", "memory",
+                        "state", "seqs", "occupancy", "KV blocks", "tokens", "address");
+  for (const v1::WorkerStatus& worker : reply.workers()) {
+    const v1::Registration& told = worker.registration();
+    const v1::Heartbeat& heartbeat = worker.heartbeat();
+    const uint32_t blocks = told.capacity().kv_blocks();
+    const std::string kv = blocks == 0 ? "-" : absl::StrCat(blocks - heartbeat.kv_blocks_free(), "/", blocks);
+    absl::StrAppendFormat(&text, "\n%-13s %-10s %-22s %-6s %-17s %4u %8.1f%% %11s %10u  %s", told.worker_id(), told.pool(),
+                          absl::StrJoin(StageNames(told), ","), MemoryClassName(told), worker.state(), heartbeat.sequences(),
+                          100 * Occupancy(heartbeat), kv, heartbeat.tokens_total(), told.address());
+    if (!worker.state_reason().empty()) absl::StrAppend(&text, "\n    ", worker.state_reason());
+    if (worker.group_size() > 0) absl::StrAppend(&text, "\n    FFN group: ", absl::StrJoin(worker.group(), ", "));
+    absl::StrAppend(&text, "\n    numerics: ", NumericsText(told.numerics()));
+  }
+  return text;
+}
+
+absl::Status Status(const Options& options) {
+  std::string address = options.router;
+  if (address.empty()) {
+    const absl::StatusOr<ClusterState> local = StateDir::At(options.state_dir).Load();
+    address = local.ok() ? local->router_admin : "127.0.0.1:9300";
+  }
+  ASSIGN_OR_RETURN(const v1::StatusReply reply, AskRouterStatus(address, /*timeout_seconds=*/10));
+  std::printf("%s\n", options.json ? json::serialize(StatusJson(reply, address)).c_str() : StatusText(reply, address).c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddStatus(CLI::App& parent, int& exit_code) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = parent.add_subcommand(
+      "status", "Shows workers, pools, stages, sequences, occupancy, KV use and numerics class, as the router knows them");
+  command->add_option("--router", options->router, "Router's admin address [the local cluster's, or 127.0.0.1:9300]");
+  AddStateDirOption(*command, options->state_dir);
+  command->add_flag("--json", options->json, "As JSON");
+  command->callback([options, &exit_code] { exit_code = Report(Status(*options)); });
+}
+
+}  // namespace tandem::ctl
