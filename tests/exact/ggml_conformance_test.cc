@@ -1,0 +1,94 @@
+#include <absl/strings/str_cat.h>
+#include <unistd.h>
+
+#include "tests/exact/backend_conformance.h"
+#include "tests/exact/tiny_model.h"
+#include "workers/backend/ggml/ggml_backend.h"
+
+namespace tandem::exact {
+namespace {
+
+// A backend of the tiny model; the file goes as soon as it is loaded.
+std::unique_ptr<StageBackend> Make(const TinyModel& model, std::set<Stage> stages,
+                                   uint32_t kv_blocks, uint32_t block_tokens) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/tandem_tiny_", getpid(), ".gguf");
+  if (!WriteTinyModel(model, path)) return nullptr;
+  const bool needs_kv = stages != std::set<Stage>{Stage::kFfn};
+  auto backend = MakeGgmlBackend({path, stages, needs_kv ? kv_blocks : 0, block_tokens, 1});
+  unlink(path.c_str());
+  EXPECT_TRUE(backend.ok()) << backend.status();
+  return backend.ok() ? *std::move(backend) : nullptr;
+}
+
+BackendCase Case(const std::string& name, const TinyModel& model) {
+  return {name, [model](std::set<Stage> stages, uint32_t kv_blocks, uint32_t block_tokens) {
+            return Make(model, std::move(stages), kv_blocks, block_tokens);
+          }};
+}
+
+TinyModel WithOutputMatrix() {
+  TinyModel model;
+  model.output_matrix = true;
+  model.type = GGML_TYPE_Q4_1;
+  return model;
+}
+
+INSTANTIATE_TEST_SUITE_P(Ggml, BackendConformance,
+                         testing::Values(Case("tiny_q8_0_tied", TinyModel()),
+                                         Case("tiny_q4_1_output_matrix", WithOutputMatrix())),
+                         [](const auto& info) { return info.param.name; });
+
+// RMS norm takes the scale of its input away, so F(8 x) is F(x) to a part in a thousand; with the
+// residual in it, it would grow eightfold.
+TEST(GgmlBackend, FfnOutputExcludesTheResidual) {
+  const auto backend = Make(TinyModel(), {Stage::kFfn}, 0, 16);
+  ASSERT_NE(backend, nullptr);
+  const uint32_t hidden = backend->info().dimensions.hidden;
+  const BufferRef in = *backend->AllocateRows(1), out = *backend->AllocateRows(1);
+  for (uint32_t i = 0; i < hidden; ++i) in->host()[i] = 10.0f + static_cast<float>(i % 7);
+  ASSERT_TRUE(backend->FfnLayer(0, 1, *in, *out)->Wait().ok());
+  const std::vector<float> once(out->host(), out->host() + hidden);
+  for (uint32_t i = 0; i < hidden; ++i) in->host()[i] *= 8;
+  ASSERT_TRUE(backend->FfnLayer(0, 1, *in, *out)->Wait().ok());
+  float largest = 0, difference = 0;
+  for (uint32_t i = 0; i < hidden; ++i) {
+    largest = std::max(largest, std::abs(once[i]));
+    difference = std::max(difference, std::abs(once[i] - out->host()[i]));
+  }
+  EXPECT_GT(largest, 0.0f);
+  EXPECT_LT(difference, 1e-3f * largest);
+}
+
+TEST(GgmlBackend, MoreRowsThanItsLimitAreRefused) {
+  const auto backend = Make(TinyModel(), {Stage::kFfn}, 0, 16);
+  ASSERT_NE(backend, nullptr);
+  const BufferRef in = *backend->AllocateRows(GgmlBackend::kMaxRows + 1);
+  const BufferRef out = *backend->AllocateRows(GgmlBackend::kMaxRows + 1);
+  EXPECT_TRUE(backend->FfnLayer(0, GgmlBackend::kMaxRows, *in, *out)->Wait().ok());
+  EXPECT_EQ(backend->FfnLayer(0, GgmlBackend::kMaxRows + 1, *in, *out)->Wait().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+// More batch shapes than the graph cache keeps: each is built again when it returns, with the same
+// bits.
+TEST(GgmlBackend, ShapesPastTheCachesLimitGiveTheSameBits) {
+  const auto backend = Make(TinyModel(), {Stage::kFfn}, 0, 16);
+  ASSERT_NE(backend, nullptr);
+  constexpr uint32_t kShapes = ggml_cpu::GraphCache::kMaxSets + 20;
+  const BufferRef in = *backend->AllocateRows(kShapes), out = *backend->AllocateRows(kShapes);
+  const uint32_t hidden = backend->info().dimensions.hidden;
+  for (uint32_t i = 0; i < kShapes * hidden; ++i)
+    in->host()[i] = static_cast<float>(i % 97) - 48.0f;
+  ASSERT_TRUE(backend->FfnLayer(1, 1, *in, *out)->Wait().ok());
+  const std::vector<float> first(out->host(), out->host() + hidden);
+  for (int pass = 0; pass < 2; ++pass) {
+    for (uint32_t rows = 1; rows <= kShapes; ++rows) {
+      ASSERT_TRUE(backend->FfnLayer(1, rows, *in, *out)->Wait().ok());
+      ASSERT_EQ(std::memcmp(out->host(), first.data(), hidden * sizeof(float)), 0)
+          << rows << " rows";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tandem::exact
