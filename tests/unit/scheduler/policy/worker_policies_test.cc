@@ -1,0 +1,80 @@
+// The policies that a worker's own state machines ask.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "scheduler/policy/batch_join.h"
+#include "scheduler/policy/device_order.h"
+#include "scheduler/policy/micro_batch_count.h"
+#include "scheduler/policy/preemption.h"
+#include "scheduler/policy/prefill_chunk.h"
+
+namespace tandem::policy {
+namespace {
+
+TEST(JoinStep, TakesTheOldestUpToTheBatchLimit) {
+  const std::vector<JoinCandidate> candidates = {{30}, {10}, {20}};
+  EXPECT_EQ(JoinStep(candidates, 2), (std::vector<size_t>{1, 2}));
+  EXPECT_EQ(JoinStep(candidates, 8), (std::vector<size_t>{1, 2, 0}));
+  EXPECT_TRUE(JoinStep({}, 8).empty());
+}
+
+TEST(PreemptionVictim, IsTheNewestAndNeverTheOldest) {
+  const std::vector<HeldSequence> held = {{1}, {5}, {3}};
+  EXPECT_EQ(PreemptionVictim(held), 1u);
+  EXPECT_EQ(PreemptionVictim(std::vector<HeldSequence>{{1}}), std::nullopt);
+  EXPECT_EQ(PreemptionVictim({}), std::nullopt);
+}
+
+TEST(MicroBatchCount, OneRowOrALoopbackIsOneMicroBatch) {
+  EXPECT_EQ(MicroBatchCount(1, {4, 256}), 1u);
+  EXPECT_EQ(MicroBatchCount(64, {1, 256}), 1u);
+}
+
+TEST(MicroBatchCount, UsesAsManyAsMayBeInFlight) {
+  EXPECT_EQ(MicroBatchCount(2, {2, 256}), 2u);
+  EXPECT_EQ(MicroBatchCount(3, {4, 256}), 3u);
+  EXPECT_EQ(MicroBatchCount(64, {2, 256}), 2u);
+}
+
+TEST(MicroBatchCount, NoCallExceedsTheHoldersRows) {
+  for (uint32_t rows = 1; rows <= 64; rows++) {
+    for (uint32_t max_rows = 1; max_rows <= 10; max_rows++) {
+      const uint32_t count = MicroBatchCount(rows, {2, max_rows});
+      EXPECT_LE((rows - 1) / count + 1, max_rows) << rows << " rows in " << count;
+      EXPECT_LE(count, rows);
+    }
+  }
+}
+
+TEST(PrefillChunkRows, AreFullChunksThenTheRest) {
+  EXPECT_EQ(PrefillChunkRows(100, 32), 32u);
+  EXPECT_EQ(PrefillChunkRows(4, 32), 4u);
+}
+
+TEST(NextDeviceWork, IsNoneWithoutWork) { EXPECT_EQ(NextDeviceWork({}, {}), DeviceWork::kNone); }
+
+TEST(NextDeviceWork, OneKindAloneAlwaysGetsTheDevice) {
+  for (const DeviceWork last : {DeviceWork::kNone, DeviceWork::kFfn, DeviceWork::kDecode, DeviceWork::kPrefill}) {
+    EXPECT_EQ(NextDeviceWork({true, false, false}, {last, last}), DeviceWork::kFfn);
+    EXPECT_EQ(NextDeviceWork({false, true, false}, {last, last}), DeviceWork::kDecode);
+    EXPECT_EQ(NextDeviceWork({false, false, true}, {last, last}), DeviceWork::kPrefill);
+  }
+}
+
+TEST(NextDeviceWork, PrefillAlternatesWithStepWorkAndNobodyStarves) {
+  DeviceTurn turn;
+  std::map<DeviceWork, int> served;
+  for (int i = 0; i < 400; i++) {
+    const DeviceWork work = NextDeviceWork({true, true, true}, turn);
+    EXPECT_TRUE(work != DeviceWork::kPrefill || turn.last != DeviceWork::kPrefill);
+    served[work]++;
+    turn.Took(work);
+  }
+  EXPECT_EQ(served[DeviceWork::kPrefill], 200);
+  EXPECT_EQ(served[DeviceWork::kFfn], 100);
+  EXPECT_EQ(served[DeviceWork::kDecode], 100);
+}
+
+}  // namespace
+}  // namespace tandem::policy
