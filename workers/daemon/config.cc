@@ -1,0 +1,155 @@
+#include "workers/daemon/config.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+#include <yaml-cpp/yaml.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+
+#include "scheduler/base/status.h"
+#include "services/runtime/yaml_reader.h"
+
+namespace tandem {
+namespace {
+
+constexpr int64_t kMaxKvTokens = int64_t{1} << 30;
+
+// A flag and its key are one thing: both are named here, once.
+template <typename Bind>
+void BindAll(WorkerConfig& c, Bind&& bind) {
+  bind("stages", c.stages, "stages that this device runs: prefill, attention, ffn (comma separated)");
+  bind("worker-id", c.worker_id, "stable name of this worker; default POOL@LISTEN");
+  bind("pool", c.pool, "name of its pool; default: the stages joined by +");
+  bind("memory-class", c.memory_class, "hbm or sram");
+  bind("model", c.model, "GGUF file");
+  bind("model-name", c.model_name, "name that clients ask for; default: the file's name");
+  bind("backend", c.backend, "ggml");
+  bind("listen", c.listen, "host:port of the gRPC server");
+  bind("advertise", c.advertise, "host:port that peers dial; default: LISTEN");
+  bind("router", c.routers, "host:port of a router; may be given several times");
+  bind("metrics-listen", c.metrics_listen, "host:port of GET /metrics");
+  bind("admin-listen", c.admin_listen, "host:port of GET /livez and /readyz");
+  bind("kv-tokens", c.kv_tokens, "positions that the KV cache holds");
+  bind("block-tokens", c.block_tokens, "positions of one KV block");
+  bind("max-batch", c.max_batch, "sequences in one decode step");
+  bind("max-micro-batches", c.max_micro_batches, "micro-batches in flight with a remote FFN worker");
+  bind("chunk-tokens", c.chunk_tokens, "rows of one prefill chunk; under 64 in the exact class");
+  bind("threads", c.threads, "compute threads; not more than cores");
+  bind("drain-timeout-seconds", c.drain_timeout_seconds, "from SIGTERM until what is left is ended");
+  bind("log-format", c.log_format, "text or json");
+}
+
+std::string KeyOf(std::string flag) {
+  std::replace(flag.begin(), flag.end(), '-', '_');
+  return flag == "router" ? "routers" : flag;
+}
+
+absl::Status ReadFile(const std::string& path, WorkerConfig& config) {
+  ASSIGN_OR_RETURN(YAML::Node node, LoadYamlFile(path));
+  YamlReader reader(node, path);
+  BindAll(config, [&](const std::string& flag, auto& value, const char*) {
+    using Value = std::decay_t<decltype(value)>;
+    if constexpr (std::is_same_v<Value, uint32_t>) {
+      reader.Get(KeyOf(flag), value, 0, kMaxKvTokens);
+    } else if constexpr (std::is_same_v<Value, double>) {
+      reader.Get(KeyOf(flag), value, 0.0, 86400.0);
+    } else {
+      reader.Get(KeyOf(flag), value);
+    }
+  });
+  return reader.Finish();
+}
+
+absl::Status CheckRange(const char* key, uint32_t value, uint32_t least, uint32_t most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(key, ": ", value, " is not in [", least, ", ", most, "]"));
+}
+
+absl::Status CheckWord(const char* key, const std::string& value, std::initializer_list<const char*> words) {
+  for (const char* word : words) {
+    if (value == word) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "' is none of ", absl::StrJoin(words, ", ")));
+}
+
+}  // namespace
+
+std::set<Stage> WorkerConfig::StageSet() const {
+  std::set<Stage> set;
+  for (const std::string& name : stages) {
+    set.insert(name == "prefill" ? Stage::kPrefill : name == "attention" ? Stage::kAttention : Stage::kFfn);
+  }
+  return set;
+}
+
+MemoryClass WorkerConfig::Memory() const { return memory_class == "sram" ? MemoryClass::kSram : MemoryClass::kHbm; }
+
+absl::Status CheckWorkerConfig(WorkerConfig& config) {
+  if (config.stages.empty()) return absl::InvalidArgumentError("stages: at least one of prefill, attention, ffn is needed");
+  for (const std::string& stage : config.stages) {
+    RETURN_IF_ERROR(CheckWord("stages", stage, {"prefill", "attention", "ffn"}));
+  }
+  if (config.model.empty()) return absl::InvalidArgumentError("model: name a GGUF file with --model");
+  if (config.routers.empty()) return absl::InvalidArgumentError("router: at least one address is needed");
+  RETURN_IF_ERROR(CheckWord("memory_class", config.memory_class, {"hbm", "sram"}));
+  RETURN_IF_ERROR(CheckWord("backend", config.backend, {"ggml"}));
+  RETURN_IF_ERROR(CheckWord("log_format", config.log_format, {"text", "json"}));
+  RETURN_IF_ERROR(CheckRange("block_tokens", config.block_tokens, 1, 1024));
+  RETURN_IF_ERROR(CheckRange("kv_tokens", config.kv_tokens, config.block_tokens, kMaxKvTokens));
+  RETURN_IF_ERROR(CheckRange("max_batch", config.max_batch, 1, 4096));
+  RETURN_IF_ERROR(CheckRange("max_micro_batches", config.max_micro_batches, 1, 16));
+  RETURN_IF_ERROR(CheckRange("chunk_tokens", config.chunk_tokens, 1, 63));
+  RETURN_IF_ERROR(CheckRange("threads", config.threads, 1, 1024));
+  if (config.model_name.empty()) config.model_name = std::filesystem::path(config.model).stem().string();
+  if (config.pool.empty()) config.pool = absl::StrJoin(config.stages, "+");
+  if (config.worker_id.empty()) config.worker_id = absl::StrCat(config.pool, "@", config.listen);
+  return absl::OkStatus();
+}
+
+std::string ToYaml(const WorkerConfig& config) {
+  YAML::Emitter out;
+  out << YAML::BeginMap;
+  WorkerConfig copy = config;
+  BindAll(copy, [&](const std::string& flag, auto& value, const char*) {
+    out << YAML::Key << KeyOf(flag) << YAML::Value << value;
+  });
+  out << YAML::EndMap;
+  return absl::StrCat(out.c_str(), "\n");
+}
+
+absl::StatusOr<std::optional<WorkerCommand>> ParseWorkerCommand(int argc, const char* const* argv) {
+  WorkerCommand command;
+  std::string file;
+  // The file first, so that flags override it: look for it before the flags are bound to the values.
+  for (int i = 1; i < argc; ++i) {
+    const absl::string_view word = argv[i];
+    if (word == "--config" && i + 1 < argc) file = argv[i + 1];
+    if (word.substr(0, 9) == "--config=") file = std::string(word.substr(9));
+  }
+  if (!file.empty()) RETURN_IF_ERROR(ReadFile(file, command.config));
+
+  CLI::App app{"tandem-worker: one device that runs prefill, attention or FFN stages of a model"};
+  app.set_version_flag("--version", std::string("tandem-worker ") + TANDEM_VERSION);
+  app.add_option("--config", file, "YAML file with these options as keys (- becomes _)");
+  app.add_flag("--print-config", command.print_config, "print the configuration as YAML and exit");
+  BindAll(command.config, [&](const std::string& flag, auto& value, const char* help) {
+    using Value = std::decay_t<decltype(value)>;
+    auto* option = app.add_option("--" + flag, value, help)->capture_default_str();
+    if constexpr (std::is_same_v<Value, std::vector<std::string>>) option->delimiter(',');
+  });
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& done) {
+    app.exit(done);
+    return std::nullopt;
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+  if (!command.print_config || !command.config.model.empty()) RETURN_IF_ERROR(CheckWorkerConfig(command.config));
+  return command;
+}
+
+}  // namespace tandem

@@ -1,0 +1,62 @@
+#pragma once
+
+// tandem-worker's one configuration: defaults, then the YAML file of --config, then flags; checked once, at start.
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "scheduler/view/worker.h"
+
+namespace tandem {
+
+struct WorkerConfig {
+  std::vector<std::string> stages;  // "prefill", "attention", "ffn"; at least one
+  std::string worker_id;            // default: pool@listen
+  std::string pool;                 // default: the stages joined by "+"
+  std::string memory_class = "hbm";
+  std::string model;                // GGUF file; required
+  std::string model_name;           // default: the file's name without its ending
+  std::string backend = "ggml";
+
+  std::string listen = "127.0.0.1:9200";
+  std::string advertise;            // host:port that peers dial; default: listen, with the port that was bound
+  std::vector<std::string> routers = {"127.0.0.1:9000"};
+  std::string metrics_listen = "127.0.0.1:9465";
+  std::string admin_listen = "127.0.0.1:9301";
+
+  uint32_t kv_tokens = 16384;       // positions of the KV cache; unused on an FFN worker
+  uint32_t block_tokens = 16;
+  uint32_t max_batch = 64;          // rows of one step
+  uint32_t max_micro_batches = 2;   // in flight with a remote FFN
+  uint32_t chunk_tokens = 32;       // rows of one prefill chunk
+  uint32_t threads = 1;             // compute threads
+  double drain_timeout_seconds = 60;  // from SIGTERM until what is left is ended
+
+  std::string log_format = "text";  // or json
+
+  std::set<Stage> StageSet() const;
+  MemoryClass Memory() const;
+};
+
+// What the command line asks for.
+struct WorkerCommand {
+  WorkerConfig config;
+  bool print_config = false;
+};
+
+// nullopt: --help or --version was printed. kInvalidArgument names the flag or key and the value.
+absl::StatusOr<std::optional<WorkerCommand>> ParseWorkerCommand(int argc, const char* const* argv);
+
+// Checks values against each other and fills the defaults that depend on others.
+absl::Status CheckWorkerConfig(WorkerConfig& config);
+
+// The configuration as YAML that --config takes.
+std::string ToYaml(const WorkerConfig& config);
+
+}  // namespace tandem

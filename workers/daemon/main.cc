@@ -1,0 +1,26 @@
+#include <iostream>
+
+#include "services/runtime/daemon.h"
+#include "services/runtime/log.h"
+#include "workers/daemon/daemon.h"
+
+int main(int argc, char** argv) {
+  auto command = tandem::ParseWorkerCommand(argc, argv);
+  if (!command.ok()) {
+    std::cerr << "tandem-worker: " << command.status().message() << "\n";
+    return 2;
+  }
+  if (!command->has_value()) return 0;
+  const tandem::WorkerConfig& config = (*command)->config;
+  if ((*command)->print_config) {
+    std::cout << tandem::ToYaml(config);
+    return 0;
+  }
+  tandem::BlockStopSignals();
+  tandem::InitLog({.daemon = "tandem-worker",
+                   .format = config.log_format == "json" ? tandem::LogFormat::kJson : tandem::LogFormat::kText});
+  const absl::Status status = tandem::RunWorker(config);
+  if (status.ok()) return 0;
+  tandem::LogError("failed", {{"error", status.message()}});
+  return 1;
+}

@@ -1,0 +1,105 @@
+#include "workers/daemon/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+
+#include <map>
+#include <string>
+#include <utility>
+
+#include "services/runtime/mutex.h"
+
+namespace tandem {
+namespace {
+
+using Labels = prometheus::Labels;
+
+class WorkerRegistry final : public prometheus::Registry {
+ public:
+  WorkerRegistry(const WorkerDescription& worker, const BackendInfo& backend, TimeSource& time,
+                 std::function<WorkerReport()> report, std::function<StreamCounts()> streams)
+      : base_{{"pool", worker.pool},
+              {"worker", worker.id.value()},
+              {"memory_class", worker.memory_class == MemoryClass::kSram ? "sram" : "hbm"}},
+        model_{{"model_name", worker.model}},
+        capacity_(worker.capacity),
+        time_(time),
+        started_(time.Now()),
+        report_(std::move(report)),
+        streams_(std::move(streams)) {
+    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.", {{"stage", "attention"}}, backend.attention_bytes);
+    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.", {{"stage", "ffn"}}, backend.ffn_bytes);
+    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.", {{"stage", "head"}}, backend.head_bytes);
+  }
+
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    const_cast<WorkerRegistry*>(this)->Update();
+    return prometheus::Registry::Collect();
+  }
+
+ private:
+  void Update() TANDEM_EXCLUDES(mu_) {
+    MutexLock lock(mu_);
+    const WorkerReport report = report_();
+    for (const ledger::LedgerCell& cell : report.ledger.cells) {
+      RaiseCounter("tandem_stage_seconds_total", "Device seconds by stage, state and cause; the states sum to elapsed time.",
+                   {{"stage", ledger::ToString(cell.stage)}, {"state", ledger::ToString(cell.state)},
+                    {"cause", ledger::ToString(cell.cause)}},
+                   cell.time.seconds());
+    }
+    RaiseCounter("tandem_device_elapsed_seconds_total", "Device seconds since the worker started, by its clock.", {},
+                 (time_.Now() - started_).seconds());
+    RaiseCounter("tandem_worker_tokens_total", "Tokens emitted.", {}, static_cast<double>(report.load.tokens_total));
+    SetGauge("tandem_worker_sequences", "Sequences held, in any state.", {}, report.load.sequences);
+    SetGauge("tandem_worker_prefills", "Prompts in hand.", {}, report.load.prefills);
+    SetGauge("tandem_worker_kv_blocks", "KV blocks of the device.", {}, capacity_.kv_blocks);
+    SetGauge("tandem_worker_kv_blocks_free", "KV blocks that nobody holds.", {}, report.load.kv_blocks_free);
+    if (capacity_.kv_blocks > 0) {
+      const double used = 1.0 - static_cast<double>(report.load.kv_blocks_free) / capacity_.kv_blocks;
+      SetGauge("tandem_worker_kv_cache_usage_ratio", "Share of the KV blocks in use.", {}, used);
+    }
+    SetGauge("tandem_worker_draining", "1 while it takes no new work.", {}, report.load.draining ? 1 : 0);
+    const StreamCounts counts = streams_();
+    RaiseCounter("tandem_worker_kv_frames_dropped_total", "KV frames of unknown reservations.", {}, counts.kv_frames_dropped);
+    RaiseCounter("tandem_worker_handoff_replies_mismatched_total", "F2A replies that no call awaited.", {}, counts.handoff_replies_mismatched);
+    RaiseCounter("tandem_worker_handoff_calls_malformed_total", "A2F calls answered with an error.", {}, counts.handoff_calls_malformed);
+    RaiseCounter("tandem_worker_registry_reconnects_total", "Register streams opened again.", {}, counts.registry_reconnects);
+  }
+
+  Labels Merge(Labels labels) const {
+    labels.insert(base_.begin(), base_.end());
+    labels.insert(model_.begin(), model_.end());
+    return labels;
+  }
+  void SetGauge(const std::string& name, const std::string& help, Labels labels, double value) {
+    auto& family = gauges_[name];
+    if (family == nullptr) family = &prometheus::BuildGauge().Name(name).Help(help).Register(*this);
+    family->Add(Merge(std::move(labels))).Set(value);
+  }
+  void RaiseCounter(const std::string& name, const std::string& help, Labels labels, double value) {
+    auto& family = counters_[name];
+    if (family == nullptr) family = &prometheus::BuildCounter().Name(name).Help(help).Register(*this);
+    prometheus::Counter& counter = family->Add(Merge(std::move(labels)));
+    if (value > counter.Value()) counter.Increment(value - counter.Value());
+  }
+
+  const Labels base_, model_;
+  const WorkerCapacity capacity_;
+  TimeSource& time_;
+  const Instant started_;
+  const std::function<WorkerReport()> report_;
+  const std::function<StreamCounts()> streams_;
+  Mutex mu_;
+  std::map<std::string, prometheus::Family<prometheus::Gauge>*> gauges_;
+  std::map<std::string, prometheus::Family<prometheus::Counter>*> counters_;
+};
+
+}  // namespace
+
+std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker, const BackendInfo& backend,
+                                                        TimeSource& time, std::function<WorkerReport()> report,
+                                                        std::function<StreamCounts()> streams) {
+  return std::make_shared<WorkerRegistry>(worker, backend, time, std::move(report), std::move(streams));
+}
+
+}  // namespace tandem
