@@ -1,0 +1,35 @@
+#pragma once
+
+// What an operator asks: the cluster's state, and to drain a worker.
+
+#include <string>
+
+#include "services/router/dispatch/convert.h"
+#include "services/router/registry/worker_book.h"
+#include "services/router/router_core.h"
+#include "tandem/v1/admin.grpc.pb.h"
+
+namespace tandem::router {
+
+class AdminService final : public v1::Admin::CallbackService {
+ public:
+  // All outlive the service. `version` is the router's.
+  AdminService(const RouterIdentity& self, std::string version, RouterCore& core, const WorkerBook& book,
+               const TimeSource& time);
+
+  // From the newest snapshot and each worker's newest heartbeat.
+  grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context, const v1::StatusRequest* request,
+                                   v1::StatusReply* reply) override;
+  // NOT_FOUND: no such worker is registered.
+  grpc::ServerUnaryReactor* DrainWorker(grpc::CallbackServerContext* context, const v1::DrainWorkerRequest* request,
+                                        v1::DrainWorkerReply* reply) override;
+
+ private:
+  const RouterIdentity self_;
+  const std::string version_;
+  RouterCore& core_;
+  const WorkerBook& book_;
+  const TimeSource& time_;
+};
+
+}  // namespace tandem::router
