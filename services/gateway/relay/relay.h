@@ -1,0 +1,149 @@
+#pragma once
+
+#include <absl/status/status.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "services/gateway/relay/sequence_state.h"
+#include "services/gateway/relay/types.h"
+#include "services/runtime/mutex.h"
+
+namespace tandem::gateway {
+
+struct RelayConfig {
+  uint32_t max_requests = 4096;       // in flight; more get kResourceExhausted
+  uint32_t max_workers = 1024;        // attention workers known at once
+  uint32_t max_losses = 5;            // lost workers and routers that one choice survives, then kUnavailable
+  uint32_t max_preemptions = 1000;    // of one choice, then kUnavailable
+  uint32_t ack_interval = 8;          // steps; fewer than the worker's replay buffer holds
+  Duration router_wait = Duration::Seconds(10);    // how long a choice waits for any router
+  Duration default_lease = Duration::Seconds(10);  // until a router's welcome says it
+};
+
+// Counts for metrics. Called under the relay's lock.
+class RelayObserver {
+ public:
+  virtual ~RelayObserver() = default;
+  virtual void Resumed(RelayEvent /*why: kPreempted, kWorkerLost, kRouterLost*/) {}
+  virtual void Wasted(uint64_t /*tokens*/) {}   // came for a choice that wants none
+  virtual void RoutersConnected(uint32_t /*count*/) {}
+};
+
+// Follows every choice of every request: places it with a router, takes its tokens from its attention worker, and starts
+// it again elsewhere with what it has emitted when either is lost or the worker runs out of KV (PROTOCOL, sections 4, 5).
+//
+// Knows no gRPC: streams are RouterLink and WorkerLink, which report here. Safe from any thread; one lock, under which it
+// calls links and sinks. Links report without holding a lock of theirs that these calls need.
+class Relay : public std::enable_shared_from_this<Relay> {
+ public:
+  static std::shared_ptr<Relay> Create(const RelayConfig& config, TimeSource& time, WorkerDialer& dialer,
+                                       RelayObserver* observer = nullptr);
+
+  // Before the link reports anything. Routers are asked in this order, the ready ones first. Returns its number.
+  size_t AddRouter(RouterLink& link) TANDEM_EXCLUDES(mu_);
+
+  // --- for connections
+  // spec.request is not in flight. kUnavailable: no router is connected; kResourceExhausted: max_requests.
+  absl::Status Start(tandem::GenerateSpec spec, std::shared_ptr<ChoiceSink> sink) TANDEM_EXCLUDES(mu_);
+  // The choice needs no more tokens: `position` of them count. Nothing of it is delivered afterwards. Idempotent.
+  void Stop(const RequestId& request, uint32_t choice, uint32_t position, EndReason reason) TANDEM_EXCLUDES(mu_);
+  // The client left: stops all choices.
+  void Cancel(const RequestId& request) TANDEM_EXCLUDES(mu_);
+  // Of the best connected router. With none: not ready, and why.
+  ClusterInfo cluster() const TANDEM_EXCLUDES(mu_);
+  size_t in_flight() const TANDEM_EXCLUDES(mu_);
+
+  // --- for router links
+  void RouterUp(size_t router, Duration lease) TANDEM_EXCLUDES(mu_);
+  void RouterDown(size_t router) TANDEM_EXCLUDES(mu_);
+  void ClusterChanged(size_t router, ClusterInfo cluster) TANDEM_EXCLUDES(mu_);
+  void Placed(const PlacedInfo& placed) TANDEM_EXCLUDES(mu_);
+  void Refused(const RefusedInfo& refused) TANDEM_EXCLUDES(mu_);
+
+  // --- for worker links
+  // The stream is open: the hello's resume points.
+  std::vector<ResumePoint> WorkerUp(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
+  void WorkerDown(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
+  void Tokens(const WorkerId& worker, TokenBatch batch) TANDEM_EXCLUDES(mu_);
+
+ private:
+  struct Router {
+    RouterLink* link = nullptr;
+    bool up = false;
+    ClusterInfo cluster;
+  };
+  struct Worker {
+    WorkerLink* link = nullptr;
+    std::string address;         // dialled; empty: parked
+    bool up = false;
+    bool listed = false;         // some router's cluster names it
+    uint64_t epoch = 0;          // counts ups, downs and messages: an alarm set earlier finds that it is stale
+    uint64_t received_step = 0;
+    uint64_t acknowledged_step = 0;
+  };
+  struct Choice {
+    ChoiceStart start;           // with the emitted ids
+    RelayState state = RelayState::kUnplaced;
+    size_t router = 0;           // while placing
+    WorkerId worker;             // while streaming
+    bool resumed_stream = false; // a hello named it, and nothing has come since
+    uint32_t losses = 0, preemptions = 0;
+    Placement placement;
+  };
+  struct Request {
+    tandem::GenerateSpec spec;   // without choices
+    std::shared_ptr<ChoiceSink> sink;
+    std::vector<Choice> choices;
+    uint32_t live = 0;
+  };
+  using Requests = std::unordered_map<std::string, Request>;
+
+  Relay(const RelayConfig& config, TimeSource& time, WorkerDialer& dialer, RelayObserver* observer);
+
+  Router* PickRouter() TANDEM_REQUIRES(mu_);
+  void Place(Request& request) TANDEM_REQUIRES(mu_);
+  void PlaceAll() TANDEM_REQUIRES(mu_);
+  void WatchUnplaced() TANDEM_REQUIRES(mu_);
+  void FailUnplaced() TANDEM_EXCLUDES(mu_);
+  Worker* FindWorker(const Endpoint& endpoint) TANDEM_REQUIRES(mu_);
+  void ListWorkers() TANDEM_REQUIRES(mu_);
+  void WatchWorker(const WorkerId& worker) TANDEM_REQUIRES(mu_);
+  void WorkerLost(const WorkerId& worker, uint64_t epoch) TANDEM_EXCLUDES(mu_);
+  void ParkIfUnused(const WorkerId& id) TANDEM_REQUIRES(mu_);
+  void Acknowledge(Worker& worker, bool now) TANDEM_REQUIRES(mu_);
+
+  Choice* Find(const SequenceKey& key, Request** request) TANDEM_REQUIRES(mu_);
+  void Take(const WorkerId& worker, SequenceTokens& part) TANDEM_REQUIRES(mu_);
+  void TakeResult(Request& request, Choice& choice, SequenceResult result, ChoiceEvent event) TANDEM_REQUIRES(mu_);
+  void Resume(Request& request, Choice& choice, RelayEvent why) TANDEM_REQUIRES(mu_);
+  void End(Request& request, Choice& choice, ChoiceEvent event) TANDEM_REQUIRES(mu_);
+  void Fail(Request& request, Choice& choice, absl::Status status, double retry_after_seconds = 0)
+      TANDEM_REQUIRES(mu_);
+  void StopAt(const WorkerId& worker, const SequenceKey& key, uint32_t position, EndReason reason)
+      TANDEM_REQUIRES(mu_);
+  void Retire(Request& request, Choice& choice) TANDEM_REQUIRES(mu_);
+  void Sweep(Requests::iterator request) TANDEM_REQUIRES(mu_);
+
+  const RelayConfig config_;
+  TimeSource& time_;
+  WorkerDialer& dialer_;
+  RelayObserver* const observer_;
+
+  mutable Mutex mu_;
+  Duration lease_ TANDEM_GUARDED_BY(mu_);
+  std::deque<Router> routers_ TANDEM_GUARDED_BY(mu_);
+  std::map<WorkerId, Worker> workers_ TANDEM_GUARDED_BY(mu_);
+  Requests requests_ TANDEM_GUARDED_BY(mu_);
+  bool unplaced_watched_ TANDEM_GUARDED_BY(mu_) = false;
+  // Sequences that were stopped at a worker, the last kRememberedStops: their late tokens need no second Stop.
+  std::set<SequenceKey> stopped_ TANDEM_GUARDED_BY(mu_);
+  std::deque<SequenceKey> stopped_order_ TANDEM_GUARDED_BY(mu_);
+};
+
+}  // namespace tandem::gateway
