@@ -186,8 +186,11 @@ void Controller::State::On(const SequencePrefilled& event) {
   if (owner == requests.end()) return;
   Request& request = owner->second;
   if (event.worker != request.prefill) return;
-  if (request.state == RequestState::kPrefilling) FinishPrefill(request);
-  if (request.state == RequestState::kReserving && request.local()) request.prefilled_early = true;
+  if (request.state == RequestState::kPrefilling) {
+    FinishPrefill(request);  // may end the request: it is not touched again
+  } else if (request.state == RequestState::kReserving && request.local()) {
+    request.prefilled_early = true;
+  }
 }
 
 void Controller::State::Forget(const SequenceKey& key, SequenceEvent why) {
