@@ -3,11 +3,13 @@
 // What every daemon does around its work: wait for a signal, answer /livez, /readyz and /metrics.
 
 #include <absl/status/statusor.h>
+#include <grpcpp/impl/service_type.h>
 #include <prometheus/registry.h>
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace tandem {
 
@@ -30,5 +32,11 @@ absl::StatusOr<std::shared_ptr<ListeningServer>> ServeMetrics(const std::string&
 // empty string when ready; it is called from the server's thread. Errors as for ServeMetrics.
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(const std::string& listen,
                                                              std::function<std::string()> not_ready_reason);
+
+// ServeHealth and gRPC on one port: a connection that begins as HTTP/2 does is a gRPC one, to `services` (not owned; they
+// outlive the result) and grpc.health.v1.
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(const std::string& listen,
+                                                            std::function<std::string()> not_ready_reason,
+                                                            const std::vector<grpc::Service*>& services);
 
 }  // namespace tandem

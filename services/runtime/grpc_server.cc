@@ -23,7 +23,7 @@ absl::StatusOr<GrpcServer> StartGrpcServer(const std::string& listen, const std:
   std::call_once(health_once, [] { grpc::EnableDefaultHealthCheckService(true); });
   GrpcServer result;
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &result.port);
+  if (!listen.empty()) builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &result.port);
   builder.SetMaxReceiveMessageSize(kMaxFrameBytes);
   builder.SetMaxSendMessageSize(kMaxFrameBytes);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // two daemons on one port would split its connections
@@ -31,7 +31,7 @@ absl::StatusOr<GrpcServer> StartGrpcServer(const std::string& listen, const std:
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   for (grpc::Service* service : services) builder.RegisterService(service);
   result.server = builder.BuildAndStart();
-  if (result.server == nullptr || result.port == 0) {
+  if (result.server == nullptr || (result.port == 0 && !listen.empty())) {
     return absl::UnavailableError(absl::StrCat("gRPC cannot listen on ", listen, ": taken, or no address of this machine"));
   }
   return result;

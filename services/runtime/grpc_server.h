@@ -15,7 +15,8 @@ namespace tandem {
 
 inline constexpr int kMaxFrameBytes = 64 << 20;  // gRPC's default of 4 MB is less than 128 rows x 16,384 x 4 B
 
-// A server on `listen` ("127.0.0.1:0" picks a port), with grpc.health.v1, serving `services` (not owned).
+// A server on `listen` ("127.0.0.1:0" picks a port), with grpc.health.v1, serving `services` (not owned). With `listen`
+// empty it has no port: connections are handed to it (daemon.h's ServeAdmin). kUnavailable, with the address: it is taken.
 struct GrpcServer {
   std::unique_ptr<grpc::Server> server;
   int port = 0;

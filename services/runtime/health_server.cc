@@ -1,7 +1,9 @@
-// ServeHealth of daemon.h: one thread, a bounded number of connections, each with a time-out.
+// ServeHealth and ServeAdmin of daemon.h: one thread, a bounded number of connections, each with a time-out.
 
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
+#include <grpcpp/server_posix.h>
+#include <sys/socket.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -15,6 +17,7 @@
 #include <utility>
 
 #include "services/runtime/daemon.h"
+#include "services/runtime/grpc_server.h"
 
 namespace tandem {
 namespace {
@@ -30,6 +33,7 @@ constexpr std::chrono::milliseconds kAcceptRetry{100};
 constexpr uint32_t kMaxHealthHeaderBytes = 8192;
 
 using Ready = std::function<std::string()>;
+using Http2Taker = std::function<void(int fd)>;  // owns the descriptor from then on
 
 http::response<http::string_body> Answer(const http::request<http::empty_body>& request, const Ready& not_ready_reason) {
   http::response<http::string_body> response(http::status::ok, request.version());
@@ -57,11 +61,27 @@ http::response<http::string_body> Answer(const http::request<http::empty_body>& 
 // One connection: read, answer, again.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(Tcp::socket socket, Ready not_ready_reason, int& connections)
-      : stream_(std::move(socket)), not_ready_reason_(std::move(not_ready_reason)), connections_(connections) {
+  Session(Tcp::socket socket, Ready not_ready_reason, Http2Taker take_http2, int& connections)
+      : stream_(std::move(socket)),
+        first_bytes_(stream_.get_executor()),
+        not_ready_reason_(std::move(not_ready_reason)),
+        take_http2_(std::move(take_http2)),
+        connections_(connections) {
     connections_++;
   }
   ~Session() { connections_--; }
+
+  void Start() {
+    if (!take_http2_) return Read();
+    first_bytes_.expires_after(kHealthConnectionTimeout);
+    first_bytes_.async_wait([self = shared_from_this()](beast::error_code error) {
+      if (!error) self->stream_.close();
+    });
+    stream_.socket().async_wait(Tcp::socket::wait_read, [self = shared_from_this()](beast::error_code error) {
+      self->first_bytes_.cancel();
+      if (!error) self->Sort();
+    });
+  }
 
   void Read() {
     parser_.emplace();
@@ -73,6 +93,17 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
  private:
+  // HTTP/2 begins with "PRI * HTTP/2.0" (RFC 9113, section 3.4), in one segment; no HTTP/1 method of ours does.
+  void Sort() {
+    char start[3] = {};
+    const ssize_t got = ::recv(stream_.socket().native_handle(), start, sizeof(start), MSG_PEEK | MSG_DONTWAIT);
+    if (got != sizeof(start) || absl::string_view(start, sizeof(start)) != "PRI") return Read();
+    beast::error_code error;
+    stream_.socket().native_non_blocking(true, error);
+    const int fd = error ? -1 : stream_.socket().release(error);
+    if (!error) take_http2_(fd);
+  }
+
   void Write() {
     response_ = Answer(parser_->get(), not_ready_reason_);
     stream_.expires_after(kHealthConnectionTimeout);
@@ -82,17 +113,22 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   beast::tcp_stream stream_;
+  asio::steady_timer first_bytes_;
   beast::flat_buffer buffer_{kMaxHealthHeaderBytes * 2};
   std::optional<http::request_parser<http::empty_body>> parser_;
   http::response<http::string_body> response_;
   Ready not_ready_reason_;
+  Http2Taker take_http2_;
   int& connections_;  // of the server; touched on its thread only
 };
 
 class HealthServer final : public ListeningServer {
  public:
-  HealthServer(const Tcp::endpoint& at, Ready not_ready_reason)
-      : acceptor_(io_, at), not_ready_reason_(std::move(not_ready_reason)) {
+  HealthServer(const Tcp::endpoint& at, Ready not_ready_reason, GrpcServer grpc)
+      : grpc_(std::move(grpc)), acceptor_(io_, at), not_ready_reason_(std::move(not_ready_reason)) {
+    if (grpc_.server != nullptr) {
+      take_http2_ = [this](int fd) { grpc::AddInsecureChannelFromFd(grpc_.server.get(), fd); };
+    }
     port = acceptor_.local_endpoint().port();
     Accept();
     thread_ = std::thread([this] { io_.run(); });
@@ -100,6 +136,7 @@ class HealthServer final : public ListeningServer {
   ~HealthServer() override {
     io_.stop();
     thread_.join();
+    if (grpc_.server != nullptr) grpc_.server->Shutdown(std::chrono::system_clock::time_point());  // cancels its calls
   }
 
  private:
@@ -108,7 +145,7 @@ class HealthServer final : public ListeningServer {
       if (error == asio::error::operation_aborted) return;
       if (error) return AcceptLater();
       if (connections_ < kMaxHealthConnections) {
-        std::make_shared<Session>(std::move(socket), not_ready_reason_, connections_)->Read();
+        std::make_shared<Session>(std::move(socket), not_ready_reason_, take_http2_, connections_)->Start();
       }
       Accept();
     });
@@ -122,6 +159,8 @@ class HealthServer final : public ListeningServer {
     });
   }
 
+  GrpcServer grpc_;      // null for ServeHealth
+  Http2Taker take_http2_;
   int connections_ = 0;  // outlives io_, whose destructor ends the sessions
   asio::io_context io_{1};
   Tcp::acceptor acceptor_;
@@ -145,17 +184,31 @@ absl::StatusOr<Tcp::endpoint> ParseEndpoint(const std::string& listen) {
   return Tcp::endpoint(address, static_cast<uint16_t>(port));
 }
 
+absl::StatusOr<std::shared_ptr<ListeningServer>> Serve(const std::string& listen, Ready not_ready_reason,
+                                                       GrpcServer grpc) {
+  absl::StatusOr<Tcp::endpoint> at = ParseEndpoint(listen);
+  if (!at.ok()) return at.status();
+  try {
+    return std::shared_ptr<ListeningServer>(
+        std::make_shared<HealthServer>(*at, std::move(not_ready_reason), std::move(grpc)));
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(absl::StrCat("health cannot listen on ", listen, ": ", error.what()));
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(const std::string& listen,
                                                              std::function<std::string()> not_ready_reason) {
-  absl::StatusOr<Tcp::endpoint> at = ParseEndpoint(listen);
-  if (!at.ok()) return at.status();
-  try {
-    return std::shared_ptr<ListeningServer>(std::make_shared<HealthServer>(*at, std::move(not_ready_reason)));
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(absl::StrCat("health cannot listen on ", listen, ": ", error.what()));
-  }
+  return Serve(listen, std::move(not_ready_reason), GrpcServer());
+}
+
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(const std::string& listen,
+                                                            std::function<std::string()> not_ready_reason,
+                                                            const std::vector<grpc::Service*>& services) {
+  absl::StatusOr<GrpcServer> grpc = StartGrpcServer("", services);
+  if (!grpc.ok()) return grpc.status();
+  return Serve(listen, std::move(not_ready_reason), *std::move(grpc));
 }
 
 }  // namespace tandem

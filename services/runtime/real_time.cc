@@ -73,6 +73,11 @@ RealTimeSource::~RealTimeSource() {
   impl_->thread.join();
 }
 
+int64_t UnixNanoseconds() {
+  const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(since_1970).count();
+}
+
 Instant RealTimeSource::Now() const { return MachineNow(); }
 
 AlarmId RealTimeSource::CallAt(Instant when, absl::AnyInvocable<void()> fn) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "scheduler/base/time.h"
@@ -21,5 +22,8 @@ class RealTimeSource final : public TimeSource {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Nanoseconds since 1970 by the machine's calendar clock: to name an epoch, never to measure.
+int64_t UnixNanoseconds();
 
 }  // namespace tandem

@@ -15,7 +15,9 @@
 #include <csignal>
 #include <vector>
 
+#include "services/runtime/grpc_server.h"
 #include "services/runtime/mutex.h"
+#include "tandem/v1/admin.grpc.pb.h"
 
 namespace tandem {
 namespace {
@@ -86,6 +88,32 @@ TEST(ServeHealth, DropsAHeadOfMoreThanItsBoundAndServesOn) {
   asio::read(socket, asio::buffer(&byte, 1), error);
   EXPECT_TRUE(error);  // closed, without an answer
   EXPECT_EQ(Fetch((*server)->port, "/livez").status, 200);
+}
+
+class NamedAdmin final : public v1::Admin::Service {
+ public:
+  grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*, v1::StatusReply* reply) override {
+    reply->set_router_id("r-1");
+    return grpc::Status::OK;
+  }
+};
+
+TEST(ServeAdmin, AnswersHttpAndGrpcOnOnePort) {
+  NamedAdmin admin;
+  auto server = ServeAdmin("127.0.0.1:0", [] { return "starting"; }, {&admin});
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_EQ(Fetch((*server)->port, "/livez").status, 200);
+  for (int i = 0; i < 3; i++) {  // each over a connection of its own
+    auto stub = v1::Admin::NewStub(MakeChannel(absl::StrCat("127.0.0.1:", (*server)->port)));
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+    context.set_wait_for_ready(true);
+    v1::StatusReply reply;
+    const grpc::Status status = stub->Status(&context, {}, &reply);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(reply.router_id(), "r-1");
+  }
+  EXPECT_EQ(Fetch((*server)->port, "/readyz").body, "starting\n");
 }
 
 TEST(ServeMetrics, ShowsTheRegistryAndNamesATakenAddress) {
