@@ -82,7 +82,7 @@ absl::Status FieldReader::String(absl::string_view key, std::string& value) cons
   return absl::OkStatus();
 }
 
-absl::Status FieldReader::Number(absl::string_view key, double min, double max, std::optional<float>& value,
+absl::Status FieldReader::Number(absl::string_view key, double min, double max, float& value,
                                  bool above_min) const {
   const json::value* found = Find(key);
   if (found == nullptr) return absl::OkStatus();

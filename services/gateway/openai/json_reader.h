@@ -32,7 +32,7 @@ class FieldReader {
   absl::Status Bool(absl::string_view key, bool& value) const;
   absl::Status String(absl::string_view key, std::string& value) const;
   // Ends inclusive; `above_min` leaves out the lower one.
-  absl::Status Number(absl::string_view key, double min, double max, std::optional<float>& value,
+  absl::Status Number(absl::string_view key, double min, double max, float& value,
                       bool above_min = false) const;
   absl::Status Integer(absl::string_view key, int64_t min, int64_t max, std::optional<uint32_t>& value) const;
   // Any 64-bit integer; a negative one keeps its bits.

@@ -117,14 +117,14 @@ absl::Status ReadLogitBias(const FieldReader& fields, const RequestLimits& limit
     if (!absl::SimpleAtoi(name, &id)) {
       return InvalidParam("logit_bias", absl::StrCat("logit_bias has the key '", name, "', expected a token id"));
     }
-    std::optional<float> number;
+    float number = 0;
     RETURN_IF_ERROR(entries.Number(name, -100, 100, number));
-    if (number.has_value()) bias[id] = *number;
+    if (!value.is_null()) bias[id] = number;
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadSampling(const FieldReader& fields, const RequestLimits& limits, SamplingSpec& sampling) {
+absl::Status ReadSampling(const FieldReader& fields, const RequestLimits& limits, Sampling& sampling) {
   RETURN_IF_ERROR(fields.Number("temperature", 0, 2, sampling.temperature));
   RETURN_IF_ERROR(fields.Number("top_p", 0, 1, sampling.top_p, /*above_min=*/true));
   RETURN_IF_ERROR(fields.Number("min_p", 0, 1, sampling.min_p));
@@ -139,7 +139,7 @@ absl::Status ReadSampling(const FieldReader& fields, const RequestLimits& limits
   return ReadLogitBias(fields, limits, sampling.logit_bias);
 }
 
-absl::Status ReadStreaming(const FieldReader& fields, GenerateSpec& spec) {
+absl::Status ReadStreaming(const FieldReader& fields, ApiRequest& spec) {
   RETURN_IF_ERROR(fields.Bool("stream", spec.stream));
   if (const json::value* options = fields.Find("stream_options")) {
     if (!options->is_object()) {
@@ -162,7 +162,7 @@ absl::Status ReadStreaming(const FieldReader& fields, GenerateSpec& spec) {
   return absl::OkStatus();
 }
 
-absl::Status ReadCommon(const FieldReader& fields, const RequestLimits& limits, GenerateSpec& spec) {
+absl::Status ReadCommon(const FieldReader& fields, const RequestLimits& limits, ApiRequest& spec) {
   RETURN_IF_ERROR(RefuseCommon(fields));
   RETURN_IF_ERROR(fields.String("model", spec.model));
   if (spec.model.empty()) return InvalidParam("model", "model is missing: name the model");
@@ -243,7 +243,7 @@ absl::Status ReadMessage(const json::value& value, const std::string& param, Cha
   return ReadContent(*content, content_param, message.content);
 }
 
-absl::Status ReadMessages(const FieldReader& fields, const RequestLimits& limits, GenerateSpec& spec) {
+absl::Status ReadMessages(const FieldReader& fields, const RequestLimits& limits, ApiRequest& spec) {
   const json::value* messages = fields.Find("messages");
   if (messages == nullptr) return InvalidParam("messages", "messages is missing");
   if (!messages->is_array()) {
@@ -277,7 +277,7 @@ absl::Status RefuseChatExtras(const FieldReader& fields) {
   return absl::OkStatus();
 }
 
-absl::Status ReadChatLogprobs(const FieldReader& fields, SamplingSpec& sampling) {
+absl::Status ReadChatLogprobs(const FieldReader& fields, Sampling& sampling) {
   bool logprobs = false;
   RETURN_IF_ERROR(fields.Bool("logprobs", logprobs));
   std::optional<uint32_t> top;
@@ -291,7 +291,7 @@ absl::Status ReadChatLogprobs(const FieldReader& fields, SamplingSpec& sampling)
 
 // --- completions -------------------------------------------------------------------------------------------------------
 
-absl::Status ReadPrompt(const FieldReader& fields, const RequestLimits& limits, GenerateSpec& spec) {
+absl::Status ReadPrompt(const FieldReader& fields, const RequestLimits& limits, ApiRequest& spec) {
   const json::value* prompt = fields.Find("prompt");
   if (prompt == nullptr) return InvalidParam("prompt", "prompt is missing");
   if (prompt->is_string()) {
@@ -332,10 +332,10 @@ absl::Status RefuseCompletionExtras(const FieldReader& fields, uint32_t n) {
 
 }  // namespace
 
-absl::StatusOr<GenerateSpec> ParseChatRequest(absl::string_view body, const RequestLimits& limits) {
+absl::StatusOr<ApiRequest> ParseChatRequest(absl::string_view body, const RequestLimits& limits) {
   ASSIGN_OR_RETURN(const json::object object, ParseJsonObject(body, limits.max_json_depth));
   const FieldReader fields(object, "");
-  GenerateSpec spec;
+  ApiRequest spec;
   spec.chat = true;
   RETURN_IF_ERROR(ReadCommon(fields, limits, spec));
   RETURN_IF_ERROR(RefuseChatExtras(fields));
@@ -348,10 +348,10 @@ absl::StatusOr<GenerateSpec> ParseChatRequest(absl::string_view body, const Requ
   return spec;
 }
 
-absl::StatusOr<GenerateSpec> ParseCompletionRequest(absl::string_view body, const RequestLimits& limits) {
+absl::StatusOr<ApiRequest> ParseCompletionRequest(absl::string_view body, const RequestLimits& limits) {
   ASSIGN_OR_RETURN(const json::object object, ParseJsonObject(body, limits.max_json_depth));
   const FieldReader fields(object, "");
-  GenerateSpec spec;
+  ApiRequest spec;
   RETURN_IF_ERROR(ReadCommon(fields, limits, spec));
   RETURN_IF_ERROR(RefuseCompletionExtras(fields, spec.n));
   RETURN_IF_ERROR(ReadPrompt(fields, limits, spec));

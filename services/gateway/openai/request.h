@@ -6,11 +6,11 @@
 #include <absl/strings/string_view.h>
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "scheduler/view/request.h"
 #include "services/gateway/text/text_model.h"
 
 namespace tandem::gateway {
@@ -26,16 +26,8 @@ struct RequestLimits {
   uint32_t max_json_depth = 32;
 };
 
-// How tokens are drawn; an unset field has the wire's default. Ranges as in common.proto's Sampling.
-struct SamplingSpec {
-  std::optional<float> temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
-  std::optional<uint32_t> top_k;
-  std::map<uint32_t, float> logit_bias;   // token id to [-100, 100]
-  std::optional<uint32_t> top_logprobs;   // set: logprobs are asked for, with this many alternatives
-};
-
 // One request, either endpoint. Token ids are not yet held against the vocabulary, nor lengths against the context.
-struct GenerateSpec {
+struct ApiRequest {
   bool chat = false;
   std::string model;
 
@@ -45,7 +37,7 @@ struct GenerateSpec {
 
   uint32_t n = 1;
   std::optional<uint32_t> max_tokens;  // unset: the endpoint's default. 0 only for completions with echo
-  SamplingSpec sampling;
+  Sampling sampling;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   std::vector<uint32_t> stop_token_ids;
@@ -58,7 +50,7 @@ struct GenerateSpec {
 
 // kInvalidArgument with the parameter at fault in the status (openai/error.h). Unknown fields are tolerated; fields whose
 // effect we do not have yet (tools, json_schema, suffix, ...) are refused, for an answer without it would be wrong.
-absl::StatusOr<GenerateSpec> ParseChatRequest(absl::string_view body, const RequestLimits& limits);
-absl::StatusOr<GenerateSpec> ParseCompletionRequest(absl::string_view body, const RequestLimits& limits);
+absl::StatusOr<ApiRequest> ParseChatRequest(absl::string_view body, const RequestLimits& limits);
+absl::StatusOr<ApiRequest> ParseCompletionRequest(absl::string_view body, const RequestLimits& limits);
 
 }  // namespace tandem::gateway

@@ -24,7 +24,7 @@ struct Bad {
 template <typename Parse>
 void ExpectRefused(const Bad& bad, Parse parse) {
   SCOPED_TRACE(bad.body.substr(0, 200));
-  const absl::StatusOr<GenerateSpec> spec = parse(bad.body, RequestLimits{});
+  const absl::StatusOr<ApiRequest> spec = parse(bad.body, RequestLimits{});
   ASSERT_FALSE(spec.ok());
   const ApiError error = ToApiError(spec.status());
   EXPECT_EQ(error.http_status, 400);
