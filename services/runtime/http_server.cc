@@ -1,8 +1,9 @@
-// ServeHealth and ServeAdmin of daemon.h: one thread, a bounded number of connections, each with a time-out.
+// The HTTP servers of daemon.h: one thread, a bounded number of connections, each with a time-out.
 
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <grpcpp/server_posix.h>
+#include <prometheus/text_serializer.h>
 #include <sys/socket.h>
 
 #include <boost/asio/io_context.hpp>
@@ -27,44 +28,62 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 using Tcp = asio::ip::tcp;
 
-constexpr int kMaxHealthConnections = 64;                       // later ones are closed at once
-constexpr std::chrono::seconds kHealthConnectionTimeout{5};     // without progress
+constexpr int kMaxHttpConnections = 64;                       // later ones are closed at once
+constexpr std::chrono::seconds kHttpConnectionTimeout{5};     // without progress
 constexpr std::chrono::milliseconds kAcceptRetry{100};
-constexpr uint32_t kMaxHealthHeaderBytes = 8192;
+constexpr uint32_t kMaxHttpHeaderBytes = 8192;
 
-using Ready = std::function<std::string()>;
+struct Page {
+  http::status status = http::status::ok;
+  std::string body;
+  const char* content_type = "text/plain";
+};
+using Pages = std::function<Page(absl::string_view target)>;
 using Http2Taker = std::function<void(int fd)>;  // owns the descriptor from then on
 
-http::response<http::string_body> Answer(const http::request<http::empty_body>& request, const Ready& not_ready_reason) {
+http::response<http::string_body> Answer(const http::request<http::empty_body>& request, const Pages& pages) {
   http::response<http::string_body> response(http::status::ok, request.version());
-  response.set(http::field::content_type, "text/plain");
-  response.keep_alive(request.keep_alive());
+  Page page;
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
-    response.result(http::status::method_not_allowed);
+    page = {http::status::method_not_allowed, "only GET and HEAD\n"};
     response.set(http::field::allow, "GET, HEAD");
-    response.body() = "only GET and HEAD\n";
-  } else if (request.target() == "/livez") {
-    response.body() = "ok\n";
-  } else if (request.target() == "/readyz") {
-    const std::string reason = not_ready_reason();
-    if (!reason.empty()) response.result(http::status::service_unavailable);
-    response.body() = reason.empty() ? "ok\n" : absl::StrCat(reason, "\n");
   } else {
-    response.result(http::status::not_found);
-    response.body() = "only /livez and /readyz\n";
+    page = pages(absl::string_view(request.target().data(), request.target().size()));
   }
+  response.result(page.status);
+  response.set(http::field::content_type, page.content_type);
+  response.keep_alive(request.keep_alive());
+  response.body() = std::move(page.body);
   response.prepare_payload();
   if (request.method() == http::verb::head) response.body().clear();
   return response;
 }
 
+Pages HealthPages(std::function<std::string()> not_ready_reason) {
+  return [not_ready_reason = std::move(not_ready_reason)](absl::string_view target) -> Page {
+    if (target == "/livez") return {http::status::ok, "ok\n"};
+    if (target != "/readyz") return {http::status::not_found, "only /livez and /readyz\n"};
+    const std::string reason = not_ready_reason();
+    if (reason.empty()) return {http::status::ok, "ok\n"};
+    return {http::status::service_unavailable, absl::StrCat(reason, "\n")};
+  };
+}
+
+Pages MetricsPages(std::shared_ptr<prometheus::Registry> registry) {
+  return [registry = std::move(registry)](absl::string_view target) -> Page {
+    if (target != "/metrics") return {http::status::not_found, "only /metrics\n"};
+    return {http::status::ok, prometheus::TextSerializer().Serialize(registry->Collect()),
+            "text/plain; version=0.0.4; charset=utf-8"};
+  };
+}
+
 // One connection: read, answer, again.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(Tcp::socket socket, Ready not_ready_reason, Http2Taker take_http2, int& connections)
+  Session(Tcp::socket socket, Pages pages, Http2Taker take_http2, int& connections)
       : stream_(std::move(socket)),
         first_bytes_(stream_.get_executor()),
-        not_ready_reason_(std::move(not_ready_reason)),
+        pages_(std::move(pages)),
         take_http2_(std::move(take_http2)),
         connections_(connections) {
     connections_++;
@@ -73,7 +92,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void Start() {
     if (!take_http2_) return Read();
-    first_bytes_.expires_after(kHealthConnectionTimeout);
+    first_bytes_.expires_after(kHttpConnectionTimeout);
     first_bytes_.async_wait([self = shared_from_this()](beast::error_code error) {
       if (!error) self->stream_.close();
     });
@@ -85,8 +104,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void Read() {
     parser_.emplace();
-    parser_->header_limit(kMaxHealthHeaderBytes);
-    stream_.expires_after(kHealthConnectionTimeout);
+    parser_->header_limit(kMaxHttpHeaderBytes);
+    stream_.expires_after(kHttpConnectionTimeout);
     http::async_read(stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code error, size_t) {
       if (!error) self->Write();
     });
@@ -105,8 +124,8 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   void Write() {
-    response_ = Answer(parser_->get(), not_ready_reason_);
-    stream_.expires_after(kHealthConnectionTimeout);
+    response_ = Answer(parser_->get(), pages_);
+    stream_.expires_after(kHttpConnectionTimeout);
     http::async_write(stream_, response_, [self = shared_from_this()](beast::error_code error, size_t) {
       if (!error && self->response_.keep_alive()) self->Read();
     });
@@ -114,18 +133,18 @@ class Session : public std::enable_shared_from_this<Session> {
 
   beast::tcp_stream stream_;
   asio::steady_timer first_bytes_;
-  beast::flat_buffer buffer_{kMaxHealthHeaderBytes * 2};
+  beast::flat_buffer buffer_{kMaxHttpHeaderBytes * 2};
   std::optional<http::request_parser<http::empty_body>> parser_;
   http::response<http::string_body> response_;
-  Ready not_ready_reason_;
+  Pages pages_;
   Http2Taker take_http2_;
   int& connections_;  // of the server; touched on its thread only
 };
 
-class HealthServer final : public ListeningServer {
+class HttpServer final : public ListeningServer {
  public:
-  HealthServer(const Tcp::endpoint& at, Ready not_ready_reason, GrpcServer grpc)
-      : grpc_(std::move(grpc)), acceptor_(io_, at), not_ready_reason_(std::move(not_ready_reason)) {
+  HttpServer(const Tcp::endpoint& at, Pages pages, GrpcServer grpc)
+      : grpc_(std::move(grpc)), acceptor_(io_, at), pages_(std::move(pages)) {
     if (grpc_.server != nullptr) {
       take_http2_ = [this](int fd) { grpc::AddInsecureChannelFromFd(grpc_.server.get(), fd); };
     }
@@ -133,7 +152,7 @@ class HealthServer final : public ListeningServer {
     Accept();
     thread_ = std::thread([this] { io_.run(); });
   }
-  ~HealthServer() override {
+  ~HttpServer() override {
     io_.stop();
     thread_.join();
     if (grpc_.server != nullptr) grpc_.server->Shutdown(std::chrono::system_clock::time_point());  // cancels its calls
@@ -144,8 +163,8 @@ class HealthServer final : public ListeningServer {
     acceptor_.async_accept([this](beast::error_code error, Tcp::socket socket) {
       if (error == asio::error::operation_aborted) return;
       if (error) return AcceptLater();
-      if (connections_ < kMaxHealthConnections) {
-        std::make_shared<Session>(std::move(socket), not_ready_reason_, take_http2_, connections_)->Start();
+      if (connections_ < kMaxHttpConnections) {
+        std::make_shared<Session>(std::move(socket), pages_, take_http2_, connections_)->Start();
       }
       Accept();
     });
@@ -165,7 +184,7 @@ class HealthServer final : public ListeningServer {
   asio::io_context io_{1};
   Tcp::acceptor acceptor_;
   asio::steady_timer retry_{io_};
-  Ready not_ready_reason_;
+  Pages pages_;
   std::thread thread_;
 };
 
@@ -184,23 +203,27 @@ absl::StatusOr<Tcp::endpoint> ParseEndpoint(const std::string& listen) {
   return Tcp::endpoint(address, static_cast<uint16_t>(port));
 }
 
-absl::StatusOr<std::shared_ptr<ListeningServer>> Serve(const std::string& listen, Ready not_ready_reason,
+absl::StatusOr<std::shared_ptr<ListeningServer>> Serve(absl::string_view what, const std::string& listen, Pages pages,
                                                        GrpcServer grpc) {
   absl::StatusOr<Tcp::endpoint> at = ParseEndpoint(listen);
   if (!at.ok()) return at.status();
   try {
-    return std::shared_ptr<ListeningServer>(
-        std::make_shared<HealthServer>(*at, std::move(not_ready_reason), std::move(grpc)));
+    return std::shared_ptr<ListeningServer>(std::make_shared<HttpServer>(*at, std::move(pages), std::move(grpc)));
   } catch (const std::exception& error) {
-    return absl::UnavailableError(absl::StrCat("health cannot listen on ", listen, ": ", error.what()));
+    return absl::UnavailableError(absl::StrCat(what, " cannot listen on ", listen, ": ", error.what()));
   }
 }
 
 }  // namespace
 
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeMetrics(const std::string& listen,
+                                                              const std::shared_ptr<prometheus::Registry>& registry) {
+  return Serve("metrics", listen, MetricsPages(registry), GrpcServer());
+}
+
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(const std::string& listen,
                                                              std::function<std::string()> not_ready_reason) {
-  return Serve(listen, std::move(not_ready_reason), GrpcServer());
+  return Serve("health", listen, HealthPages(std::move(not_ready_reason)), GrpcServer());
 }
 
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(const std::string& listen,
@@ -208,7 +231,7 @@ absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(const std::string& l
                                                             const std::vector<grpc::Service*>& services) {
   absl::StatusOr<GrpcServer> grpc = StartGrpcServer("", services);
   if (!grpc.ok()) return grpc.status();
-  return Serve(listen, std::move(not_ready_reason), *std::move(grpc));
+  return Serve("admin", listen, HealthPages(std::move(not_ready_reason)), *std::move(grpc));
 }
 
 }  // namespace tandem
