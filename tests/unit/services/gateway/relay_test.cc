@@ -1,0 +1,256 @@
+// The relay between fake streams: what a client is told whatever is lost in between.
+
+#include "services/gateway/relay/relay.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <set>
+#include <vector>
+
+namespace tandem::gateway {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// Time that stands until the test moves it.
+class StandingTime final : public TimeSource {
+ public:
+  Instant Now() const override { return now_; }
+  AlarmId CallAt(Instant when, absl::AnyInvocable<void()> fn) override {
+    const AlarmId id{next_++};
+    alarms_.emplace(std::pair(when, id), std::move(fn));
+    return id;
+  }
+  bool Cancel(AlarmId alarm) override {
+    return std::erase_if(alarms_, [&](const auto& entry) { return entry.first.second == alarm; }) > 0;
+  }
+  void Advance(Duration by) {
+    now_ = now_ + by;
+    while (!alarms_.empty() && alarms_.begin()->first.first <= now_) {
+      auto fn = std::move(alarms_.begin()->second);
+      alarms_.erase(alarms_.begin());
+      fn();
+    }
+  }
+
+ private:
+  Instant now_;
+  uint64_t next_ = 1;
+  std::map<std::pair<Instant, AlarmId>, absl::AnyInvocable<void()>> alarms_;
+};
+
+struct FakeRouter final : RouterLink {
+  void Generate(const tandem::GenerateSpec& spec) override { sent.push_back(spec); }
+  void Abort(const RequestId&, const std::vector<uint32_t>& choices) override { aborted.push_back(choices); }
+  std::vector<tandem::GenerateSpec> sent;
+  std::vector<std::vector<uint32_t>> aborted;
+};
+
+struct FakeWorker final : WorkerLink {
+  void Stop(const SequenceKey& sequence, uint32_t position, EndReason) override { stopped.emplace_back(ToString(sequence), position); }
+  void Acknowledge(uint64_t step) override { acknowledged = step; }
+  void Dial(const std::string& to) override { address = to; }
+  void Park() override { address.clear(); }
+  std::vector<std::pair<std::string, uint32_t>> stopped;
+  uint64_t acknowledged = 0;
+  std::string address;
+};
+
+struct FakeDialer final : WorkerDialer {
+  WorkerLink* Link(const WorkerId& worker) override { return &workers[worker.value()]; }
+  std::map<std::string, FakeWorker> workers;
+};
+
+struct Client final : ChoiceSink {
+  bool Deliver(ChoiceEvent event) override {
+    if (full) return false;
+    for (const NewToken& token : event.tokens) tokens[event.choice].push_back(token.id);
+    if (event.result.has_value()) ends[event.choice].push_back(event.result->result.end);
+    return true;
+  }
+  bool full = false;
+  std::map<uint32_t, std::vector<TokenId>> tokens;
+  std::map<uint32_t, std::vector<SequenceEnd>> ends;
+};
+
+class RelayTest : public ::testing::Test {
+ protected:
+  RelayTest() {
+    relay_->AddRouter(router_);
+    relay_->RouterUp(0, Duration::Seconds(10));
+    relay_->ClusterChanged(0, {true, "", 8192, {{WorkerId("A"), "a:1"}, {WorkerId("B"), "b:1"}}});
+    relay_->WorkerUp(WorkerId("A"));
+    relay_->WorkerUp(WorkerId("B"));
+  }
+  std::shared_ptr<Client> Send(uint32_t n = 1) {
+    tandem::GenerateSpec spec;
+    spec.request = RequestId("r");
+    spec.prompt_ids = {1, 2, 3};
+    spec.stop.max_tokens = 100;
+    for (uint32_t i = 0; i < n; ++i) spec.choices.push_back({i, 0, 7, {}});
+    auto client = std::make_shared<Client>();
+    EXPECT_TRUE(relay_->Start(std::move(spec), client).ok());
+    return client;
+  }
+  void Place(const char* worker, uint32_t choice = 0, uint32_t attempt = 0) {
+    relay_->Placed({{RequestId("r"), choice, attempt}, "pd-afd", "P", {WorkerId(worker), worker == std::string("A") ? "a:1" : "b:1"}});
+  }
+  void Token(const char* worker, uint32_t position, std::vector<TokenId> ids, uint32_t attempt = 0,
+             std::optional<EndReason> end = std::nullopt) {
+    SequenceTokens part;
+    part.sequence = {RequestId("r"), 0, attempt};
+    part.position = position;
+    for (const TokenId id : ids) part.tokens.push_back({id, {}});
+    if (end.has_value()) part.result = SequenceResult{{*end, {}}, {}, 0};
+    relay_->Tokens(WorkerId(worker), {++step_, {part}});
+  }
+
+  StandingTime time_;
+  FakeDialer dialer_;
+  FakeRouter router_;
+  uint64_t step_ = 0;
+  std::shared_ptr<Relay> relay_ = Relay::Create({}, time_, dialer_);
+};
+
+TEST_F(RelayTest, TokensReachTheClientInOrderAndTheEndIsItsLastWord) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  Token("A", 1, {11}, 0, EndReason::kEos);
+  EXPECT_THAT(client->tokens[0], ElementsAre(10, 11));
+  ASSERT_EQ(client->ends[0].size(), 1u);
+  EXPECT_EQ(client->ends[0][0].reason, EndReason::kEos);
+  EXPECT_EQ(relay_->in_flight(), 0u);
+}
+
+TEST_F(RelayTest, ReplayedTokensAreNotRepeated) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  Token("A", 1, {11});
+  relay_->WorkerDown(WorkerId("A"));
+  const std::vector<ResumePoint> points = relay_->WorkerUp(WorkerId("A"));
+  ASSERT_EQ(points.size(), 1u);
+  EXPECT_EQ(points[0].received, 2u);
+  Token("A", 1, {11, 12});
+  EXPECT_THAT(client->tokens[0], ElementsAre(10, 11, 12));
+}
+
+TEST_F(RelayTest, PreemptedSequenceGoesOnWithWhatItEmittedAndAHigherAttempt) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  Token("A", 1, {}, 0, EndReason::kPreempted);
+  ASSERT_EQ(router_.sent.size(), 2u);
+  EXPECT_TRUE(router_.sent[1].resume);
+  EXPECT_EQ(router_.sent[1].choices[0].attempt, 1u);
+  EXPECT_THAT(router_.sent[1].choices[0].emitted_ids, ElementsAre(10));
+  Place("B", 0, 1);
+  Token("B", 1, {11}, 1, EndReason::kLength);
+  EXPECT_THAT(client->tokens[0], ElementsAre(10, 11));
+  EXPECT_EQ(client->ends[0].size(), 1u);
+}
+
+TEST_F(RelayTest, WorkerThatStaysAwayPastTheLeaseIsReplacedAndItsLateTokensAreNoise) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  relay_->WorkerDown(WorkerId("A"));
+  time_.Advance(Duration::Seconds(9));
+  EXPECT_EQ(router_.sent.size(), 1u);
+  time_.Advance(Duration::Seconds(2));
+  ASSERT_EQ(router_.sent.size(), 2u);
+  Place("B", 0, 1);
+  Token("A", 1, {99}, 0);
+  Token("B", 1, {11}, 1);
+  EXPECT_THAT(client->tokens[0], ElementsAre(10, 11));
+}
+
+TEST_F(RelayTest, LostRouterTouchesNoDecodingSequenceAndPlacesTheOthersAgain) {
+  const auto client = Send(2);
+  Place("A", 0);
+  Token("A", 0, {10});
+  relay_->RouterDown(0);
+  Token("A", 1, {11});
+  EXPECT_THAT(client->tokens[0], ElementsAre(10, 11));
+  relay_->RouterUp(0, Duration::Seconds(10));
+  ASSERT_EQ(router_.sent.size(), 2u);
+  ASSERT_EQ(router_.sent[1].choices.size(), 1u);
+  EXPECT_EQ(router_.sent[1].choices[0].choice, 1u);
+}
+
+TEST_F(RelayTest, WithoutARouterARequestFailsAndAWaitingOneEndsAfterTheWait) {
+  const auto client = Send();
+  relay_->RouterDown(0);
+  tandem::GenerateSpec other;
+  other.request = RequestId("other");
+  other.choices.push_back({});
+  EXPECT_EQ(relay_->Start(other, client).code(), absl::StatusCode::kUnavailable);
+  time_.Advance(Duration::Seconds(11));
+  ASSERT_EQ(client->ends[0].size(), 1u);
+  EXPECT_EQ(client->ends[0][0].status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(relay_->in_flight(), 0u);
+}
+
+TEST_F(RelayTest, StopAndCancelReachWhoHoldsTheSequence) {
+  const auto client = Send();
+  relay_->Cancel(RequestId("r"));
+  EXPECT_THAT(router_.aborted, ElementsAre(ElementsAre(0)));
+  const auto again = Send();
+  Place("A");
+  Token("A", 0, {10, 11});
+  relay_->Stop(RequestId("r"), 0, 1, EndReason::kStopped);
+  EXPECT_THAT(dialer_.workers["A"].stopped, ElementsAre(std::pair<std::string, uint32_t>("r#0.0", 1)));
+  Token("A", 2, {12});
+  EXPECT_THAT(again->tokens[0], ElementsAre(10, 11));
+  EXPECT_EQ(relay_->in_flight(), 0u);
+}
+
+TEST_F(RelayTest, SlowClientIsCutAndItsSequenceStopped) {
+  const auto client = Send();
+  Place("A");
+  client->full = true;
+  Token("A", 0, {10});
+  EXPECT_EQ(dialer_.workers["A"].stopped.size(), 1u);
+  EXPECT_EQ(relay_->in_flight(), 0u);
+}
+
+TEST_F(RelayTest, GapInTheTokensIsAnErrorNotASilentLoss) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  Token("A", 2, {12});
+  ASSERT_EQ(client->ends[0].size(), 1u);
+  EXPECT_THAT(std::string(client->ends[0][0].status.message()), HasSubstr("position 2 after 1"));
+}
+
+TEST_F(RelayTest, MessagesAreAcknowledgedEveryFewSteps) {
+  Send();
+  Place("A");
+  for (uint32_t i = 0; i < 8; ++i) Token("A", i, {i});
+  EXPECT_EQ(dialer_.workers["A"].acknowledged, 8u);
+}
+
+TEST_F(RelayTest, RefusedRequestTellsTheReason) {
+  const auto client = Send();
+  relay_->Refused({{RequestId("r"), 0, 0}, {EndReason::kFailed, absl::ResourceExhaustedError("queue is full")}, 2.0});
+  ASSERT_EQ(client->ends[0].size(), 1u);
+  EXPECT_EQ(client->ends[0][0].status.code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(RelayTest, MoreRequestsThanTheBoundAreRefused) {
+  relay_ = Relay::Create({.max_requests = 0}, time_, dialer_);
+  relay_->AddRouter(router_);
+  relay_->RouterUp(0, Duration::Seconds(10));
+  tandem::GenerateSpec spec;
+  spec.request = RequestId("r");
+  EXPECT_EQ(relay_->Start(spec, std::make_shared<Client>()).code(), absl::StatusCode::kResourceExhausted);
+}
+
+}  // namespace
+}  // namespace tandem::gateway
