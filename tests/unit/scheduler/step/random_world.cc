@@ -300,7 +300,10 @@ void RandomWorld::Step() {
   } else if (draw < 120) {
     FinishDeviceTask(true);
   } else {
-    Progress(random_.Below(8));
+    for (int i = 0; i < 6; i++) {
+      Progress(random_.Below(8));
+      Pump();
+    }
   }
   if (decode_->NextDeadline() <= now_) decode_->OnTime(now_);
   Pump();
