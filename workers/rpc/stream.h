@@ -107,6 +107,7 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
   // Once, before the reactor is handed to gRPC.
   void Start() {
     self_ = this->shared_from_this();
+    this->StartSendInitialMetadata();  // tells the peer that the stream is open before there is anything to say
     this->StartRead(&incoming_);
   }
 
@@ -188,10 +189,10 @@ class ClientStream : public grpc::ClientBidiReactor<Out, In>,
  public:
   using Dial = std::function<void(grpc::ClientContext*, grpc::ClientBidiReactor<Out, In>*)>;
 
-  // Opens the stream and writes what is queued. Not after Cancel: then it does nothing.
-  void Start(const Dial& dial) TANDEM_EXCLUDES(mu_) {
+  // Opens the stream and writes what is queued. After Cancel it does nothing: false, and OnClosed will not follow.
+  bool Start(const Dial& dial) TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
-    if (closed_) return;
+    if (closed_) return false;
     self_ = this->shared_from_this();
     dial(&context_, this);
     this->AddHold();  // writes come from outside reactions
@@ -199,6 +200,7 @@ class ClientStream : public grpc::ClientBidiReactor<Out, In>,
     this->StartRead(&incoming_);
     if (!queue_.empty()) this->StartWrite(&queue_.front());
     this->StartCall();
+    return true;
   }
   // Queued before Start; does nothing once the stream ends.
   void Write(Out message) TANDEM_EXCLUDES(mu_) {
