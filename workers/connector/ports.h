@@ -95,15 +95,17 @@ class FfnReplySink {
  public:
   virtual ~FfnReplySink() = default;
   virtual void Reply(F2a reply) = 0;
+  // The engine stops: the last call. A transport whose server ends its streams anyway needs nothing more.
+  virtual void Close(const absl::Status& /*status*/) {}
 };
 
 // The FFN engine's door; safe from any thread, never blocks on compute.
 class FfnDoor {
  public:
   virtual ~FfnDoor() = default;
+  using Opened = absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)>;
   // `opened` is called once, from the device's thread. The stream is known by the id that it gives.
-  virtual void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink,
-                          absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)> opened) = 0;
+  virtual void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink, Opened opened) = 0;
   virtual void Call(step::StreamId stream, A2f call) = 0;
   virtual void CloseStream(step::StreamId stream) = 0;
 };

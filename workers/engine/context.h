@@ -1,0 +1,45 @@
+#pragma once
+
+// What the engines of one device share. Everything here but the mailbox and the books is the device's thread's alone.
+
+#include <absl/status/status.h>
+#include <absl/strings/str_cat.h>
+
+#include <memory>
+
+#include "scheduler/base/time.h"
+#include "workers/backend/stage_backend.h"
+#include "workers/connector/ports.h"
+#include "workers/engine/config.h"
+#include "workers/engine/device_books.h"
+#include "workers/engine/mailbox.h"
+
+namespace tandem {
+
+struct EngineContext {
+  const EngineConfig& config;
+  StageBackend& backend;
+  TimeSource& time;
+  WorkerListener& listener;
+  std::shared_ptr<Mailbox> mailbox;  // listeners of links hold it too, and may outlive the engine
+  DeviceBooks& books;
+  EngineCounters counters;
+
+  Instant Now() const { return time.Now(); }
+  const ModelDimensions& model() const { return backend.info().dimensions; }
+  bool Runs(Stage stage) const { return config.stages.contains(stage); }
+};
+
+// The device's memory for the rows of one micro-batch or chunk, reused while it is big enough.
+struct RowBuffers {
+  BufferRef residual;  // [rows, hidden]
+  BufferRef ffn_out;   // [rows, hidden]
+  uint32_t capacity_rows = 0;
+
+  absl::Status Reserve(StageBackend& backend, uint32_t rows);
+};
+
+// `buffer`'s rows as the host sees them. kUnimplemented: the host cannot address it.
+absl::StatusOr<float*> HostRows(Buffer& buffer);
+
+}  // namespace tandem

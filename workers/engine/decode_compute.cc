@@ -1,0 +1,121 @@
+// What the decode engine's device computes, and the calls to the FFN group in between.
+#include <cstring>
+#include <utility>
+
+#include "scheduler/base/status.h"
+#include "workers/engine/decode_engine.h"
+
+namespace tandem {
+
+void DecodeEngine::RunTask() {
+  std::optional<step::DecodeTask> task = machine_.NextTask(context_.Now());
+  CarryOut();
+  if (!task.has_value()) return;
+  context_.books.EnterBusy(ledger::LedgerStage::kAttention);
+  const auto [step, index] = std::visit([](const auto& t) { return std::pair(t.step, t.micro_batch); }, *task);
+  step_cost_.Start(step);
+  if (slots_.size() <= index) slots_.resize(index + 1);
+
+  const Instant start = context_.Now();
+  absl::Status status;
+  std::vector<step::SampledToken> tokens;
+  if (const auto* attention = std::get_if<step::AttentionTask>(&*task)) {
+    if (attention->layer == 0) step_cost_.AddMicroBatch(static_cast<uint32_t>(attention->rows.size()));
+    status = Compute(*attention);
+  } else {
+    status = Compute(std::get<step::HeadTask>(*task), tokens);
+  }
+  const Instant done = context_.Now();
+  step_cost_.AddCall(done - start);
+
+  if (!status.ok()) {
+    machine_.OnTaskFailed(*task, status, done);
+  } else if (const auto* attention = std::get_if<step::AttentionTask>(&*task)) {
+    machine_.OnAttentionDone(*attention, done);
+  } else {
+    if (index == 0) context_.counters.steps++;
+    machine_.OnHeadDone(std::get<step::HeadTask>(*task), std::move(tokens), done);
+  }
+  CarryOut();
+}
+
+absl::Status DecodeEngine::Compute(const step::AttentionTask& task) {
+  StageBackend& backend = context_.backend;
+  Slot& slot = slots_[task.micro_batch];
+  slot.rows = static_cast<uint32_t>(task.rows.size());
+  if (task.layer == 0) {
+    RETURN_IF_ERROR(slot.buffers.Reserve(backend, slot.rows));
+    std::vector<TokenId> ids;
+    for (const step::KvRow& row : task.rows) ids.push_back(row.token);
+    RETURN_IF_ERROR(backend.Embed(ids, *slot.buffers.residual)->Wait());
+  }
+  const Buffer* ffn_out = task.layer > 0 ? slot.buffers.ffn_out.get() : nullptr;
+  return backend.AttentionLayer(task.layer, task.rows, *slot.buffers.residual, ffn_out)->Wait();
+}
+
+absl::Status DecodeEngine::Compute(const step::HeadTask& task, std::vector<step::SampledToken>& tokens) {
+  RowBuffers& buffers = slots_[task.micro_batch].buffers;
+  RETURN_IF_ERROR(
+      context_.backend.HeadAndSample(task.rows, *buffers.residual, buffers.ffn_out.get(), tokens)->Wait());
+  if (tokens.size() != task.rows.size()) {
+    return absl::InternalError(absl::StrCat("the backend drew ", tokens.size(), " tokens for ", task.rows.size(), " rows"));
+  }
+  return absl::OkStatus();
+}
+
+void DecodeEngine::CarryOut(step::SendA2f& send) {
+  Slot& slot = slots_[send.call.micro_batch];
+  A2f call;
+  call.call = send.call;
+  call.rows = send.rows;
+  const absl::StatusOr<float*> rows = HostRows(*slot.buffers.residual);
+  if (!rows.ok()) {
+    machine_.OnFfnRefused(send.holder, send.call, rows.status(), context_.Now());
+    return;
+  }
+  call.data.assign(*rows, *rows + size_t{send.rows} * context_.model().hidden);
+  slot.call = send.call;
+  slot.sent_at = context_.Now();
+  if (send.call.attempt > 0) context_.counters.calls_resent++;
+  group_.Send(send.holder, std::move(call));
+}
+
+void DecodeEngine::OnReply(const std::string& holder, F2a reply) {
+  if (!reply.status.ok()) {
+    // A holder of another shard, or one that is going, gets no more calls; a full queue is an answer to this one only.
+    const bool refused = absl::IsResourceExhausted(reply.status) || absl::IsInvalidArgument(reply.status);
+    if (!refused) {
+      group_.GiveUp(holder, reply.status);
+    } else if (!machine_.OnFfnRefused(holder, reply.call, reply.status, context_.Now())) {
+      context_.counters.replies_dropped++;
+    }
+    CarryOut();
+    return;
+  }
+  if (reply.call.micro_batch >= slots_.size()) {
+    context_.counters.replies_dropped++;
+    return;
+  }
+  TakeReply(holder, slots_[reply.call.micro_batch], std::move(reply));
+}
+
+void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a reply) {
+  const size_t floats = size_t{slot.rows} * context_.model().hidden;
+  const Instant now = context_.Now();
+  if (reply.call == slot.call && reply.data.size() != floats) {
+    group_.GiveUp(holder, absl::InternalError(absl::StrCat("FFN worker ", holder, " answered ", slot.rows, " rows with ",
+                                                           reply.data.size(), " floats, not ", floats)));
+    CarryOut();
+    return;
+  }
+  if (!machine_.OnFfnReply(holder, reply.call, now)) {
+    context_.counters.replies_dropped++;
+    return;
+  }
+  std::memcpy(slot.buffers.ffn_out->host(), reply.data.data(), floats * sizeof(float));
+  context_.books.OnReply({now - slot.sent_at, reply.queue_time, reply.compute_time});
+  step_cost_.AddFfnCall(holder, reply.compute_time, slot.rows, reply.merged_rows);
+  CarryOut();
+}
+
+}  // namespace tandem

@@ -1,0 +1,50 @@
+#include "workers/engine/device_books.h"
+
+namespace tandem {
+
+using ledger::Cause;
+using ledger::LedgerStage;
+using ledger::LedgerState;
+
+DeviceBooks::DeviceBooks(LedgerStage own_stage, const TimeSource& time)
+    : time_(time), ledger_(own_stage, time.Now()), state_(LedgerState::kIdle, Cause::kStarting), busy_stage_(own_stage) {}
+
+void DeviceBooks::EnterBusy(LedgerStage stage) {
+  MutexLock lock(mu_);
+  if (state_.first == LedgerState::kBusy && busy_stage_ == stage) return;
+  ledger_.Enter(stage, LedgerState::kBusy, Cause::kNone, Now());
+  state_ = {LedgerState::kBusy, Cause::kNone};
+  busy_stage_ = stage;
+}
+
+void DeviceBooks::EnterWait(LedgerState state, Cause cause) {
+  MutexLock lock(mu_);
+  if (state_ == std::pair(state, cause)) return;
+  ledger_.Enter(LedgerStage::kShared, state, cause, Now());
+  state_ = {state, cause};
+}
+
+void DeviceBooks::OnReply(const ledger::CallTimes& call) {
+  MutexLock lock(mu_);
+  if (state_ == std::pair(LedgerState::kStall, Cause::kHandoff)) ledger_.BookExposedWait(call, Now());
+}
+
+void DeviceBooks::Publish(WorkerReport report) {
+  MutexLock lock(mu_);
+  report.live = std::move(report_.live);
+  report_ = std::move(report);
+}
+
+void DeviceBooks::PublishLive(std::vector<SequenceKey> live) {
+  MutexLock lock(mu_);
+  report_.live = std::move(live);
+}
+
+WorkerReport DeviceBooks::Report() const {
+  MutexLock lock(mu_);
+  WorkerReport report = report_;
+  report.ledger = ledger_.Snapshot(Now());
+  return report;
+}
+
+}  // namespace tandem

@@ -1,0 +1,42 @@
+#pragma once
+
+// What one device tells of itself while it runs: its ledger and its report. The device's thread writes, anyone reads.
+
+#include <utility>
+#include <vector>
+
+#include "scheduler/base/time.h"
+#include "scheduler/ledger/ledger.h"
+#include "services/runtime/mutex.h"
+#include "workers/connector/ports.h"
+
+namespace tandem {
+
+class DeviceBooks {
+ public:
+  // The device is idle{starting} until the first Enter.
+  DeviceBooks(ledger::LedgerStage own_stage, const TimeSource& time);
+
+  void EnterBusy(ledger::LedgerStage stage) TANDEM_EXCLUDES(mu_);
+  void EnterWait(ledger::LedgerState state, ledger::Cause cause) TANDEM_EXCLUDES(mu_);
+  // A layer call's reply came. If the device was waiting for replies, its wait is booked to the call's causes.
+  void OnReply(const ledger::CallTimes& call) TANDEM_EXCLUDES(mu_);
+
+  // All but `ledger`, which Report fills, and `live`.
+  void Publish(WorkerReport report) TANDEM_EXCLUDES(mu_);
+  void PublishLive(std::vector<SequenceKey> live) TANDEM_EXCLUDES(mu_);
+  WorkerReport Report() const TANDEM_EXCLUDES(mu_);
+
+ private:
+  // Under the lock, so that no reader's time is older than a writer's.
+  Instant Now() const TANDEM_REQUIRES(mu_) { return time_.Now(); }
+
+  const TimeSource& time_;
+  mutable Mutex mu_;
+  ledger::Ledger ledger_ TANDEM_GUARDED_BY(mu_);
+  std::pair<ledger::LedgerState, ledger::Cause> state_ TANDEM_GUARDED_BY(mu_);
+  ledger::LedgerStage busy_stage_ TANDEM_GUARDED_BY(mu_);
+  WorkerReport report_ TANDEM_GUARDED_BY(mu_);
+};
+
+}  // namespace tandem

@@ -1,0 +1,46 @@
+#pragma once
+
+// What the doors put on the device's desk: events in arrival order, run by the device's thread between two computes.
+
+#include <absl/functional/any_invocable.h>
+#include <absl/status/status.h>
+
+#include <cstdint>
+#include <deque>
+
+#include "services/runtime/mutex.h"
+
+namespace tandem {
+
+// Safe from any thread; Take and Wait are the device's.
+class Mailbox {
+ public:
+  // Called exactly once: with OK on the device's thread, or with the reason why it never gets there, at once on the
+  // caller's (full: kResourceExhausted; closed: kUnavailable) or by Close.
+  using Event = absl::AnyInvocable<void(const absl::Status&)>;
+
+  explicit Mailbox(uint32_t max_events) : max_events_(max_events) {}
+
+  // Refused while `max_events` wait.
+  void Post(Event event) TANDEM_EXCLUDES(mu_);
+  // For events that another limit bounds (replies by calls, losses by links): refused only when closed.
+  void PostBounded(Event event) TANDEM_EXCLUDES(mu_);
+
+  // What waits, in order; empties the box.
+  std::deque<Event> Take() TANDEM_EXCLUDES(mu_);
+  // Returns when something waits.
+  void Wait() TANDEM_EXCLUDES(mu_);
+  // Refuses what waits and all that follows with `status`, kUnavailable.
+  void Close(const absl::Status& status) TANDEM_EXCLUDES(mu_);
+
+ private:
+  void Put(Event event, uint32_t limit) TANDEM_EXCLUDES(mu_);
+
+  const uint32_t max_events_;
+  Mutex mu_;
+  CondVar filled_;
+  std::deque<Event> events_ TANDEM_GUARDED_BY(mu_);
+  absl::Status closed_ TANDEM_GUARDED_BY(mu_);
+};
+
+}  // namespace tandem
