@@ -161,7 +161,12 @@ void Controller::State::OnAdmitted(Request& request, bool already_there) {
                              request.prefill.empty() ? attention.id() : request.prefill, attention.id(),
                              attention.description.address});
   }
-  if (request.prefill.empty() || request.prefilled_early || already_there) return FinishPrefill(request);
+  if (already_there) {
+    // It may even have ended, with the word of it on its way to the gateway: not this router's to follow.
+    for (const ChoiceStart& choice : request.spec.choices) Forget(request.Key(choice), SequenceEvent::kLost);
+    return DropRequest(request, RequestEvent::kFinish);
+  }
+  if (request.prefill.empty() || request.prefilled_early) return FinishPrefill(request);
   if (!request.local()) StartPrefill(request);
 }
 

@@ -64,8 +64,12 @@ void Controller::State::On(const WorkerRegistered& event) {
 // Takes over the sequences that the worker holds: placed by a router before this one, or before its stream broke.
 void Controller::State::Restore(Worker& worker) {
   for (const SequenceKey& key : worker.description.live) {
-    const auto known = sequences.find(key);
-    if (known != sequences.end() || placed_sequences >= config.max_sequences) continue;
+    if (sequences.contains(key)) {
+      // Its stream broke before it answered, and the sequence has been placed elsewhere or is queued.
+      SendReleaseTo(worker.id(), ReservationId(), {key}, EndReason::kSuperseded);
+      continue;
+    }
+    if (placed_sequences >= config.max_sequences) continue;
     Sequence& sequence = sequences[key];
     sequence.state = MustNext(kSequenceTransitions, sequence.state, SequenceEvent::kRestore);
     sequence.worker = worker.id();

@@ -30,6 +30,15 @@ YamlFields::YamlFields(absl::string_view yaml, absl::string_view where)
   }
 }
 
+YamlFields::YamlFields(const YAML::Node& node, std::string where)
+    : root_(std::make_unique<YAML::Node>(node)), where_(std::move(where)) {
+  if (!root_->IsMap()) {
+    status_ = absl::InvalidArgumentError(absl::StrCat(where_, ":", root_->Mark().line + 1, ": a mapping is expected"));
+  }
+}
+
+YamlFields::YamlFields(YamlFields&&) noexcept = default;
+
 YamlFields::~YamlFields() = default;
 
 void YamlFields::Fail(int line, const std::string& key, const std::string& what) {
@@ -44,6 +53,27 @@ std::string YamlFields::Text(const std::string& key) {
   if (node && node.IsScalar() && !node.Scalar().empty()) return node.Scalar();
   Fail(node ? node.Mark().line : 0, key, "text is expected");
   return "";
+}
+
+std::string YamlFields::TextOr(const std::string& key, absl::string_view fallback) {
+  if (status_.ok() && !(*root_)[key]) {
+    known_.insert(key);
+    return std::string(fallback);
+  }
+  return Text(key);
+}
+
+std::vector<YamlFields> YamlFields::List(const std::string& key) {
+  std::vector<YamlFields> entries;
+  if (!status_.ok()) return entries;
+  known_.insert(key);
+  const YAML::Node node = (*root_)[key];
+  if (!node) return entries;
+  if (!node.IsSequence()) Fail(node.Mark().line, key, "a list is expected");
+  if (status_.ok()) {
+    for (const auto& entry : node) entries.push_back(YamlFields(entry, where_));
+  }
+  return entries;
 }
 
 uint64_t YamlFields::Integer(const std::string& key, uint64_t min, uint64_t max, const uint64_t* fallback) {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 namespace YAML {
 class Node;
@@ -28,17 +29,23 @@ class YamlFields {
  public:
   // `where` names the file in messages. Text that is no mapping is the first error.
   YamlFields(absl::string_view yaml, absl::string_view where);
+  YamlFields(YamlFields&&) noexcept;
   ~YamlFields();
 
   std::string Text(const std::string& key);
+  std::string TextOr(const std::string& key, absl::string_view fallback);
   // An integer in [min, max]; `fallback` stands for an absent key, when given.
   uint64_t Integer(const std::string& key, uint64_t min, uint64_t max, const uint64_t* fallback = nullptr);
   // {value: 3.35e12, source: "..."}; value in [min, max], source not empty.
   Figure Sourced(const std::string& key, double min, double max);
 
+  // The entries of a list of mappings, each to be read and finished by the caller; none when the key is absent.
+  std::vector<YamlFields> List(const std::string& key);
+
   absl::Status Finish();
 
  private:
+  YamlFields(const YAML::Node& node, std::string where);
   void Fail(int line, const std::string& key, const std::string& what);
 
   std::unique_ptr<YAML::Node> root_;

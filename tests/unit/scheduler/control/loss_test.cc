@@ -75,6 +75,22 @@ TEST_F(LossTest, LostAttentionWorkersSequencesAreTheGatewaysToResume) {
   EXPECT_TRUE(commands_.empty());
 }
 
+TEST_F(LossTest, WorkerThatAdmittedBeforeItsStreamBrokeGivesUpWhatWasPlacedElsewhere) {
+  Connect();
+  Register(MakeWorker("a1", kAllStages));
+  Register(MakeWorker("a2", kAllStages));
+  Generate(MakeSpec("r"));
+  EXPECT_EQ(Only<SendDecode>().worker, WorkerId("a1"));
+  Lose("a1");
+  EXPECT_EQ(Only<SendDecode>().worker, WorkerId("a2"));
+  WorkerDescription back = MakeWorker("a1", kAllStages);
+  back.live = {Key("r")};
+  Register(back);
+  EXPECT_EQ(Only<SendRelease>().worker, WorkerId("a1"));
+  EXPECT_EQ(Only<SendRelease>().reason, EndReason::kSuperseded);
+  EXPECT_EQ(controller_->Snapshot().live_sequences, 0u) << "a2 has not answered yet";
+}
+
 TEST_F(LossTest, ResumeFreesTheOlderAttemptAndIsPlacedElsewhere) {
   Connect();
   Register(MakeWorker("a1", kAllStages));
