@@ -22,36 +22,54 @@ Duration Take(Duration& left, Duration want) {
 
 const char* ToString(LedgerStage stage) {
   switch (stage) {
-    case LedgerStage::kPrefill: return "prefill";
-    case LedgerStage::kAttention: return "attention";
-    case LedgerStage::kFfn: return "ffn";
-    case LedgerStage::kShared: return "shared";
+    case LedgerStage::kPrefill:
+      return "prefill";
+    case LedgerStage::kAttention:
+      return "attention";
+    case LedgerStage::kFfn:
+      return "ffn";
+    case LedgerStage::kShared:
+      return "shared";
   }
   return "unknown";
 }
 
 const char* ToString(LedgerState state) {
   switch (state) {
-    case LedgerState::kBusy: return "busy";
-    case LedgerState::kStall: return "stall";
-    case LedgerState::kIdle: return "idle";
+    case LedgerState::kBusy:
+      return "busy";
+    case LedgerState::kStall:
+      return "stall";
+    case LedgerState::kIdle:
+      return "idle";
   }
   return "unknown";
 }
 
 const char* ToString(Cause cause) {
   switch (cause) {
-    case Cause::kNone: return "none";
-    case Cause::kHandoff: return "handoff";
-    case Cause::kPeerQueue: return "peer_queue";
-    case Cause::kPeerCompute: return "peer_compute";
-    case Cause::kKvTransfer: return "kv_transfer";
-    case Cause::kBatchWait: return "batch_wait";
-    case Cause::kNoWork: return "no_work";
-    case Cause::kStarved: return "starved";
-    case Cause::kStarting: return "starting";
-    case Cause::kDraining: return "draining";
-    case Cause::kDown: return "down";
+    case Cause::kNone:
+      return "none";
+    case Cause::kHandoff:
+      return "handoff";
+    case Cause::kPeerQueue:
+      return "peer_queue";
+    case Cause::kPeerCompute:
+      return "peer_compute";
+    case Cause::kKvTransfer:
+      return "kv_transfer";
+    case Cause::kBatchWait:
+      return "batch_wait";
+    case Cause::kNoWork:
+      return "no_work";
+    case Cause::kStarved:
+      return "starved";
+    case Cause::kStarting:
+      return "starting";
+    case Cause::kDraining:
+      return "draining";
+    case Cause::kDown:
+      return "down";
   }
   return "unknown";
 }
@@ -74,7 +92,8 @@ void Ledger::Enter(LedgerStage stage, LedgerState state, Cause cause, Instant no
 }
 
 void Ledger::BookExposedWait(const CallTimes& call, Instant now) {
-  // A peer's own clock may say more than the round trip: what it computed is believed first, then its queue.
+  // A peer's own clock may say more than the round trip: what it computed is believed first, then
+  // its queue.
   const Duration round_trip = NotNegative(call.round_trip);
   const Duration compute = std::min(NotNegative(call.peer_compute), round_trip);
   const Duration queue = std::min(NotNegative(call.peer_queue), round_trip - compute);
@@ -93,7 +112,8 @@ void Ledger::BookExposedWait(const CallTimes& call, Instant now) {
 
 LedgerSnapshot Ledger::Snapshot(Instant now) const {
   Books books = books_;
-  books.cell[static_cast<int>(stage_)][static_cast<int>(state_)][static_cast<int>(cause_)] += now - since_;
+  books.cell[static_cast<int>(stage_)][static_cast<int>(state_)][static_cast<int>(cause_)] +=
+      now - since_;
   LedgerSnapshot snapshot;
   snapshot.elapsed = now - opened_;
   for (int stage = 0; stage < kStages; stage++) {

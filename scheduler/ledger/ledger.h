@@ -1,6 +1,7 @@
 #pragma once
 
-// The account of one device's time: disjoint states that add up to elapsed time. PROTOCOL section 7.
+// The account of one device's time: disjoint states that add up to elapsed time. PROTOCOL
+// section 7.
 
 #include <cstdint>
 #include <string>
@@ -10,12 +11,25 @@
 
 namespace tandem::ledger {
 
-enum class LedgerStage { kPrefill, kAttention, kFfn, kShared };  // a device with several stages books idle and stall as shared
+enum class LedgerStage {
+  kPrefill,
+  kAttention,
+  kFfn,
+  kShared
+};  // a device with several stages books idle and stall as shared
 enum class LedgerState { kBusy, kStall, kIdle };
 enum class Cause {
-  kNone,                                                             // busy
-  kHandoff, kPeerQueue, kPeerCompute, kKvTransfer, kBatchWait,       // stall, in order of precedence
-  kNoWork, kStarved, kStarting, kDraining, kDown,                    // idle
+  kNone,  // busy
+  kHandoff,
+  kPeerQueue,
+  kPeerCompute,
+  kKvTransfer,
+  kBatchWait,  // stall, in order of precedence
+  kNoWork,
+  kStarved,
+  kStarting,
+  kDraining,
+  kDown,  // idle
 };
 
 // "prefill", "busy", "peer_queue": the words of the metrics.
@@ -38,7 +52,7 @@ struct LedgerSnapshot {
 
 // How an exposed wait on a call splits: the call's own account of itself.
 struct CallTimes {
-  Duration round_trip;  // send to reply, at the attention worker
+  Duration round_trip;                // send to reply, at the attention worker
   Duration peer_queue, peer_compute;  // as the reply carries them
 };
 
@@ -48,12 +62,13 @@ class Ledger {
   // `own_stage` takes idle and stall: the single stage of the device, or kShared.
   Ledger(LedgerStage own_stage, Instant opened);
 
-  // From now on the device is in this state. The time since the last call is booked to the state that it was in. `stage`
-  // counts with kBusy only; `cause` is kNone with kBusy and only then.
+  // From now on the device is in this state. The time since the last call is booked to the state
+  // that it was in. `stage` counts with kBusy only; `cause` is kNone with kBusy and only then.
   void Enter(LedgerStage stage, LedgerState state, Cause cause, Instant now);
-  // The device waited since the last Enter for a call that just ended: books that time as the tail of the call, filled from
-  // its end with half the hand-off, peer compute, peer queue, the other half of the hand-off (PROTOCOL section 7). A wait
-  // longer than the round trip books the rest to the current state. The state stays as it was.
+  // The device waited since the last Enter for a call that just ended: books that time as the tail
+  // of the call, filled from its end with half the hand-off, peer compute, peer queue, the other
+  // half of the hand-off (PROTOCOL section 7). A wait longer than the round trip books the rest to
+  // the current state. The state stays as it was.
   void BookExposedWait(const CallTimes& call, Instant now);
 
   LedgerSnapshot Snapshot(Instant now) const;

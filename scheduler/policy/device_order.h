@@ -25,9 +25,10 @@ struct DeviceTurn {
   }
 };
 
-// Prefill takes every second turn while there is step work, and step work every second turn while there is prefill; within
-// step work FFN and decode take turns (FFN first: others wait for it). So whoever has work is served within three turns,
-// and a running step is delayed by at most one prefill layer a task. kNone: nothing is ready. Pure.
+// Prefill takes every second turn while there is step work, and step work every second turn while
+// there is prefill; within step work FFN and decode take turns (FFN first: others wait for it). So
+// whoever has work is served within three turns, and a running step is delayed by at most one
+// prefill layer a task. kNone: nothing is ready. Pure.
 DeviceWork NextDeviceWork(const DeviceReady& ready, const DeviceTurn& turn);
 
 }  // namespace tandem::policy

@@ -7,12 +7,14 @@
 namespace tandem::policy {
 
 struct MicroBatchLimits {
-  uint32_t max_micro_batches = 1;  // in flight at once, >= 1; 1 for a loopback FFN, which cannot overlap
-  uint32_t max_rows = 1;           // of one call: the smallest FFN holder's bound, >= 1
+  uint32_t max_micro_batches =
+      1;                  // in flight at once, >= 1; 1 for a loopback FFN, which cannot overlap
+  uint32_t max_rows = 1;  // of one call: the smallest FFN holder's bound, >= 1
 };
 
-// Micro-batches of a step of `rows` (>= 1). One row cannot be cut; else as many as may be in flight, and more where a call
-// would exceed max_rows (those wait their turn). Cut evenly into this many, no micro-batch exceeds max_rows. Pure.
+// Micro-batches of a step of `rows` (>= 1). One row cannot be cut; else as many as may be in
+// flight, and more where a call would exceed max_rows (those wait their turn). Cut evenly into this
+// many, no micro-batch exceeds max_rows. Pure.
 uint32_t MicroBatchCount(uint32_t rows, const MicroBatchLimits& limits);
 
 }  // namespace tandem::policy

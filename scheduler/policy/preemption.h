@@ -15,8 +15,9 @@ struct HeldSequence {
   uint64_t admitted = 0;  // rises with each admission; unique
 };
 
-// The newest of `held`, which may be the one in need itself; never the oldest, so that it goes on and there is progress.
-// Returns an index into `held`, or nothing when the oldest alone is left. Pure. PROTOCOL section 4.
+// The newest of `held`, which may be the one in need itself; never the oldest, so that it goes on
+// and there is progress. Returns an index into `held`, or nothing when the oldest alone is left.
+// Pure. PROTOCOL section 4.
 std::optional<size_t> PreemptionVictim(absl::Span<const HeldSequence> held);
 
 }  // namespace tandem::policy

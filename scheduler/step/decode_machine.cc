@@ -14,16 +14,21 @@ namespace {
 // What an end from outside means to the sequence.
 SequenceEventKind EventOf(EndReason reason) {
   switch (reason) {
-    case EndReason::kFailed: return SequenceEventKind::kFailed;
-    case EndReason::kPreempted: return SequenceEventKind::kPreempt;
-    case EndReason::kSuperseded: return SequenceEventKind::kSupersede;
-    default: return SequenceEventKind::kStop;
+    case EndReason::kFailed:
+      return SequenceEventKind::kFailed;
+    case EndReason::kPreempted:
+      return SequenceEventKind::kPreempt;
+    case EndReason::kSuperseded:
+      return SequenceEventKind::kSupersede;
+    default:
+      return SequenceEventKind::kStop;
   }
 }
 
 }  // namespace
 
-DecodeMachine::DecodeMachine(const DecodeConfig& config, KvBook& book) : state_(std::make_unique<State>(config, book)) {
+DecodeMachine::DecodeMachine(const DecodeConfig& config, KvBook& book)
+    : state_(std::make_unique<State>(config, book)) {
   TANDEM_CHECK(config.max_batch >= 1 && config.max_sequences >= 1 && config.context_tokens >= 1);
 }
 DecodeMachine::~DecodeMachine() = default;
@@ -34,14 +39,15 @@ absl::Status DecodeMachine::Admit(DecodeRequest request, Instant now) {
   return admitted;
 }
 
-absl::StatusOr<const BlockTable*> DecodeMachine::KvDestination(const ReservationId& reservation, uint32_t attempt,
-                                                               uint32_t layer, uint32_t first_position,
+absl::StatusOr<const BlockTable*> DecodeMachine::KvDestination(const ReservationId& reservation,
+                                                               uint32_t attempt, uint32_t layer,
+                                                               uint32_t first_position,
                                                                uint32_t count) const {
   return state_->reservations.Destination(reservation, attempt, layer, first_position, count);
 }
 
-uint32_t DecodeMachine::OnKvRows(const ReservationId& reservation, uint32_t layer, uint32_t first_position,
-                                 uint32_t count, Instant now) {
+uint32_t DecodeMachine::OnKvRows(const ReservationId& reservation, uint32_t layer,
+                                 uint32_t first_position, uint32_t count, Instant now) {
   Reservation* const waiting = state_->reservations.Find(reservation);
   TANDEM_CHECK(waiting != nullptr);  // KvDestination just said so
   const uint32_t rows = state_->reservations.OnRows(*waiting, layer, first_position, count, now);
@@ -59,7 +65,8 @@ void DecodeMachine::OnLocalPrefillDone(const ReservationId& reservation, Instant
   state_->Settle(now);
 }
 
-void DecodeMachine::OnLocalPrefillFailed(const ReservationId& reservation, const absl::Status& status, Instant now) {
+void DecodeMachine::OnLocalPrefillFailed(const ReservationId& reservation,
+                                         const absl::Status& status, Instant now) {
   if (!state_->reservations.FreeAbandoned(reservation)) {
     Reservation* const waiting = state_->reservations.Find(reservation);
     TANDEM_CHECK(waiting != nullptr && waiting->prefill_started);
@@ -81,7 +88,8 @@ void DecodeMachine::Stop(const SequenceKey& key, uint32_t position, EndReason re
   if (sequence == nullptr) return;
   if (!sequence->leaving.has_value()) {
     const size_t kept = std::max(position, sequence->first_output);
-    if (sequence->emitted_ids.size() > kept) state_->tokens_wasted += sequence->emitted_ids.size() - kept;
+    if (sequence->emitted_ids.size() > kept)
+      state_->tokens_wasted += sequence->emitted_ids.size() - kept;
     state_->End(*sequence, SequenceEventKind::kStop, {reason, absl::OkStatus()}, position);
   }
   state_->Settle(now);
@@ -109,7 +117,8 @@ void DecodeMachine::SetGroup(const std::vector<std::string>& holders, Instant no
   state_->Settle(now);
 }
 
-void DecodeMachine::OnHolderUp(const std::string& holder, uint64_t credit_bytes, uint32_t max_rows, Instant now) {
+void DecodeMachine::OnHolderUp(const std::string& holder, uint64_t credit_bytes, uint32_t max_rows,
+                               Instant now) {
   state_->holders.Up(holder, credit_bytes, max_rows);
   for (const auto& batch : state_->batches.all()) {
     if (batch->refused_by == holder) batch->refused_by.clear();
@@ -117,7 +126,8 @@ void DecodeMachine::OnHolderUp(const std::string& holder, uint64_t credit_bytes,
   state_->Settle(now);
 }
 
-void DecodeMachine::OnHolderLost(const std::string& holder, const absl::Status& status, Instant now) {
+void DecodeMachine::OnHolderLost(const std::string& holder, const absl::Status& status,
+                                 Instant now) {
   if (!state_->holders.Down(holder)) return;
   state_->effects.push_back(HolderSuspected{holder, status});
   for (const auto& batch : state_->batches.all()) {
@@ -126,7 +136,8 @@ void DecodeMachine::OnHolderLost(const std::string& holder, const absl::Status& 
   state_->Settle(now);
 }
 
-bool DecodeMachine::OnFfnRefused(const std::string& holder, const CallId& call, const absl::Status& status, Instant now) {
+bool DecodeMachine::OnFfnRefused(const std::string& holder, const CallId& call,
+                                 const absl::Status& status, Instant now) {
   MicroBatch* const batch = state_->Awaited(holder, call);
   if (batch == nullptr) return false;
   state_->holders.GiveCredit(holder, batch->row_count());
@@ -167,7 +178,8 @@ void DecodeMachine::OnAttentionDone(const AttentionTask& task, Instant now) {
   state_->Settle(now);
 }
 
-void DecodeMachine::OnHeadDone(const HeadTask& task, std::vector<SampledToken> tokens, Instant now) {
+void DecodeMachine::OnHeadDone(const HeadTask& task, std::vector<SampledToken> tokens,
+                               Instant now) {
   MicroBatch* const batch = state_->batches.Find(task.step, task.micro_batch);
   TANDEM_CHECK(state_->task_out && batch != nullptr && tokens.size() == batch->rows.size());
   state_->task_out = false;
@@ -177,7 +189,8 @@ void DecodeMachine::OnHeadDone(const HeadTask& task, std::vector<SampledToken> t
 }
 
 void DecodeMachine::OnTaskFailed(const DecodeTask& task, const absl::Status& status, Instant now) {
-  const auto [step, index] = std::visit([](const auto& t) { return std::pair(t.step, t.micro_batch); }, task);
+  const auto [step, index] =
+      std::visit([](const auto& t) { return std::pair(t.step, t.micro_batch); }, task);
   MicroBatch* const batch = state_->batches.Find(step, index);
   TANDEM_CHECK(state_->task_out && batch != nullptr);
   state_->task_out = false;
@@ -193,7 +206,8 @@ void DecodeMachine::OnTime(Instant now) {
   for (const ReservationId& id : state_->reservations.Expired(now)) {
     const double lease_seconds = state_->reservations.Find(id)->request->lease.seconds();
     state_->FailChoices(id, SequenceEventKind::kLeaseExpired,
-                        absl::UnavailableError(absl::StrCat("no KV frame of the prompt for ", lease_seconds, " s")));
+                        absl::UnavailableError(
+                            absl::StrCat("no KV frame of the prompt for ", lease_seconds, " s")));
   }
   if (state_->FfnDeadline() <= now) state_->EndBlocked(now);
   state_->Settle(now);
@@ -205,7 +219,9 @@ std::vector<DecodeEffect> DecodeMachine::TakeEffects() {
   return effects;
 }
 
-uint32_t DecodeMachine::sequences() const { return static_cast<uint32_t>(state_->sequences.size()); }
+uint32_t DecodeMachine::sequences() const {
+  return static_cast<uint32_t>(state_->sequences.size());
+}
 std::vector<SequenceKey> DecodeMachine::live() const { return state_->sequences.Keys(); }
 uint64_t DecodeMachine::tokens_total() const { return state_->tokens_total; }
 uint64_t DecodeMachine::tokens_wasted() const { return state_->tokens_wasted; }

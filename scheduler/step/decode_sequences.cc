@@ -12,44 +12,61 @@ namespace tandem::step {
 
 const char* ToString(SequenceState state) {
   switch (state) {
-    case SequenceState::kReserved: return "kReserved";
-    case SequenceState::kRunning: return "kRunning";
-    case SequenceState::kEnded: return "kEnded";
+    case SequenceState::kReserved:
+      return "kReserved";
+    case SequenceState::kRunning:
+      return "kRunning";
+    case SequenceState::kEnded:
+      return "kEnded";
   }
   return "unknown";
 }
 
 const char* ToString(SequenceEventKind event) {
   switch (event) {
-    case SequenceEventKind::kKvComplete: return "kKvComplete";
-    case SequenceEventKind::kLastToken: return "kLastToken";
-    case SequenceEventKind::kStop: return "kStop";
-    case SequenceEventKind::kPreempt: return "kPreempt";
-    case SequenceEventKind::kSupersede: return "kSupersede";
-    case SequenceEventKind::kRelease: return "kRelease";
-    case SequenceEventKind::kLeaseExpired: return "kLeaseExpired";
-    case SequenceEventKind::kFailed: return "kFailed";
+    case SequenceEventKind::kKvComplete:
+      return "kKvComplete";
+    case SequenceEventKind::kLastToken:
+      return "kLastToken";
+    case SequenceEventKind::kStop:
+      return "kStop";
+    case SequenceEventKind::kPreempt:
+      return "kPreempt";
+    case SequenceEventKind::kSupersede:
+      return "kSupersede";
+    case SequenceEventKind::kRelease:
+      return "kRelease";
+    case SequenceEventKind::kLeaseExpired:
+      return "kLeaseExpired";
+    case SequenceEventKind::kFailed:
+      return "kFailed";
   }
   return "unknown";
 }
 
 absl::Status DecodeMachine::State::CheckRequest(const DecodeRequest& request) const {
   const std::string& name = request.request.value();
-  if (request.prompt_ids.empty()) return absl::InvalidArgumentError(absl::StrCat("request ", name, ": no prompt ids"));
-  if (request.choices.empty()) return absl::InvalidArgumentError(absl::StrCat("request ", name, ": no choices"));
-  if (request.stop.max_tokens == 0) return absl::InvalidArgumentError(absl::StrCat("request ", name, ": max_tokens is 0"));
+  if (request.prompt_ids.empty())
+    return absl::InvalidArgumentError(absl::StrCat("request ", name, ": no prompt ids"));
+  if (request.choices.empty())
+    return absl::InvalidArgumentError(absl::StrCat("request ", name, ": no choices"));
+  if (request.stop.max_tokens == 0)
+    return absl::InvalidArgumentError(absl::StrCat("request ", name, ": max_tokens is 0"));
   std::set<uint32_t> choices;
   for (const ChoiceStart& start : request.choices) {
     if (!choices.insert(start.choice).second) {
-      return absl::InvalidArgumentError(absl::StrCat("request ", name, ": choice ", start.choice, " comes twice"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("request ", name, ": choice ", start.choice, " comes twice"));
     }
     if (request.choices.size() > 1 && !start.emitted_ids.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("request ", name, ": choice ", start.choice,
-                                                     " has emitted; it resumes alone, not with others"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("request ", name, ": choice ", start.choice,
+                       " has emitted; it resumes alone, not with others"));
     }
     if (start.emitted_ids.size() >= request.stop.max_tokens) {
-      return absl::InvalidArgumentError(absl::StrCat("request ", name, ": ", start.emitted_ids.size(),
-                                                     " emitted ids leave none of max_tokens ", request.stop.max_tokens));
+      return absl::InvalidArgumentError(
+          absl::StrCat("request ", name, ": ", start.emitted_ids.size(),
+                       " emitted ids leave none of max_tokens ", request.stop.max_tokens));
     }
   }
   return reservations.CheckFits(request);
@@ -58,7 +75,8 @@ absl::Status DecodeMachine::State::CheckRequest(const DecodeRequest& request) co
 absl::Status DecodeMachine::State::Admit(DecodeRequest asked, Instant now) {
   RETURN_IF_ERROR(CheckRequest(asked));
   if (reservations.Holds(asked.reservation)) {
-    return absl::AlreadyExistsError(absl::StrCat("reservation ", asked.reservation.value(), " is here"));
+    return absl::AlreadyExistsError(
+        absl::StrCat("reservation ", asked.reservation.value(), " is here"));
   }
   for (const ChoiceStart& start : asked.choices) {
     RETURN_IF_ERROR(sequences.CheckAttempt({asked.request, start.choice, start.attempt}));
@@ -70,9 +88,9 @@ absl::Status DecodeMachine::State::Admit(DecodeRequest asked, Instant now) {
     }
   }
   if (sequences.size() + asked.choices.size() > config.max_sequences) {
-    return absl::ResourceExhaustedError(absl::StrCat("request ", asked.request.value(), ": ", asked.choices.size(),
-                                                     " more sequences than the ", sequences.size(), " here exceed ",
-                                                     config.max_sequences));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "request ", asked.request.value(), ": ", asked.choices.size(), " more sequences than the ",
+        sequences.size(), " here exceed ", config.max_sequences));
   }
   const auto request = std::make_shared<const DecodeRequest>(std::move(asked));
   ASSIGN_OR_RETURN(Reservation* const reservation, reservations.Reserve(request, now));
@@ -83,7 +101,9 @@ absl::Status DecodeMachine::State::Admit(DecodeRequest asked, Instant now) {
     StartSequences(*reservation, now);
   } else if (request->local_prefill) {
     const ChoiceStart& first = request->choices.front();
-    StartLocalPrefill start{request->reservation, {request->request, first.choice, first.attempt}, request->prompt_ids,
+    StartLocalPrefill start{request->reservation,
+                            {request->request, first.choice, first.attempt},
+                            request->prompt_ids,
                             &reservation->blocks};
     start.ids.insert(start.ids.end(), first.emitted_ids.begin(), first.emitted_ids.end());
     reservation->prefill_started = true;
@@ -117,7 +137,8 @@ void DecodeMachine::State::StartSequences(Reservation& reservation, Instant now)
   effects.push_back(std::move(started));
 }
 
-void DecodeMachine::State::End(Sequence& sequence, SequenceEventKind event, SequenceEnd end, uint32_t keep_tokens) {
+void DecodeMachine::State::End(Sequence& sequence, SequenceEventKind event, SequenceEnd end,
+                               uint32_t keep_tokens) {
   if (sequence.leaving.has_value()) return;  // the first word counts
   if (sequence.in_step) {
     sequence.leaving = std::move(end);
@@ -138,15 +159,18 @@ void DecodeMachine::State::EndEach(const std::vector<SequenceKey>& keys, Sequenc
 
 void DecodeMachine::State::FailChoices(const ReservationId& reservation, SequenceEventKind event,
                                        const absl::Status& status) {
-  for (Sequence* sequence : Choices(reservation)) End(*sequence, event, {EndReason::kFailed, status});
+  for (Sequence* sequence : Choices(reservation))
+    End(*sequence, event, {EndReason::kFailed, status});
 }
 
 void DecodeMachine::State::Finish(Sequence& sequence, SequenceEventKind event, SequenceEnd end,
                                   std::optional<SampledToken> token) {
   const bool was_reserved = sequence.state == SequenceState::kReserved;
   sequence.state = MustNext(kSequenceTransitions, sequence.state, event);
-  const uint32_t position = static_cast<uint32_t>(sequence.emitted_ids.size() - (token.has_value() ? 1 : 0));
-  effects.push_back(Emit{sequence.request->gateway, sequence.key, position, std::move(token), std::move(end)});
+  const uint32_t position =
+      static_cast<uint32_t>(sequence.emitted_ids.size() - (token.has_value() ? 1 : 0));
+  effects.push_back(
+      Emit{sequence.request->gateway, sequence.key, position, std::move(token), std::move(end)});
   if (was_reserved) {
     Reservation* const reservation = reservations.Find(sequence.request->reservation);
     TANDEM_CHECK(reservation != nullptr);
@@ -154,7 +178,8 @@ void DecodeMachine::State::Finish(Sequence& sequence, SequenceEventKind event, S
       reservations.DropSpare(*reservation);
     } else {
       if (!reservation->prefill_failed) {
-        effects.push_back(ReservationFreed{sequence.request->reservation, reservation->prefill_started});
+        effects.push_back(
+            ReservationFreed{sequence.request->reservation, reservation->prefill_started});
       }
       reservations.Free(*reservation);
     }

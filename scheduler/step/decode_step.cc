@@ -12,7 +12,8 @@
 namespace tandem::step {
 namespace {
 
-constexpr uint32_t kMaxHoldersLost = 2;  // on one call: its rows may be what kills them (PROTOCOL section 5)
+constexpr uint32_t kMaxHoldersLost =
+    2;  // on one call: its rows may be what kills them (PROTOCOL section 5)
 
 }  // namespace
 
@@ -51,13 +52,15 @@ std::vector<Sequence*> DecodeMachine::State::RowsWithKv() {
 bool DecodeMachine::State::GrowOrPreempt(Sequence& sequence) {
   const uint64_t admitted = sequence.admitted;
   while (!book.Grow(sequence.blocks, uint64_t{sequence.last_position()} + 1).ok()) {
-    if (reservations.abandoned_blocks() > 0) return false;  // they come free soon: end nobody for them
+    if (reservations.abandoned_blocks() > 0)
+      return false;  // they come free soon: end nobody for them
     std::vector<policy::HeldSequence> held;
     for (const auto& [order, other] : sequences.all()) held.push_back({order});
     const std::optional<size_t> victim = policy::PreemptionVictim(held);
     if (!victim.has_value()) return false;
     const uint64_t victim_order = held[*victim].admitted;
-    End(*sequences.all().at(victim_order), SequenceEventKind::kPreempt, {EndReason::kPreempted, absl::OkStatus()});
+    End(*sequences.all().at(victim_order), SequenceEventKind::kPreempt,
+        {EndReason::kPreempted, absl::OkStatus()});
     if (victim_order == admitted) return false;
   }
   return true;
@@ -68,8 +71,8 @@ DecodeTask DecodeMachine::State::TaskOf(const MicroBatch& batch) const {
     HeadTask task{batches.step(), batch.index, {}};
     for (const Sequence* sequence : batch.rows) {
       task.rows.push_back({&sequence->request->sampling, sequence->seed,
-                           static_cast<uint32_t>(sequence->emitted_ids.size()), &sequence->request->prompt_ids,
-                           &sequence->emitted_ids});
+                           static_cast<uint32_t>(sequence->emitted_ids.size()),
+                           &sequence->request->prompt_ids, &sequence->emitted_ids});
     }
     return task;
   }
@@ -86,14 +89,15 @@ void DecodeMachine::State::SendCalls() {
     const std::string* holder = holders.Pick(batch->row_count(), batch->refused_by);
     if (holder == nullptr || !holders.TakeCredit(*holder, batch->row_count())) return;
     batches.MarkSent(*batch, *holder);
-    effects.push_back(SendA2f{{batches.step(), batch->layer, batch->index, batch->attempt}, *holder, batch->row_count()});
+    effects.push_back(SendA2f{
+        {batches.step(), batch->layer, batch->index, batch->attempt}, *holder, batch->row_count()});
   }
 }
 
 MicroBatch* DecodeMachine::State::Awaited(const std::string& holder, const CallId& call) const {
   MicroBatch* const batch = batches.Find(call.step, call.micro_batch);
-  const bool awaited = batch != nullptr && batch->sent() && batch->holder == holder && batch->layer == call.layer &&
-                       batch->attempt == call.attempt;
+  const bool awaited = batch != nullptr && batch->sent() && batch->holder == holder &&
+                       batch->layer == call.layer && batch->attempt == call.attempt;
   return awaited ? batch : nullptr;
 }
 
@@ -101,8 +105,9 @@ void DecodeMachine::State::LoseCall(MicroBatch& batch, const absl::Status& statu
   const uint32_t lost = ++batch.holders_lost;
   batches.MarkLost(batch);
   if (lost >= kMaxHoldersLost) {
-    FailRows(batch, absl::InternalError(absl::StrCat("step ", batches.step(), " layer ", batch.layer, ": ", lost,
-                                                     " FFN holders failed on one call; the last said: ", status.message())));
+    FailRows(batch, absl::InternalError(absl::StrCat(
+                        "step ", batches.step(), " layer ", batch.layer, ": ", lost,
+                        " FFN holders failed on one call; the last said: ", status.message())));
   } else {
     FailIfAbandoned(batch);
   }
@@ -120,14 +125,16 @@ void DecodeMachine::State::FailRows(MicroBatch& batch, const absl::Status& statu
 void DecodeMachine::State::FailIfAbandoned(MicroBatch& batch) {
   const bool under_way = batch.state == MicroBatchState::kComputing || batch.sent();
   if (under_way || batch.state == MicroBatchState::kDone) return;
-  const bool all_leave = std::all_of(batch.rows.begin(), batch.rows.end(),
-                                     [](const Sequence* sequence) { return sequence->leaving.has_value(); });
+  const bool all_leave =
+      std::all_of(batch.rows.begin(), batch.rows.end(),
+                  [](const Sequence* sequence) { return sequence->leaving.has_value(); });
   if (all_leave) batches.Fail(batch);
 }
 
 void DecodeMachine::State::FinishStep() {
   std::vector<Sequence*> rows;
-  for (const auto& batch : batches.all()) rows.insert(rows.end(), batch->rows.begin(), batch->rows.end());
+  for (const auto& batch : batches.all())
+    rows.insert(rows.end(), batch->rows.begin(), batch->rows.end());
   batches.Clear();
   for (Sequence* sequence : rows) FinishRow(*sequence);  // ascending admission, as they were cut
 }
@@ -135,7 +142,8 @@ void DecodeMachine::State::FinishStep() {
 void DecodeMachine::State::FinishRow(Sequence& sequence) {
   sequence.in_step = false;
   std::optional<SampledToken> token = std::exchange(sequence.drawn, std::nullopt);
-  if (token.has_value() && sequence.leaving.has_value() && sequence.emitted_ids.size() >= sequence.keep_tokens) {
+  if (token.has_value() && sequence.leaving.has_value() &&
+      sequence.emitted_ids.size() >= sequence.keep_tokens) {
     token.reset();
     tokens_wasted++;
   }
@@ -153,7 +161,8 @@ void DecodeMachine::State::FinishRow(Sequence& sequence) {
   } else {
     TANDEM_CHECK(token.has_value());
     const uint32_t position = static_cast<uint32_t>(sequence.emitted_ids.size() - 1);
-    effects.push_back(Emit{sequence.request->gateway, sequence.key, position, std::move(token), std::nullopt});
+    effects.push_back(
+        Emit{sequence.request->gateway, sequence.key, position, std::move(token), std::nullopt});
   }
 }
 
@@ -164,7 +173,8 @@ std::optional<EndReason> DecodeMachine::State::EndAfter(const Sequence& sequence
   };
   if (!stop.ignore_eos && is_last(config.end_tokens)) return EndReason::kEos;
   if (is_last(stop.stop_token_ids)) return EndReason::kStopToken;
-  if (sequence.emitted_ids.size() >= stop.max_tokens || sequence.length() >= config.context_tokens) {
+  if (sequence.emitted_ids.size() >= stop.max_tokens ||
+      sequence.length() >= config.context_tokens) {
     return EndReason::kLength;
   }
   return std::nullopt;
@@ -211,7 +221,8 @@ void DecodeMachine::State::EndBlocked(Instant now) {
   std::vector<SequenceKey> late;
   for (const auto& [admitted, sequence] : sequences.all()) {
     if (sequence->state != SequenceState::kRunning) continue;
-    if (std::max(sequence->running_since, blocked_since) + config.max_ffn_wait <= now) late.push_back(sequence->key);
+    if (std::max(sequence->running_since, blocked_since) + config.max_ffn_wait <= now)
+      late.push_back(sequence->key);
   }
   EndEach(late, SequenceEventKind::kFailed, {EndReason::kFailed, status});
 }

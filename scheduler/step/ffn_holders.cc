@@ -6,12 +6,15 @@
 
 namespace tandem::step {
 
-FfnHolders::FfnHolders(uint64_t hidden_bytes) : hidden_bytes_(hidden_bytes) { TANDEM_CHECK(hidden_bytes >= 1); }
+FfnHolders::FfnHolders(uint64_t hidden_bytes) : hidden_bytes_(hidden_bytes) {
+  TANDEM_CHECK(hidden_bytes >= 1);
+}
 
 void FfnHolders::Up(const std::string& holder, uint64_t credit_bytes, uint32_t max_rows) {
   Stream& stream = open_[holder];
   stream.credit_bytes = std::max(credit_bytes, stream.outstanding_bytes);
-  stream.max_rows = static_cast<uint32_t>(std::min<uint64_t>(max_rows, credit_bytes / hidden_bytes_));
+  stream.max_rows =
+      static_cast<uint32_t>(std::min<uint64_t>(max_rows, credit_bytes / hidden_bytes_));
 }
 
 bool FfnHolders::Down(const std::string& holder) { return open_.erase(holder) > 0; }

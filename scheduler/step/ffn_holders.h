@@ -1,6 +1,7 @@
 #pragma once
 
-// The FFN holders of one attention worker: who is in the group, whose stream is open, and how much reply each may still owe.
+// The FFN holders of one attention worker: who is in the group, whose stream is open, and how much
+// reply each may still owe.
 
 #include <cstdint>
 #include <map>
@@ -10,8 +11,8 @@
 
 namespace tandem::step {
 
-// Credits are bytes of reply per stream (PROTOCOL section 6): a call is sent only when its reply's bytes are held.
-// Invariant: outstanding <= granted, for each holder.
+// Credits are bytes of reply per stream (PROTOCOL section 6): a call is sent only when its reply's
+// bytes are held. Invariant: outstanding <= granted, for each holder.
 class FfnHolders {
  public:
   explicit FfnHolders(uint64_t hidden_bytes);

@@ -13,14 +13,18 @@ FfnMachine::FfnMachine(const FfnConfig& config) : config_(config) {
 }
 
 absl::StatusOr<uint64_t> FfnMachine::OpenStream(StreamId stream, uint32_t max_rows) {
-  if (max_rows == 0) return absl::InvalidArgumentError("a hand-off stream of calls of at most 0 rows");
+  if (max_rows == 0)
+    return absl::InvalidArgumentError("a hand-off stream of calls of at most 0 rows");
   if (credit_.contains(stream)) {
-    return absl::AlreadyExistsError(absl::StrCat("hand-off stream ", static_cast<uint64_t>(stream), " is open"));
+    return absl::AlreadyExistsError(
+        absl::StrCat("hand-off stream ", static_cast<uint64_t>(stream), " is open"));
   }
-  const uint64_t grant = 2 * static_cast<uint64_t>(std::min(max_rows, config_.max_rows)) * config_.hidden_bytes;
+  const uint64_t grant =
+      2 * static_cast<uint64_t>(std::min(max_rows, config_.max_rows)) * config_.hidden_bytes;
   if (granted_bytes_ + grant > config_.max_queued_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("a hand-off stream needs ", grant, " B of credit; ", granted_bytes_,
-                                                     " of ", config_.max_queued_bytes, " B are granted"));
+    return absl::ResourceExhaustedError(absl::StrCat("a hand-off stream needs ", grant,
+                                                     " B of credit; ", granted_bytes_, " of ",
+                                                     config_.max_queued_bytes, " B are granted"));
   }
   granted_bytes_ += grant;
   credit_[stream] = Credit{grant, 0};
@@ -30,23 +34,27 @@ absl::StatusOr<uint64_t> FfnMachine::OpenStream(StreamId stream, uint32_t max_ro
 absl::Status FfnMachine::Enqueue(const QueuedCall& call) {
   const auto credit = credit_.find(call.stream);
   if (credit == credit_.end()) {
-    return absl::NotFoundError(absl::StrCat("no hand-off stream ", static_cast<uint64_t>(call.stream)));
+    return absl::NotFoundError(
+        absl::StrCat("no hand-off stream ", static_cast<uint64_t>(call.stream)));
   }
   if (call.call.layer >= config_.layers) {
-    return absl::InvalidArgumentError(absl::StrCat("layer ", call.call.layer, " of ", config_.layers));
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", call.call.layer, " of ", config_.layers));
   }
   if (call.rows > config_.max_rows) {
-    return absl::InvalidArgumentError(absl::StrCat(call.rows, " rows exceed the ", config_.max_rows, " of one call"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(call.rows, " rows exceed the ", config_.max_rows, " of one call"));
   }
   const uint64_t bytes = call.rows * config_.hidden_bytes;
   Credit& account = credit->second;
   if (bytes > account.granted_bytes - account.outstanding_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("a call of ", bytes, " B exceeds the stream's credit: ",
-                                                     account.outstanding_bytes, " of ", account.granted_bytes,
-                                                     " B are outstanding"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a call of ", bytes, " B exceeds the stream's credit: ", account.outstanding_bytes, " of ",
+        account.granted_bytes, " B are outstanding"));
   }
   if (queue_.size() >= config_.max_queued_calls) {
-    return absl::ResourceExhaustedError(absl::StrCat("the FFN queue holds ", config_.max_queued_calls, " calls"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the FFN queue holds ", config_.max_queued_calls, " calls"));
   }
   account.outstanding_bytes += bytes;
   queued_bytes_ += bytes;

@@ -1,6 +1,7 @@
 #pragma once
 
-// Rows queued on one FFN worker, from many attention workers: which calls are computed together, and when.
+// Rows queued on one FFN worker, from many attention workers: which calls are computed together,
+// and when.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -18,10 +19,11 @@ namespace tandem::step {
 
 struct FfnConfig {
   uint32_t layers = 0;
-  uint32_t max_rows = 256;          // of one call, and of one merged compute
-  uint64_t max_queued_bytes = 256u << 20;  // of A2F rows over all streams, granted or queued; past it a stream or call is refused
+  uint32_t max_rows = 256;                 // of one call, and of one merged compute
+  uint64_t max_queued_bytes = 256u << 20;  // of A2F rows over all streams, granted or queued; past
+                                           // it a stream or call is refused
   uint32_t max_queued_calls = 4096;        // over all streams: calls of zero rows hold no bytes
-  uint64_t hidden_bytes = 0;        // bytes of one row
+  uint64_t hidden_bytes = 0;               // bytes of one row
 };
 
 enum class StreamId : uint64_t {};  // one attention worker's stream, as the shell numbers it
@@ -40,17 +42,18 @@ struct FfnTask {
   std::vector<QueuedCall> calls;
 };
 
-// Oldest arrival first; calls of the same layer join it up to max_rows. Zero-row calls are answered with the task that
-// they join, or alone. Not thread-safe; lives on the device's thread.
+// Oldest arrival first; calls of the same layer join it up to max_rows. Zero-row calls are answered
+// with the task that they join, or alone. Not thread-safe; lives on the device's thread.
 class FfnMachine {
  public:
   explicit FfnMachine(const FfnConfig& config);
 
-  // The reply credit of a new stream, bytes: two of its largest calls, of min(max_rows, config.max_rows) rows each.
-  // kInvalidArgument: max_rows is 0; kAlreadyExists; kResourceExhausted when that cannot be granted beside the others'.
+  // The reply credit of a new stream, bytes: two of its largest calls, of min(max_rows,
+  // config.max_rows) rows each. kInvalidArgument: max_rows is 0; kAlreadyExists; kResourceExhausted
+  // when that cannot be granted beside the others'.
   absl::StatusOr<uint64_t> OpenStream(StreamId stream, uint32_t max_rows);
-  // kNotFound: no such stream; kInvalidArgument: layer or rows out of range; kResourceExhausted: the stream exceeded its
-  // credit, or the queue is full.
+  // kNotFound: no such stream; kInvalidArgument: layer or rows out of range; kResourceExhausted:
+  // the stream exceeded its credit, or the queue is full.
   absl::Status Enqueue(const QueuedCall& call);
   // The stream's end: its queued calls are dropped; those being computed are dropped by the shell.
   void CloseStream(StreamId stream);
@@ -69,7 +72,7 @@ class FfnMachine {
     uint64_t granted_bytes = 0, outstanding_bytes = 0;
   };
   FfnConfig config_;
-  std::deque<QueuedCall> queue_;          // arrival order
+  std::deque<QueuedCall> queue_;  // arrival order
   std::map<StreamId, Credit> credit_;
   uint64_t queued_bytes_ = 0, granted_bytes_ = 0;
 };

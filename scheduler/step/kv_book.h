@@ -1,6 +1,7 @@
 #pragma once
 
-// The KV book of one worker: which block belongs to whom. Pure bookkeeping; the backend owns the memory.
+// The KV book of one worker: which block belongs to whom. Pure bookkeeping; the backend owns the
+// memory.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -24,16 +25,19 @@ class KvBook {
   uint32_t block_tokens() const { return block_tokens_; }
   uint32_t BlocksFor(uint64_t tokens) const;
 
-  // Takes blocks so that `table` covers `tokens` positions, all or nothing. kResourceExhausted names both numbers.
+  // Takes blocks so that `table` covers `tokens` positions, all or nothing. kResourceExhausted
+  // names both numbers.
   absl::Status Grow(BlockTable& table, uint64_t tokens);
 
   // A block to copy before two tables part: the partial last block of the source.
   struct BlockCopy {
     uint32_t from = 0, to = 0;
   };
-  // A second table over the first `tokens` positions of `source`: full blocks are shared, a partial last one is new and
-  // named in `copies` (append). kResourceExhausted when there is no block for the copy.
-  absl::StatusOr<BlockTable> Fork(const BlockTable& source, uint64_t tokens, std::vector<BlockCopy>& copies);
+  // A second table over the first `tokens` positions of `source`: full blocks are shared, a partial
+  // last one is new and named in `copies` (append). kResourceExhausted when there is no block for
+  // the copy.
+  absl::StatusOr<BlockTable> Fork(const BlockTable& source, uint64_t tokens,
+                                  std::vector<BlockCopy>& copies);
 
   // Gives back all blocks of `table` and empties it.
   void Release(BlockTable& table);

@@ -8,28 +8,40 @@ namespace tandem::step {
 
 const char* ToString(MicroBatchState state) {
   switch (state) {
-    case MicroBatchState::kReadyForAttention: return "kReadyForAttention";
-    case MicroBatchState::kComputing: return "kComputing";
-    case MicroBatchState::kWaitingForFfn: return "kWaitingForFfn";
-    case MicroBatchState::kReadyForHead: return "kReadyForHead";
-    case MicroBatchState::kDone: return "kDone";
+    case MicroBatchState::kReadyForAttention:
+      return "kReadyForAttention";
+    case MicroBatchState::kComputing:
+      return "kComputing";
+    case MicroBatchState::kWaitingForFfn:
+      return "kWaitingForFfn";
+    case MicroBatchState::kReadyForHead:
+      return "kReadyForHead";
+    case MicroBatchState::kDone:
+      return "kDone";
   }
   return "unknown";
 }
 
 const char* ToString(MicroBatchEvent event) {
   switch (event) {
-    case MicroBatchEvent::kTaskTaken: return "kTaskTaken";
-    case MicroBatchEvent::kAttentionDone: return "kAttentionDone";
-    case MicroBatchEvent::kReplyMoreLayers: return "kReplyMoreLayers";
-    case MicroBatchEvent::kReplyLastLayer: return "kReplyLastLayer";
-    case MicroBatchEvent::kHeadDone: return "kHeadDone";
-    case MicroBatchEvent::kFailed: return "kFailed";
+    case MicroBatchEvent::kTaskTaken:
+      return "kTaskTaken";
+    case MicroBatchEvent::kAttentionDone:
+      return "kAttentionDone";
+    case MicroBatchEvent::kReplyMoreLayers:
+      return "kReplyMoreLayers";
+    case MicroBatchEvent::kReplyLastLayer:
+      return "kReplyLastLayer";
+    case MicroBatchEvent::kHeadDone:
+      return "kHeadDone";
+    case MicroBatchEvent::kFailed:
+      return "kFailed";
   }
   return "unknown";
 }
 
-MicroBatches::MicroBatches(uint32_t layers, uint32_t max_in_flight) : layers_(layers), max_in_flight_(max_in_flight) {
+MicroBatches::MicroBatches(uint32_t layers, uint32_t max_in_flight)
+    : layers_(layers), max_in_flight_(max_in_flight) {
   TANDEM_CHECK(layers >= 1 && max_in_flight >= 1);
 }
 
@@ -66,7 +78,8 @@ MicroBatch* MicroBatches::Find(uint64_t step, uint32_t index) const {
 // A micro-batch that failed before its turn counts as started, and as done.
 void MicroBatches::StartMore() {
   while (started_ < batches_.size() && started_ - done_ < max_in_flight_) {
-    const auto next = std::find_if(batches_.begin(), batches_.end(), [](const auto& batch) { return !batch->started; });
+    const auto next = std::find_if(batches_.begin(), batches_.end(),
+                                   [](const auto& batch) { return !batch->started; });
     TANDEM_CHECK(next != batches_.end());
     (*next)->started = true;
     started_++;
@@ -101,7 +114,9 @@ void MicroBatches::OnAttentionDone(MicroBatch& batch) {
   unsent_.push_back(&batch);
 }
 
-MicroBatch* MicroBatches::FirstUnsent() const { return unsent_.empty() ? nullptr : unsent_.front(); }
+MicroBatch* MicroBatches::FirstUnsent() const {
+  return unsent_.empty() ? nullptr : unsent_.front();
+}
 
 void MicroBatches::MarkSent(MicroBatch& batch, std::string holder) {
   TANDEM_CHECK(batch.unsent() && !holder.empty());

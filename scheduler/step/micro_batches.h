@@ -1,6 +1,7 @@
 #pragma once
 
-// The micro-batches of one step: each goes through the layers by itself, one layer call outstanding.
+// The micro-batches of one step: each goes through the layers by itself, one layer call
+// outstanding.
 
 #include <cstdint>
 #include <deque>
@@ -17,20 +18,21 @@ namespace tandem::step {
 struct MicroBatch {
   uint32_t index = 0;
   MicroBatchState state = MicroBatchState::kReadyForAttention;
-  bool started = false;            // false: waits for its turn, max_in_flight others are on their way
-  std::vector<Sequence*> rows;     // ascending admission
-  uint32_t layer = 0;              // of its next task; the number of layers: the head
-  uint32_t attempt = 0;            // of the layer's call
-  uint32_t holders_lost = 0;       // that died on the layer's call
-  std::string holder;              // where the call is; empty: not sent
-  std::string refused_by;          // a live holder that will not have the call; empty: none
+  bool started = false;         // false: waits for its turn, max_in_flight others are on their way
+  std::vector<Sequence*> rows;  // ascending admission
+  uint32_t layer = 0;           // of its next task; the number of layers: the head
+  uint32_t attempt = 0;         // of the layer's call
+  uint32_t holders_lost = 0;    // that died on the layer's call
+  std::string holder;           // where the call is; empty: not sent
+  std::string refused_by;       // a live holder that will not have the call; empty: none
 
   uint32_t row_count() const { return static_cast<uint32_t>(rows.size()); }
   bool sent() const { return !holder.empty(); }
   bool unsent() const { return state == MicroBatchState::kWaitingForFfn && holder.empty(); }
 };
 
-// Both queues are served in order of arrival: lowest index first would starve the last micro-batch (PROTOCOL section 6).
+// Both queues are served in order of arrival: lowest index first would starve the last micro-batch
+// (PROTOCOL section 6).
 class MicroBatches {
  public:
   MicroBatches(uint32_t layers, uint32_t max_in_flight);
@@ -46,15 +48,15 @@ class MicroBatches {
   MicroBatch* Find(uint64_t step, uint32_t index) const;  // null: not of the running step
 
   bool HasReady() const { return !ready_.empty(); }
-  MicroBatch& TakeReady();                     // the longest ready; its state is kComputing then
-  void OnAttentionDone(MicroBatch& batch);     // its call is to be sent
-  MicroBatch* FirstUnsent() const;             // longest waiting; null: none
+  MicroBatch& TakeReady();                  // the longest ready; its state is kComputing then
+  void OnAttentionDone(MicroBatch& batch);  // its call is to be sent
+  MicroBatch* FirstUnsent() const;          // longest waiting; null: none
   void MarkSent(MicroBatch& batch, std::string holder);
   // The call's holder was lost: it is to be sent again, before calls that wait since later.
   void MarkLost(MicroBatch& batch);
   void OnReply(MicroBatch& batch);
   void OnHeadDone(MicroBatch& batch);
-  void Fail(MicroBatch& batch);                // whatever it waited for
+  void Fail(MicroBatch& batch);  // whatever it waited for
 
  private:
   void Move(MicroBatch& batch, MicroBatchEvent event);
@@ -63,7 +65,7 @@ class MicroBatches {
   uint32_t layers_, max_in_flight_;
   uint64_t step_ = 0;
   std::vector<std::unique_ptr<MicroBatch>> batches_;
-  std::deque<MicroBatch*> ready_, unsent_;     // in order of arrival
+  std::deque<MicroBatch*> ready_, unsent_;  // in order of arrival
   size_t started_ = 0, done_ = 0;
 };
 

@@ -13,13 +13,13 @@ namespace tandem::step {
 struct PrefillMachine::Job {
   PrefillJob order;
   PrefillState state = PrefillState::kQueued;
-  BlockTable own_blocks;                   // remote
-  uint32_t rows = 0;                       // positions to compute: all ids but the last
+  BlockTable own_blocks;  // remote
+  uint32_t rows = 0;      // positions to compute: all ids but the last
   uint32_t chunk_first = 0, chunk_rows = 0, layer = 0;
-  std::deque<PushKv> unsent;               // computed, waiting for room in the window
-  uint64_t in_flight_bytes = 0;            // pushed and not acknowledged
-  std::vector<uint32_t> pushed, acked;     // [layers] positions
-  std::optional<PrefillEffect> last;       // ended early while its task is out: what remains to be said
+  std::deque<PushKv> unsent;            // computed, waiting for room in the window
+  uint64_t in_flight_bytes = 0;         // pushed and not acknowledged
+  std::vector<uint32_t> pushed, acked;  // [layers] positions
+  std::optional<PrefillEffect> last;  // ended early while its task is out: what remains to be said
 
   bool local() const { return order.local_blocks != nullptr; }
   const BlockTable* blocks() const { return local() ? order.local_blocks : &own_blocks; }
@@ -27,28 +27,40 @@ struct PrefillMachine::Job {
 
 const char* ToString(PrefillState state) {
   switch (state) {
-    case PrefillState::kQueued: return "kQueued";
-    case PrefillState::kComputing: return "kComputing";
-    case PrefillState::kDraining: return "kDraining";
-    case PrefillState::kDone: return "kDone";
+    case PrefillState::kQueued:
+      return "kQueued";
+    case PrefillState::kComputing:
+      return "kComputing";
+    case PrefillState::kDraining:
+      return "kDraining";
+    case PrefillState::kDone:
+      return "kDone";
   }
   return "unknown";
 }
 
 const char* ToString(PrefillEvent event) {
   switch (event) {
-    case PrefillEvent::kFirstChunk: return "kFirstChunk";
-    case PrefillEvent::kLastLayer: return "kLastLayer";
-    case PrefillEvent::kAllAcknowledged: return "kAllAcknowledged";
-    case PrefillEvent::kCancelled: return "kCancelled";
-    case PrefillEvent::kPeerLost: return "kPeerLost";
-    case PrefillEvent::kRefused: return "kRefused";
-    case PrefillEvent::kTaskFailed: return "kTaskFailed";
+    case PrefillEvent::kFirstChunk:
+      return "kFirstChunk";
+    case PrefillEvent::kLastLayer:
+      return "kLastLayer";
+    case PrefillEvent::kAllAcknowledged:
+      return "kAllAcknowledged";
+    case PrefillEvent::kCancelled:
+      return "kCancelled";
+    case PrefillEvent::kPeerLost:
+      return "kPeerLost";
+    case PrefillEvent::kRefused:
+      return "kRefused";
+    case PrefillEvent::kTaskFailed:
+      return "kTaskFailed";
   }
   return "unknown";
 }
 
-PrefillMachine::PrefillMachine(const PrefillConfig& config, KvBook& book) : config_(config), book_(book) {
+PrefillMachine::PrefillMachine(const PrefillConfig& config, KvBook& book)
+    : config_(config), book_(book) {
   TANDEM_CHECK(config.layers >= 1 && config.chunk_tokens >= 1);
 }
 
@@ -62,11 +74,14 @@ std::shared_ptr<PrefillMachine::Job> PrefillMachine::Find(const ReservationId& r
 absl::Status PrefillMachine::Enqueue(PrefillJob order) {
   const std::string& name = order.reservation.value();
   if (order.ids.size() < 2) {
-    return absl::InvalidArgumentError(absl::StrCat("prefill ", name, ": ", order.ids.size(), " ids; at least 2 are needed"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("prefill ", name, ": ", order.ids.size(), " ids; at least 2 are needed"));
   }
-  if (Find(order.reservation) != nullptr) return absl::AlreadyExistsError(absl::StrCat("prefill ", name, " is in hand"));
+  if (Find(order.reservation) != nullptr)
+    return absl::AlreadyExistsError(absl::StrCat("prefill ", name, " is in hand"));
   if (jobs_.size() >= config_.max_jobs) {
-    return absl::ResourceExhaustedError(absl::StrCat("prefill ", name, ": ", config_.max_jobs, " prompts are in hand"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("prefill ", name, ": ", config_.max_jobs, " prompts are in hand"));
   }
   auto job = std::make_shared<Job>();
   job->rows = static_cast<uint32_t>(order.ids.size() - 1);
@@ -75,7 +90,8 @@ absl::Status PrefillMachine::Enqueue(PrefillJob order) {
   job->acked.resize(config_.layers);
   if (!job->local()) {
     const absl::Status grown = book_.Grow(job->own_blocks, job->rows);
-    if (!grown.ok()) return absl::Status(grown.code(), absl::StrCat("prefill ", name, ": ", grown.message()));
+    if (!grown.ok())
+      return absl::Status(grown.code(), absl::StrCat("prefill ", name, ": ", grown.message()));
   }
   jobs_.push_back(std::move(job));
   return absl::OkStatus();
@@ -97,7 +113,8 @@ std::optional<PrefillTask> PrefillMachine::NextTask() {
   if (job.state == PrefillState::kQueued) {
     job.state = MustNext(kPrefillTransitions, job.state, PrefillEvent::kFirstChunk);
   }
-  if (job.layer == 0) job.chunk_rows = policy::PrefillChunkRows(job.rows - job.chunk_first, config_.chunk_tokens);
+  if (job.layer == 0)
+    job.chunk_rows = policy::PrefillChunkRows(job.rows - job.chunk_first, config_.chunk_tokens);
   running_ = *first;
 
   PrefillTask task{job.order.reservation, job.order.sequence, job.layer, job.chunk_first, {}};
@@ -119,8 +136,8 @@ void PrefillMachine::OnTaskDone(const PrefillTask& task) {
   }
   TANDEM_CHECK(job->layer == task.layer && job->chunk_first == task.first_position);
   if (!job->local()) {
-    job->unsent.push_back({job->order.reservation, job->order.sequence, job->layer, job->chunk_first, job->chunk_rows,
-                           job->blocks()});
+    job->unsent.push_back({job->order.reservation, job->order.sequence, job->layer,
+                           job->chunk_first, job->chunk_rows, job->blocks()});
     PushRows(*job);
   }
   if (++job->layer == config_.layers) {
@@ -141,7 +158,8 @@ void PrefillMachine::OnTaskFailed(const PrefillTask& task, const absl::Status& s
     return;
   }
   if (!job->local()) effects_.push_back(CancelPush{job->order.reservation, job->order.sequence});
-  EndEarly(job, PrefillEvent::kTaskFailed, PrefillFailed{job->order.reservation, job->order.sequence, status});
+  EndEarly(job, PrefillEvent::kTaskFailed,
+           PrefillFailed{job->order.reservation, job->order.sequence, status});
 }
 
 // A frame larger than the window goes alone.
@@ -159,7 +177,9 @@ void PrefillMachine::PushRows(Job& job) {
 
 void PrefillMachine::OnAck(const ReservationId& reservation, uint32_t layer, uint32_t positions) {
   const std::shared_ptr<Job> job = Find(reservation);
-  if (job == nullptr || job->local() || job->state == PrefillState::kDone || layer >= config_.layers) return;
+  if (job == nullptr || job->local() || job->state == PrefillState::kDone ||
+      layer >= config_.layers)
+    return;
   // A peer may acknowledge late or twice; more than was pushed it cannot have.
   positions = std::min(positions, job->pushed[layer]);
   if (positions <= job->acked[layer]) return;
@@ -171,8 +191,9 @@ void PrefillMachine::OnAck(const ReservationId& reservation, uint32_t layer, uin
 
 void PrefillMachine::FinishIfAcknowledged(const std::shared_ptr<Job>& job) {
   if (job->state != PrefillState::kDraining) return;
-  const bool all = job->local() || std::all_of(job->acked.begin(), job->acked.end(),
-                                               [&](uint32_t positions) { return positions == job->rows; });
+  const bool all =
+      job->local() || std::all_of(job->acked.begin(), job->acked.end(),
+                                  [&](uint32_t positions) { return positions == job->rows; });
   if (!all) return;
   job->state = MustNext(kPrefillTransitions, job->state, PrefillEvent::kAllAcknowledged);
   job->last = PrefillDone{job->order.reservation, job->order.sequence};
@@ -182,7 +203,8 @@ void PrefillMachine::FinishIfAcknowledged(const std::shared_ptr<Job>& job) {
 void PrefillMachine::OnPeerFailed(const ReservationId& reservation, const absl::Status& status) {
   const std::shared_ptr<Job> job = Find(reservation);
   if (job == nullptr || job->state == PrefillState::kDone) return;
-  const PrefillEvent event = absl::IsUnavailable(status) ? PrefillEvent::kPeerLost : PrefillEvent::kRefused;
+  const PrefillEvent event =
+      absl::IsUnavailable(status) ? PrefillEvent::kPeerLost : PrefillEvent::kRefused;
   EndEarly(job, event, PrefillFailed{job->order.reservation, job->order.sequence, status});
 }
 
@@ -191,12 +213,14 @@ void PrefillMachine::Cancel(const ReservationId& reservation) {
   if (job == nullptr || job->state == PrefillState::kDone) return;
   PrefillEffect last = CancelPush{job->order.reservation, job->order.sequence};
   if (job->local()) {
-    last = PrefillFailed{job->order.reservation, job->order.sequence, absl::CancelledError("the prefill was cancelled")};
+    last = PrefillFailed{job->order.reservation, job->order.sequence,
+                         absl::CancelledError("the prefill was cancelled")};
   }
   EndEarly(job, PrefillEvent::kCancelled, std::move(last));
 }
 
-void PrefillMachine::EndEarly(const std::shared_ptr<Job>& job, PrefillEvent event, PrefillEffect last) {
+void PrefillMachine::EndEarly(const std::shared_ptr<Job>& job, PrefillEvent event,
+                              PrefillEffect last) {
   job->state = MustNext(kPrefillTransitions, job->state, event);
   job->last = std::move(last);
   job->unsent.clear();

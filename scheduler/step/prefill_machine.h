@@ -1,6 +1,7 @@
 #pragma once
 
-// Prompts being prefilled on one device: chunks, layer by layer, and the transfer of their KV to an attention worker.
+// Prompts being prefilled on one device: chunks, layer by layer, and the transfer of their KV to an
+// attention worker.
 
 #include <absl/status/status.h>
 
@@ -25,23 +26,25 @@ struct PrefillConfig {
   uint64_t send_window_bytes = 8u << 20;  // bytes pushed and not yet acknowledged, per job
 };
 
-// A prompt to prefill. Positions 0 to ids.size()-2 are computed: the last id is the attention worker's first step.
+// A prompt to prefill. Positions 0 to ids.size()-2 are computed: the last id is the attention
+// worker's first step.
 struct PrefillJob {
   ReservationId reservation;
   SequenceKey sequence;
-  std::vector<TokenId> ids;           // at least two
-  // Local prefill (colocated, afd): the reservation's own blocks, borrowed until the job ends. Remote: null, and the
-  // machine takes blocks of its own from its KvBook.
+  std::vector<TokenId> ids;  // at least two
+  // Local prefill (colocated, afd): the reservation's own blocks, borrowed until the job ends.
+  // Remote: null, and the machine takes blocks of its own from its KvBook.
   const BlockTable* local_blocks = nullptr;
 };
 
-// One layer of one chunk. The device embeds at layer 0, then runs attention and FFN of the layer over all rows.
+// One layer of one chunk. The device embeds at layer 0, then runs attention and FFN of the layer
+// over all rows.
 struct PrefillTask {
   ReservationId reservation;
   SequenceKey sequence;
   uint32_t layer = 0;
   uint32_t first_position = 0;
-  std::vector<KvRow> rows;            // one sequence, ascending positions
+  std::vector<KvRow> rows;  // one sequence, ascending positions
 };
 
 // Rows to push: positions [first_position, first_position + count) of one layer.
@@ -58,8 +61,9 @@ struct PrefillDone {
   ReservationId reservation;
   SequenceKey sequence;
 };
-// The job ended without: the device failed, or the peer did. Local: also kCancelled after Cancel, once no task can touch
-// the borrowed blocks any more; the shell tells DecodeMachine::OnLocalPrefillFailed in every case.
+// The job ended without: the device failed, or the peer did. Local: also kCancelled after Cancel,
+// once no task can touch the borrowed blocks any more; the shell tells
+// DecodeMachine::OnLocalPrefillFailed in every case.
 struct PrefillFailed {
   ReservationId reservation;
   SequenceKey sequence;
@@ -74,9 +78,18 @@ using PrefillEffect = std::variant<PushKv, PrefillDone, PrefillFailed, CancelPus
 
 // Life of a job; ARCHITECTURE.md has the table.
 enum class PrefillState { kQueued, kComputing, kDraining, kDone };
-enum class PrefillEvent { kFirstChunk, kLastLayer, kAllAcknowledged, kCancelled, kPeerLost, kRefused, kTaskFailed };
+enum class PrefillEvent {
+  kFirstChunk,
+  kLastLayer,
+  kAllAcknowledged,
+  kCancelled,
+  kPeerLost,
+  kRefused,
+  kTaskFailed
+};
 
-// kLastLayer: the last layer of the last chunk. kRefused: A's answer; kPeerLost: the stream to A broke.
+// kLastLayer: the last layer of the last chunk. kRefused: A's answer; kPeerLost: the stream to A
+// broke.
 inline constexpr Transition<PrefillState, PrefillEvent> kPrefillTransitions[] = {
     {PrefillState::kQueued, PrefillEvent::kFirstChunk, PrefillState::kComputing},
     {PrefillState::kQueued, PrefillEvent::kCancelled, PrefillState::kDone},
@@ -97,14 +110,16 @@ inline constexpr Transition<PrefillState, PrefillEvent> kPrefillTransitions[] = 
 const char* ToString(PrefillState state);
 const char* ToString(PrefillEvent event);
 
-// Not thread-safe; lives on the device's thread. First come, first served; chunks of one job are never reordered. Computing
-// never waits for acknowledgements: the window holds back pushes only, since the blocks are held until the job ends.
+// Not thread-safe; lives on the device's thread. First come, first served; chunks of one job are
+// never reordered. Computing never waits for acknowledgements: the window holds back pushes only,
+// since the blocks are held until the job ends.
 class PrefillMachine {
  public:
   // `book` is the KV of this device; it outlives the machine.
   PrefillMachine(const PrefillConfig& config, KvBook& book);
 
-  // kResourceExhausted: max_jobs, or no KV for a remote job; kInvalidArgument: fewer than two ids; kAlreadyExists.
+  // kResourceExhausted: max_jobs, or no KV for a remote job; kInvalidArgument: fewer than two ids;
+  // kAlreadyExists.
   absl::Status Enqueue(PrefillJob job);
   // What the device may compute next, or nothing. Only one task is out at a time.
   std::optional<PrefillTask> NextTask();
@@ -115,8 +130,8 @@ class PrefillMachine {
   void OnAck(const ReservationId& reservation, uint32_t layer, uint32_t positions);
   // A refused the transfer, or its connection broke (kUnavailable): PrefillFailed.
   void OnPeerFailed(const ReservationId& reservation, const absl::Status& status);
-  // Release: the job ends with CancelPush (remote) or PrefillFailed kCancelled (local) as its last effect. While its task is
-  // out it ends with the task. Unknown: ignored.
+  // Release: the job ends with CancelPush (remote) or PrefillFailed kCancelled (local) as its last
+  // effect. While its task is out it ends with the task. Unknown: ignored.
   void Cancel(const ReservationId& reservation);
 
   std::vector<PrefillEffect> TakeEffects();

@@ -24,7 +24,8 @@ uint32_t Reservations::PromptRows(const DecodeRequest& request) const {
 
 // Prompt, emitted ids and one block more, but never past the sequence's end.
 uint64_t Reservations::ReservedTokens(const DecodeRequest& request) const {
-  return std::min<uint64_t>(Length(request) + book_.block_tokens(), request.prompt_ids.size() + request.stop.max_tokens);
+  return std::min<uint64_t>(Length(request) + book_.block_tokens(),
+                            request.prompt_ids.size() + request.stop.max_tokens);
 }
 
 uint64_t Reservations::BlocksNeeded(const DecodeRequest& request) const {
@@ -35,34 +36,39 @@ uint64_t Reservations::BlocksNeeded(const DecodeRequest& request) const {
 
 absl::Status Reservations::CheckFits(const DecodeRequest& request) const {
   const uint64_t longest = request.prompt_ids.size() + uint64_t{request.stop.max_tokens};
-  const std::string asked = absl::StrCat(request.prompt_ids.size(), " prompt tokens and max_tokens ", request.stop.max_tokens);
+  const std::string asked = absl::StrCat(request.prompt_ids.size(),
+                                         " prompt tokens and max_tokens ", request.stop.max_tokens);
   if (longest > context_tokens_) {
-    return absl::InvalidArgumentError(absl::StrCat(asked, " exceed the context of ", context_tokens_, " tokens"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(asked, " exceed the context of ", context_tokens_, " tokens"));
   }
   const uint64_t kv_tokens = uint64_t{book_.total_blocks()} * book_.block_tokens();
   if (longest > kv_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat(asked, " exceed the worker's KV of ", kv_tokens, " tokens"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(asked, " exceed the worker's KV of ", kv_tokens, " tokens"));
   }
   if (BlocksNeeded(request) > book_.total_blocks()) {
-    return absl::InvalidArgumentError(absl::StrCat(request.choices.size(), " choices of ", request.prompt_ids.size(),
-                                                   " prompt tokens need ", BlocksNeeded(request),
-                                                   " KV blocks; the worker has ", book_.total_blocks()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        request.choices.size(), " choices of ", request.prompt_ids.size(), " prompt tokens need ",
+        BlocksNeeded(request), " KV blocks; the worker has ", book_.total_blocks()));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<Reservation*> Reservations::Reserve(std::shared_ptr<const DecodeRequest> request, Instant now) {
+absl::StatusOr<Reservation*> Reservations::Reserve(std::shared_ptr<const DecodeRequest> request,
+                                                   Instant now) {
   const uint64_t needed = BlocksNeeded(*request);
   if (needed > book_.free_blocks()) {
-    return absl::ResourceExhaustedError(absl::StrCat("request ", request->request.value(), " needs ", needed,
-                                                     " KV blocks; ", book_.free_blocks(), " of ", book_.total_blocks(),
-                                                     " are free"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("request ", request->request.value(), " needs ", needed, " KV blocks; ",
+                     book_.free_blocks(), " of ", book_.total_blocks(), " are free"));
   }
   auto reservation = std::make_unique<Reservation>();
   reservation->prompt_rows = PromptRows(*request);
   reservation->reserved_tokens = ReservedTokens(*request);
   reservation->layer_rows.resize(layers_);
-  if (!request->local_prefill && reservation->prompt_rows > 0) reservation->lease_end = now + request->lease;
+  if (!request->local_prefill && reservation->prompt_rows > 0)
+    reservation->lease_end = now + request->lease;
   TANDEM_CHECK(book_.Grow(reservation->blocks, reservation->reserved_tokens).ok());
   const uint64_t shared = reservation->prompt_rows / book_.block_tokens();
   for (size_t i = 1; i < request->choices.size(); i++) {
@@ -86,33 +92,40 @@ const Reservation* Reservations::Find(const ReservationId& id) const {
   return it == open_.end() ? nullptr : it->second.get();
 }
 
-bool Reservations::Holds(const ReservationId& id) const { return open_.contains(id) || abandoned_.contains(id); }
+bool Reservations::Holds(const ReservationId& id) const {
+  return open_.contains(id) || abandoned_.contains(id);
+}
 
-absl::StatusOr<const BlockTable*> Reservations::Destination(const ReservationId& id, uint32_t attempt, uint32_t layer,
-                                                            uint32_t first_position, uint32_t count) const {
+absl::StatusOr<const BlockTable*> Reservations::Destination(const ReservationId& id,
+                                                            uint32_t attempt, uint32_t layer,
+                                                            uint32_t first_position,
+                                                            uint32_t count) const {
   const Reservation* reservation = Find(id);
   if (reservation == nullptr || reservation->request->local_prefill ||
       reservation->request->choices.front().attempt != attempt) {
-    return absl::NotFoundError(absl::StrCat("no reservation ", id.value(), " of attempt ", attempt, " waits for KV"));
+    return absl::NotFoundError(
+        absl::StrCat("no reservation ", id.value(), " of attempt ", attempt, " waits for KV"));
   }
   if (layer >= layers_) {
-    return absl::InvalidArgumentError(absl::StrCat("reservation ", id.value(), ": layer ", layer, " of ", layers_));
+    return absl::InvalidArgumentError(
+        absl::StrCat("reservation ", id.value(), ": layer ", layer, " of ", layers_));
   }
   const uint64_t end = uint64_t{first_position} + count;
   if (count == 0 || end > reservation->prompt_rows) {
-    return absl::InvalidArgumentError(absl::StrCat("reservation ", id.value(), ": KV rows ", first_position, " to ", end,
-                                                   " of ", reservation->prompt_rows));
+    return absl::InvalidArgumentError(absl::StrCat("reservation ", id.value(), ": KV rows ",
+                                                   first_position, " to ", end, " of ",
+                                                   reservation->prompt_rows));
   }
   if (first_position > reservation->layer_rows[layer]) {
-    return absl::InvalidArgumentError(absl::StrCat("reservation ", id.value(), ": KV rows from ", first_position,
-                                                   " leave a gap after the ", reservation->layer_rows[layer],
-                                                   " of layer ", layer));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "reservation ", id.value(), ": KV rows from ", first_position, " leave a gap after the ",
+        reservation->layer_rows[layer], " of layer ", layer));
   }
   return &reservation->blocks;
 }
 
-uint32_t Reservations::OnRows(Reservation& reservation, uint32_t layer, uint32_t first_position, uint32_t count,
-                              Instant now) {
+uint32_t Reservations::OnRows(Reservation& reservation, uint32_t layer, uint32_t first_position,
+                              uint32_t count, Instant now) {
   uint32_t& rows = reservation.layer_rows[layer];
   TANDEM_CHECK(first_position <= rows);
   rows = std::max(rows, first_position + count);
@@ -132,7 +145,8 @@ std::vector<BlockTable> Reservations::Split(Reservation& reservation, size_t cho
   // The spare blocks were held for these: with them back in the book, neither call can fail.
   for (size_t i = 1; i < choices; i++) {
     book_.Release(reservation.spares[i - 1]);
-    absl::StatusOr<BlockTable> fork = book_.Fork(reservation.blocks, reservation.prompt_rows, copies);
+    absl::StatusOr<BlockTable> fork =
+        book_.Fork(reservation.blocks, reservation.prompt_rows, copies);
     TANDEM_CHECK(fork.ok());
     tables[i] = *std::move(fork);
     TANDEM_CHECK(book_.Grow(tables[i], reservation.reserved_tokens).ok());

@@ -16,17 +16,19 @@
 
 namespace tandem::step {
 
-// One table takes the prompt's rows; each further choice holds spare blocks for what it will not share.
+// One table takes the prompt's rows; each further choice holds spare blocks for what it will not
+// share.
 struct Reservation {
   std::shared_ptr<const DecodeRequest> request;
-  uint32_t prompt_rows = 0;             // positions that the prefill fills: prompt and emitted ids but the last
-  uint64_t reserved_tokens = 0;         // positions that a choice's table covers when it starts
+  uint32_t prompt_rows =
+      0;  // positions that the prefill fills: prompt and emitted ids but the last
+  uint64_t reserved_tokens = 0;  // positions that a choice's table covers when it starts
   BlockTable blocks;
-  std::vector<BlockTable> spares;       // one a choice but the first
-  std::vector<uint32_t> layer_rows;     // [layers] positions complete
+  std::vector<BlockTable> spares;    // one a choice but the first
+  std::vector<uint32_t> layer_rows;  // [layers] positions complete
   Instant lease_end = Instant::Never();
-  bool prefill_started = false;         // a local prefill writes to `blocks`
-  bool prefill_failed = false;          // and has ended
+  bool prefill_started = false;  // a local prefill writes to `blocks`
+  bool prefill_failed = false;   // and has ended
 };
 
 class Reservations {
@@ -39,25 +41,30 @@ class Reservations {
   absl::StatusOr<Reservation*> Reserve(std::shared_ptr<const DecodeRequest> request, Instant now);
   Reservation* Find(const ReservationId& id);  // null: none, or prefilled, or freed
   const Reservation* Find(const ReservationId& id) const;
-  bool Holds(const ReservationId& id) const;   // also when freed and still written to
+  bool Holds(const ReservationId& id) const;  // also when freed and still written to
 
-  absl::StatusOr<const BlockTable*> Destination(const ReservationId& id, uint32_t attempt, uint32_t layer,
-                                                uint32_t first_position, uint32_t count) const;
+  absl::StatusOr<const BlockTable*> Destination(const ReservationId& id, uint32_t attempt,
+                                                uint32_t layer, uint32_t first_position,
+                                                uint32_t count) const;
   // Books rows that were written and renews the lease. Returns the complete positions of the layer.
-  uint32_t OnRows(Reservation& reservation, uint32_t layer, uint32_t first_position, uint32_t count, Instant now);
+  uint32_t OnRows(Reservation& reservation, uint32_t layer, uint32_t first_position, uint32_t count,
+                  Instant now);
   bool IsComplete(const Reservation& reservation) const;
 
-  // The prompt is there: the tables of `choices` sequences, in order, and the blocks to copy. The reservation is gone.
-  std::vector<BlockTable> Split(Reservation& reservation, size_t choices, std::vector<KvBook::BlockCopy>& copies);
+  // The prompt is there: the tables of `choices` sequences, in order, and the blocks to copy. The
+  // reservation is gone.
+  std::vector<BlockTable> Split(Reservation& reservation, size_t choices,
+                                std::vector<KvBook::BlockCopy>& copies);
   // One choice of several has ended.
   void DropSpare(Reservation& reservation);
-  // No choice is left. While a local prefill may still write, the blocks are kept until FreeAbandoned.
+  // No choice is left. While a local prefill may still write, the blocks are kept until
+  // FreeAbandoned.
   void Free(Reservation& reservation);
   // The local prefill of a freed reservation has ended. False: there is none.
   bool FreeAbandoned(const ReservationId& id);
   uint64_t abandoned_blocks() const;  // that will come free by themselves
 
-  Instant NextDeadline() const;                 // of a lease
+  Instant NextDeadline() const;                           // of a lease
   std::vector<ReservationId> Expired(Instant now) const;  // ascending
 
  private:

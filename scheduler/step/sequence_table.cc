@@ -14,13 +14,16 @@ absl::Status SequenceTable::CheckAttempt(const SequenceKey& key) const {
     lowest = fence->second.lowest_attempt;
   }
   for (auto it = by_key_.lower_bound({key.request, key.choice, 0});
-       it != by_key_.end() && it->first.request == key.request && it->first.choice == key.choice; ++it) {
+       it != by_key_.end() && it->first.request == key.request && it->first.choice == key.choice;
+       ++it) {
     lowest = std::max(lowest, it->first.attempt + 1);
   }
   if (key.attempt >= lowest) return absl::OkStatus();
   const std::string name = ToString(key);
-  if (key.attempt + 1 == lowest) return absl::AlreadyExistsError(absl::StrCat("sequence ", name, " is or was here"));
-  return absl::FailedPreconditionError(absl::StrCat("sequence ", name, ": attempt ", lowest - 1, " is or was here"));
+  if (key.attempt + 1 == lowest)
+    return absl::AlreadyExistsError(absl::StrCat("sequence ", name, " is or was here"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("sequence ", name, ": attempt ", lowest - 1, " is or was here"));
 }
 
 Sequence& SequenceTable::Add(const SequenceKey& key, std::shared_ptr<const DecodeRequest> request,
@@ -46,7 +49,8 @@ Sequence* SequenceTable::Find(const SequenceKey& key) const {
 std::vector<Sequence*> SequenceTable::LowerAttempts(const SequenceKey& key) const {
   std::vector<Sequence*> lower;
   const auto end = by_key_.lower_bound(key);
-  for (auto it = by_key_.lower_bound({key.request, key.choice, 0}); it != end; ++it) lower.push_back(it->second);
+  for (auto it = by_key_.lower_bound({key.request, key.choice, 0}); it != end; ++it)
+    lower.push_back(it->second);
   return lower;
 }
 

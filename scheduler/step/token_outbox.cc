@@ -13,7 +13,8 @@ bool IsReceived(const Emit& emit, const std::map<SequenceKey, uint32_t>& receive
 
 }  // namespace
 
-TokenOutbox::TokenOutbox(uint32_t max_messages, Duration lease) : max_messages_(max_messages), lease_(lease) {
+TokenOutbox::TokenOutbox(uint32_t max_messages, Duration lease)
+    : max_messages_(max_messages), lease_(lease) {
   TANDEM_CHECK(max_messages >= 1);
 }
 
@@ -33,7 +34,8 @@ void TokenOutbox::Attach(const std::vector<ResumePoint>& resume) {
   for (OutboxMessage& message : unacknowledged_) {
     std::erase_if(message.emits, [&](const Emit& emit) { return IsReceived(emit, received); });
   }
-  std::erase_if(unacknowledged_, [](const OutboxMessage& message) { return message.emits.empty(); });
+  std::erase_if(unacknowledged_,
+                [](const OutboxMessage& message) { return message.emits.empty(); });
   to_send_.assign(unacknowledged_.begin(), unacknowledged_.end());
 }
 
@@ -45,7 +47,8 @@ void TokenOutbox::Detach(Instant now) {
 }
 
 void TokenOutbox::Acknowledge(uint64_t step) {
-  while (!unacknowledged_.empty() && unacknowledged_.front().step <= step) unacknowledged_.pop_front();
+  while (!unacknowledged_.empty() && unacknowledged_.front().step <= step)
+    unacknowledged_.pop_front();
 }
 
 std::vector<OutboxMessage> TokenOutbox::TakeToSend() {

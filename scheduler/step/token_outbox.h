@@ -1,6 +1,7 @@
 #pragma once
 
-// Tokens on their way to one gateway: what it has not acknowledged, for replay after a broken stream.
+// Tokens on their way to one gateway: what it has not acknowledged, for replay after a broken
+// stream.
 
 #include <cstdint>
 #include <deque>
@@ -31,11 +32,12 @@ class TokenOutbox {
   TokenOutbox(uint32_t max_messages, Duration lease);
 
   // Adds the emits of a step as one message; with a stream attached it is also in TakeToSend.
-  // False: the replay buffer is full; the caller ends the gateway's sequences with kFailed, kUnavailable "gateway_overloaded".
+  // False: the replay buffer is full; the caller ends the gateway's sequences with kFailed,
+  // kUnavailable "gateway_overloaded".
   bool Push(std::vector<Emit> emits);
-  // A stream came (the first, or one after a break): unacknowledged messages are to be sent again, but for the tokens
-  // that `resume` says were received (and the ends that came with them). A message of which nothing is left is dropped: its
-  // number is never sent.
+  // A stream came (the first, or one after a break): unacknowledged messages are to be sent again,
+  // but for the tokens that `resume` says were received (and the ends that came with them). A
+  // message of which nothing is left is dropped: its number is never sent.
   void Attach(const std::vector<ResumePoint>& resume);
   // The stream broke: the lease starts.
   void Detach(Instant now);

@@ -13,30 +13,31 @@
 
 namespace tandem::step {
 
-// KV block numbers of one sequence, in ascending position; block i holds positions [i * block_tokens, (i+1) * block_tokens).
+// KV block numbers of one sequence, in ascending position; block i holds positions [i *
+// block_tokens, (i+1) * block_tokens).
 using BlockTable = std::vector<uint32_t>;
 
 // One row of a call that touches the KV cache: one token of one sequence.
 struct KvRow {
-  TokenId token = 0;                  // read by the embedding, at layer 0 only
-  uint32_t position = 0;              // in its sequence, from 0
-  const BlockTable* blocks = nullptr; // covers `position`; valid until the task is reported done
+  TokenId token = 0;                   // read by the embedding, at layer 0 only
+  uint32_t position = 0;               // in its sequence, from 0
+  const BlockTable* blocks = nullptr;  // covers `position`; valid until the task is reported done
 };
 
 // A token drawn for a sequence.
 struct SampledToken {
   TokenId id = 0;
-  float logprob = 0;                            // with Sampling::top_logprobs
-  std::vector<std::pair<TokenId, float>> top;   // descending; with Sampling::top_logprobs
+  float logprob = 0;                           // with Sampling::top_logprobs
+  std::vector<std::pair<TokenId, float>> top;  // descending; with Sampling::top_logprobs
 };
 
 // What the head needs to know of one row to draw its token.
 struct SampleRow {
   const Sampling* sampling = nullptr;
   uint64_t seed = 0;
-  uint32_t output_position = 0;                        // index of the token to draw in the sequence's output
+  uint32_t output_position = 0;  // index of the token to draw in the sequence's output
   const std::vector<TokenId>* prompt_ids = nullptr;
-  const std::vector<TokenId>* emitted_ids = nullptr;   // all attempts'
+  const std::vector<TokenId>* emitted_ids = nullptr;  // all attempts'
 };
 
 // Names one layer call of one attention worker's step.

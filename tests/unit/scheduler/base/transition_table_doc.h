@@ -4,8 +4,8 @@
 //
 //   test::ExpectDocumented("MicroBatch", step::kMicroBatchTransitions);
 //
-// reads the rows `| from | event | to |` below the heading `### MicroBatch`; words are those of ToString(State) and
-// ToString(Event), found in the enums' namespace.
+// reads the rows `| from | event | to |` below the heading `### MicroBatch`; words are those of
+// ToString(State) and ToString(Event), found in the enums' namespace.
 
 #include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
@@ -23,8 +23,10 @@
 
 namespace tandem::test {
 
-// "from event to" of each row below the heading, up to the next one. Header and ruler rows are left out.
-inline std::multiset<std::string> DocumentedTransitions(std::istream& document, absl::string_view machine) {
+// "from event to" of each row below the heading, up to the next one. Header and ruler rows are left
+// out.
+inline std::multiset<std::string> DocumentedTransitions(std::istream& document,
+                                                        absl::string_view machine) {
   std::multiset<std::string> rows;
   bool inside = false;
   for (std::string line; std::getline(document, line);) {

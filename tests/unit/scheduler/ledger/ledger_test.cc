@@ -12,7 +12,8 @@ constexpr Duration Ns(int64_t ns) { return Duration::Nanoseconds(ns); }
 
 int64_t Of(const LedgerSnapshot& snapshot, LedgerStage stage, LedgerState state, Cause cause) {
   for (const LedgerCell& cell : snapshot.cells) {
-    if (cell.stage == stage && cell.state == state && cell.cause == cause) return cell.time.nanoseconds();
+    if (cell.stage == stage && cell.state == state && cell.cause == cause)
+      return cell.time.nanoseconds();
   }
   return 0;
 }
@@ -118,16 +119,24 @@ TEST(Ledger, AnOddHandoffLosesNoNanosecond) {
 TEST(Ledger, CellsSumToElapsedTimeExactly) {
   Random random(20261124);
   Ledger ledger(LedgerStage::kShared, At(0));
-  constexpr Cause kStalls[] = {Cause::kHandoff, Cause::kPeerQueue, Cause::kPeerCompute, Cause::kKvTransfer, Cause::kBatchWait};
-  constexpr Cause kIdles[] = {Cause::kNoWork, Cause::kStarved, Cause::kStarting, Cause::kDraining, Cause::kDown};
+  constexpr Cause kStalls[] = {Cause::kHandoff, Cause::kPeerQueue, Cause::kPeerCompute,
+                               Cause::kKvTransfer, Cause::kBatchWait};
+  constexpr Cause kIdles[] = {Cause::kNoWork, Cause::kStarved, Cause::kStarting, Cause::kDraining,
+                              Cause::kDown};
   int64_t now = 0;
   for (int i = 0; i < 20000; i++) {
     now += static_cast<int64_t>(random.Below(1000));
     const auto stage = static_cast<LedgerStage>(random.Below(3));
     switch (random.Below(4)) {
-      case 0: ledger.Enter(stage, LedgerState::kBusy, Cause::kNone, At(now)); break;
-      case 1: ledger.Enter(stage, LedgerState::kStall, kStalls[random.Below(5)], At(now)); break;
-      case 2: ledger.Enter(stage, LedgerState::kIdle, kIdles[random.Below(5)], At(now)); break;
+      case 0:
+        ledger.Enter(stage, LedgerState::kBusy, Cause::kNone, At(now));
+        break;
+      case 1:
+        ledger.Enter(stage, LedgerState::kStall, kStalls[random.Below(5)], At(now));
+        break;
+      case 2:
+        ledger.Enter(stage, LedgerState::kIdle, kIdles[random.Below(5)], At(now));
+        break;
       default: {
         const CallTimes call{Ns(random.Below(2000)), Ns(random.Below(900)), Ns(random.Below(900))};
         ledger.BookExposedWait(call, At(now));

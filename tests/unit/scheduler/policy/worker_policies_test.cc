@@ -55,7 +55,8 @@ TEST(PrefillChunkRows, AreFullChunksThenTheRest) {
 TEST(NextDeviceWork, IsNoneWithoutWork) { EXPECT_EQ(NextDeviceWork({}, {}), DeviceWork::kNone); }
 
 TEST(NextDeviceWork, OneKindAloneAlwaysGetsTheDevice) {
-  for (const DeviceWork last : {DeviceWork::kNone, DeviceWork::kFfn, DeviceWork::kDecode, DeviceWork::kPrefill}) {
+  for (const DeviceWork last :
+       {DeviceWork::kNone, DeviceWork::kFfn, DeviceWork::kDecode, DeviceWork::kPrefill}) {
     EXPECT_EQ(NextDeviceWork({true, false, false}, {last, last}), DeviceWork::kFfn);
     EXPECT_EQ(NextDeviceWork({false, true, false}, {last, last}), DeviceWork::kDecode);
     EXPECT_EQ(NextDeviceWork({false, false, true}, {last, last}), DeviceWork::kPrefill);

@@ -16,12 +16,15 @@ class DecodeAdmission : public DecodeFixture {};
 TEST_F(DecodeAdmission, WhatCanNeverFitIsInvalidAndNamesBothNumbers) {
   const absl::Status context = Admit(Request("r", 40, 30));
   EXPECT_EQ(context.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(context.message()), testing::AllOf(HasSubstr("40"), HasSubstr("30"), HasSubstr("64")));
+  EXPECT_THAT(std::string(context.message()),
+              testing::AllOf(HasSubstr("40"), HasSubstr("30"), HasSubstr("64")));
   Make(8);  // 32 tokens
   const absl::Status kv = Admit(Request("r", 30, 3));
   EXPECT_EQ(kv.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(kv.message()), testing::AllOf(HasSubstr("30"), HasSubstr("3"), HasSubstr("32")));
-  EXPECT_EQ(Admit(Request("r", 9, 20, 4)).code(), absl::StatusCode::kInvalidArgument);  // 4 blocks, 2 more a choice
+  EXPECT_THAT(std::string(kv.message()),
+              testing::AllOf(HasSubstr("30"), HasSubstr("3"), HasSubstr("32")));
+  EXPECT_EQ(Admit(Request("r", 9, 20, 4)).code(),
+            absl::StatusCode::kInvalidArgument);  // 4 blocks, 2 more a choice
   EXPECT_EQ(book_->free_blocks(), 8u);
   EXPECT_TRUE(Admit(Request("r", 29, 3)).ok());
 }
@@ -79,7 +82,8 @@ TEST_F(DecodeAdmission, StartsWhenEveryRowOfEveryLayerIsThereAndFeedsTheLastProm
   EXPECT_EQ(machine_->OnKvRows(request.reservation, 0, 0, 3, now_), 3u);
   EXPECT_EQ(machine_->OnKvRows(request.reservation, 1, 0, 5, now_), 5u);
   EXPECT_FALSE(machine_->HasTask());
-  EXPECT_EQ(machine_->OnKvRows(request.reservation, 0, 2, 3, now_), 5u);  // an overlap is written again
+  EXPECT_EQ(machine_->OnKvRows(request.reservation, 0, 2, 3, now_),
+            5u);  // an overlap is written again
   Collect();
   EXPECT_THAT(started_, ElementsAre(Key("a")));
   const AttentionTask task = Attend();
@@ -110,7 +114,8 @@ TEST_F(DecodeAdmission, FramesWithAGapOutOfRangeOrOfAnotherAttemptAreRefused) {
   ASSERT_TRUE(Admit(request).ok());
   const ReservationId& id = request.reservation;
   EXPECT_TRUE(absl::IsInvalidArgument(machine_->KvDestination(id, 0, 0, 1, 2).status()));  // gap
-  EXPECT_TRUE(absl::IsInvalidArgument(machine_->KvDestination(id, 0, 0, 0, 6).status()));  // the last id has no row
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      machine_->KvDestination(id, 0, 0, 0, 6).status()));  // the last id has no row
   EXPECT_TRUE(absl::IsInvalidArgument(machine_->KvDestination(id, 0, 2, 0, 1).status()));  // layer
   EXPECT_TRUE(absl::IsInvalidArgument(machine_->KvDestination(id, 0, 0, 0, 0).status()));
   EXPECT_TRUE(absl::IsNotFound(machine_->KvDestination(id, 1, 0, 0, 1).status()));
@@ -121,7 +126,8 @@ TEST_F(DecodeAdmission, ChoicesShareFullPromptBlocksAndCopyThePartialOne) {
   WithFfn();
   DecodeRequest request = Request("a", 7, 8, 3);  // 6 rows: a full block and half of one
   ASSERT_TRUE(Admit(request).ok());
-  EXPECT_EQ(book_->free_blocks(), 64u - 3 - 2 - 2);  // 7 tokens and a block; each other choice all but the shared one
+  EXPECT_EQ(book_->free_blocks(),
+            64u - 3 - 2 - 2);  // 7 tokens and a block; each other choice all but the shared one
   FillKv(request, 6);
   EXPECT_EQ(book_->free_blocks(), 64u - 3 - 2 - 2);
   ASSERT_EQ(copies_.size(), 2u);
@@ -256,7 +262,8 @@ TEST_F(DecodeAdmission, EndAllOfEndsTheSequencesOfThatGatewayOnly) {
   DecodeRequest other = Request("b", 1, 8);
   other.gateway = GatewayId("h");
   ASSERT_TRUE(Admit(other).ok());
-  machine_->EndAllOf(GatewayId("g"), {EndReason::kFailed, absl::UnavailableError("gateway_overloaded")}, now_);
+  machine_->EndAllOf(GatewayId("g"),
+                     {EndReason::kFailed, absl::UnavailableError("gateway_overloaded")}, now_);
   Collect();
   EXPECT_EQ(EndOf(Key("a")).status.message(), "gateway_overloaded");
   EXPECT_THAT(machine_->live(), ElementsAre(Key("b")));

@@ -161,7 +161,8 @@ TEST_F(DecodeFfnLoss, AnEmptyGroupWaits) {
 
 TEST_F(DecodeFfnLoss, ARefusedCallGoesToAnotherHolderAndTheStreamStaysOpen) {
   CallAtF1();
-  EXPECT_TRUE(machine_->OnFfnRefused("f1", sends_[0].call, absl::ResourceExhaustedError("full"), now_));
+  EXPECT_TRUE(
+      machine_->OnFfnRefused("f1", sends_[0].call, absl::ResourceExhaustedError("full"), now_));
   Collect();
   ASSERT_EQ(sends_.size(), 2u);
   EXPECT_EQ(sends_[1].holder, "f2");

@@ -41,8 +41,8 @@ class DecodeFixture : public ::testing::Test {
     machine_->OnHolderUp("f", 2 * 8 * kHiddenBytes, 8, now_);
   }
 
-  DecodeRequest Request(const std::string& name, size_t prompt, uint32_t max_tokens, uint32_t choices = 1,
-                        uint32_t attempt = 0) const {
+  DecodeRequest Request(const std::string& name, size_t prompt, uint32_t max_tokens,
+                        uint32_t choices = 1, uint32_t attempt = 0) const {
     DecodeRequest request;
     request.reservation = ReservationId(absl::StrCat(name, "/", attempt));
     request.gateway = GatewayId("g");
@@ -62,12 +62,16 @@ class DecodeFixture : public ::testing::Test {
     return status;
   }
   // A sequence of one prompt id, which runs at once.
-  void Run(const std::string& name, uint32_t max_tokens = 8) { ASSERT_TRUE(Admit(Request(name, 1, max_tokens)).ok()); }
+  void Run(const std::string& name, uint32_t max_tokens = 8) {
+    ASSERT_TRUE(Admit(Request(name, 1, max_tokens)).ok());
+  }
   // All KV rows of a reservation, layer by layer.
   void FillKv(const DecodeRequest& request, uint32_t rows) {
     for (uint32_t layer = 0; layer < config_.layers; layer++) {
       ASSERT_TRUE(
-          machine_->KvDestination(request.reservation, request.choices.front().attempt, layer, 0, rows).ok());
+          machine_
+              ->KvDestination(request.reservation, request.choices.front().attempt, layer, 0, rows)
+              .ok());
       EXPECT_EQ(machine_->OnKvRows(request.reservation, layer, 0, rows, now_), rows);
     }
     Collect();
@@ -77,7 +81,8 @@ class DecodeFixture : public ::testing::Test {
     for (DecodeEffect& effect : machine_->TakeEffects()) {
       if (auto* emit = std::get_if<Emit>(&effect)) emits_.push_back(*emit);
       if (auto* send = std::get_if<SendA2f>(&effect)) sends_.push_back(*send);
-      if (auto* copy = std::get_if<CopyBlocks>(&effect)) copies_.insert(copies_.end(), copy->copies.begin(), copy->copies.end());
+      if (auto* copy = std::get_if<CopyBlocks>(&effect))
+        copies_.insert(copies_.end(), copy->copies.begin(), copy->copies.end());
       if (auto* local = std::get_if<StartLocalPrefill>(&effect)) local_prefills_.push_back(*local);
       if (auto* freed = std::get_if<ReservationFreed>(&effect)) freed_.push_back(*freed);
       if (auto* suspected = std::get_if<HolderSuspected>(&effect)) suspected_.push_back(*suspected);
@@ -102,7 +107,8 @@ class DecodeFixture : public ::testing::Test {
     std::optional<DecodeTask> task = machine_->NextTask(now_);
     ASSERT_TRUE(task.has_value() && std::holds_alternative<HeadTask>(*task));
     const HeadTask head = std::get<HeadTask>(*task);
-    machine_->OnHeadDone(head, std::vector<SampledToken>(head.rows.size(), SampledToken{token, 0, {}}), now_);
+    machine_->OnHeadDone(
+        head, std::vector<SampledToken>(head.rows.size(), SampledToken{token, 0, {}}), now_);
     Collect();
   }
   bool Reply(const SendA2f& send) {
@@ -118,9 +124,11 @@ class DecodeFixture : public ::testing::Test {
       std::optional<DecodeTask> task = machine_->NextTask(now_);
       Collect();
       if (!task.has_value()) return;
-      if (auto* attention = std::get_if<AttentionTask>(&*task)) machine_->OnAttentionDone(*attention, now_);
+      if (auto* attention = std::get_if<AttentionTask>(&*task))
+        machine_->OnAttentionDone(*attention, now_);
       if (auto* head = std::get_if<HeadTask>(&*task)) {
-        machine_->OnHeadDone(*head, std::vector<SampledToken>(head->rows.size(), SampledToken{token, 0, {}}), now_);
+        machine_->OnHeadDone(
+            *head, std::vector<SampledToken>(head->rows.size(), SampledToken{token, 0, {}}), now_);
       }
       Collect();
     }

@@ -68,7 +68,8 @@ TEST_F(DecodeStep, RowsPastTheHoldersCallsWaitTheirTurn) {
     std::optional<DecodeTask> task = machine_->NextTask(now_);
     ASSERT_TRUE(task.has_value()) << "stuck after " << tasks << " tasks";
     tasks++;
-    if (auto* attention = std::get_if<AttentionTask>(&*task)) machine_->OnAttentionDone(*attention, now_);
+    if (auto* attention = std::get_if<AttentionTask>(&*task))
+      machine_->OnAttentionDone(*attention, now_);
     if (auto* head = std::get_if<HeadTask>(&*task)) {
       machine_->OnHeadDone(*head, std::vector<SampledToken>(head->rows.size()), now_);
     }
@@ -80,7 +81,8 @@ TEST_F(DecodeStep, RowsPastTheHoldersCallsWaitTheirTurn) {
 
 TEST_F(DecodeStep, ACallWaitsForCreditAndIsSentWhenAReplyGivesItBack) {
   machine_->SetGroup({"f"}, now_);
-  machine_->OnHolderUp("f", 2 * kHiddenBytes, 2, now_);  // one call of 2 rows, not the two that F should grant
+  machine_->OnHolderUp("f", 2 * kHiddenBytes, 2,
+                       now_);  // one call of 2 rows, not the two that F should grant
   for (const char* name : {"a", "b", "c", "d"}) Run(name);
   Attend();
   Attend();

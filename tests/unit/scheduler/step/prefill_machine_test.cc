@@ -26,9 +26,11 @@ class PrefillMachineTest : public ::testing::Test {
   void Collect() {
     for (PrefillEffect& effect : machine_->TakeEffects()) {
       if (auto* push = std::get_if<PushKv>(&effect)) pushes_.push_back(*push);
-      if (auto* done = std::get_if<PrefillDone>(&effect)) done_.push_back(done->reservation.value());
+      if (auto* done = std::get_if<PrefillDone>(&effect))
+        done_.push_back(done->reservation.value());
       if (auto* failed = std::get_if<PrefillFailed>(&effect)) failed_.push_back(failed->status);
-      if (auto* cancel = std::get_if<CancelPush>(&effect)) cancelled_.push_back(cancel->reservation.value());
+      if (auto* cancel = std::get_if<CancelPush>(&effect))
+        cancelled_.push_back(cancel->reservation.value());
     }
   }
   // Computes up to `tasks` tasks.
@@ -42,7 +44,8 @@ class PrefillMachineTest : public ::testing::Test {
     return computed;
   }
   void AckAll(const std::string& name, uint32_t rows) {
-    for (uint32_t layer = 0; layer < config_.layers; layer++) machine_->OnAck(ReservationId(name), layer, rows);
+    for (uint32_t layer = 0; layer < config_.layers; layer++)
+      machine_->OnAck(ReservationId(name), layer, rows);
     Collect();
   }
 
@@ -58,7 +61,8 @@ TEST_F(PrefillMachineTest, ComputesAllIdsButTheLastChunkByChunkLayerByLayer) {
   ASSERT_TRUE(machine_->Enqueue(Job("a", 7)).ok());
   const std::vector<PrefillTask> tasks = Compute();
   ASSERT_EQ(tasks.size(), 4u);
-  const uint32_t expected[][3] = {{0, 0, 4}, {1, 0, 4}, {0, 4, 2}, {1, 4, 2}};  // layer, first, rows
+  const uint32_t expected[][3] = {
+      {0, 0, 4}, {1, 0, 4}, {0, 4, 2}, {1, 4, 2}};  // layer, first, rows
   for (size_t i = 0; i < 4; i++) {
     EXPECT_EQ(tasks[i].layer, expected[i][0]);
     EXPECT_EQ(tasks[i].first_position, expected[i][1]);

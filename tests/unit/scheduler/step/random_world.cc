@@ -11,7 +11,8 @@ constexpr TokenId kEos = 1;
 
 }  // namespace
 
-RandomWorld::RandomWorld(uint64_t seed) : random_(seed), book_(kBlocks, kBlockTokens), prefill_book_(16, kBlockTokens) {
+RandomWorld::RandomWorld(uint64_t seed)
+    : random_(seed), book_(kBlocks, kBlockTokens), prefill_book_(16, kBlockTokens) {
   config_.layers = kLayers;
   config_.context_tokens = 64;
   config_.max_sequences = 12;
@@ -26,8 +27,16 @@ RandomWorld::RandomWorld(uint64_t seed) : random_(seed), book_(kBlocks, kBlockTo
   remote_ = std::make_unique<PrefillMachine>(prefill, prefill_book_);
   for (const char* name : {"f1", "f2", "f3"}) {
     const FfnConfig ffn{kLayers, 6, 1u << 20, 64, kHiddenBytes};
-    holders_.push_back(std::make_unique<Holder>(Holder{name, FfnMachine(ffn), 1 + static_cast<uint32_t>(random_.Below(6)),
-                                                       false, {}, 0, 0, {}, {}, {}}));
+    holders_.push_back(std::make_unique<Holder>(Holder{name,
+                                                       FfnMachine(ffn),
+                                                       1 + static_cast<uint32_t>(random_.Below(6)),
+                                                       false,
+                                                       {},
+                                                       0,
+                                                       0,
+                                                       {},
+                                                       {},
+                                                       {}}));
     Open(*holders_.back());
   }
   decode_->SetGroup({"f1", "f2", "f3"}, now_);
@@ -82,7 +91,8 @@ void RandomWorld::AdmitAgain() {
   const auto& [key, track] = *it;
   if (track.emitted_ids.size() >= track.max_tokens) return;
   DecodeRequest again = Draw(key.request, key.attempt + (Chance(80) ? 1 : 0));
-  again.reservation = ReservationId(absl::StrCat(again.reservation.value(), "/", key.choice, "/", next_request_++));
+  again.reservation =
+      ReservationId(absl::StrCat(again.reservation.value(), "/", key.choice, "/", next_request_++));
   again.prompt_ids = track.prompt_ids;
   again.stop.max_tokens = track.max_tokens;
   again.choices = {{key.choice, again.choices[0].attempt, track.seed, track.emitted_ids}};
@@ -93,7 +103,8 @@ void RandomWorld::Admit(DecodeRequest request) {
   const absl::Status admitted = decode_->Admit(request, now_);
   if (!admitted.ok()) {
     const bool stale = absl::IsAlreadyExists(admitted) || absl::IsFailedPrecondition(admitted);
-    ASSERT_TRUE(stale || absl::IsResourceExhausted(admitted) || absl::IsInvalidArgument(admitted)) << admitted;
+    ASSERT_TRUE(stale || absl::IsResourceExhausted(admitted) || absl::IsInvalidArgument(admitted))
+        << admitted;
     return;
   }
   for (const ChoiceStart& start : request.choices) {
@@ -108,11 +119,12 @@ void RandomWorld::Admit(DecodeRequest request) {
   ids.insert(ids.end(), emitted.begin(), emitted.end());
   if (request.local_prefill || ids.size() < 2) return;
   const ChoiceStart& first = request.choices.front();
-  const absl::Status queued =
-      remote_->Enqueue({request.reservation, {request.request, first.choice, first.attempt}, ids, nullptr});
+  const absl::Status queued = remote_->Enqueue(
+      {request.reservation, {request.request, first.choice, first.attempt}, ids, nullptr});
   if (queued.ok()) return;
   decode_->Release(request.reservation, EndReason::kCancelled, now_);
-  for (const ChoiceStart& start : request.choices) tracks_[{request.request, start.choice, start.attempt}].released = true;
+  for (const ChoiceStart& start : request.choices)
+    tracks_[{request.request, start.choice, start.attempt}].released = true;
 }
 
 void RandomWorld::StopOne() {
@@ -135,7 +147,9 @@ void RandomWorld::LoseOrOpenHolder() {
 void RandomWorld::ChangeGroup() {
   std::vector<std::string> group;
   for (const auto& holder : holders_) {
-    if (Chance(70)) group.insert(group.begin() + static_cast<ptrdiff_t>(random_.Below(group.size() + 1)), holder->name);
+    if (Chance(70))
+      group.insert(group.begin() + static_cast<ptrdiff_t>(random_.Below(group.size() + 1)),
+                   holder->name);
   }
   decode_->SetGroup(group, now_);
 }
@@ -222,7 +236,8 @@ bool RandomWorld::DeliverFrame() {
   Ack ack{frame.reservation, frame.layer, 0, destination.status()};
   if (destination.ok()) {
     EXPECT_GE((*destination)->size() * kBlockTokens, frame.first_position + frame.count);
-    ack.positions = decode_->OnKvRows(frame.reservation, frame.layer, frame.first_position, frame.count, now_);
+    ack.positions =
+        decode_->OnKvRows(frame.reservation, frame.layer, frame.first_position, frame.count, now_);
   } else {
     EXPECT_TRUE(absl::IsNotFound(destination.status())) << destination.status();
   }
@@ -273,12 +288,18 @@ bool RandomWorld::TurnHolder(Holder& holder) {
 
 bool RandomWorld::Progress(uint64_t kind) {
   switch (kind) {
-    case 0: return TakeDeviceTask();
-    case 1: return FinishDeviceTask(false);
-    case 2: return TurnPrefillWorker();
-    case 3: return DeliverFrame();
-    case 4: return DeliverAck();
-    default: return TurnHolder(*holders_[kind - 5]);
+    case 0:
+      return TakeDeviceTask();
+    case 1:
+      return FinishDeviceTask(false);
+    case 2:
+      return TurnPrefillWorker();
+    case 3:
+      return DeliverFrame();
+    case 4:
+      return DeliverAck();
+    default:
+      return TurnHolder(*holders_[kind - 5]);
   }
 }
 
@@ -340,7 +361,8 @@ void RandomWorld::Finish() {
 void RandomWorld::Pump() {
   for (bool more = true; more;) {
     const std::vector<DecodeEffect> decode = decode_->TakeEffects();
-    for (const DecodeEffect& effect : decode) std::visit([&](const auto& e) { CarryOut(e); }, effect);
+    for (const DecodeEffect& effect : decode)
+      std::visit([&](const auto& e) { CarryOut(e); }, effect);
     const std::vector<PrefillEffect> local = local_->TakeEffects();
     for (const PrefillEffect& effect : local) CarryOutLocal(effect);
     const std::vector<PrefillEffect> remote = remote_->TakeEffects();
@@ -350,7 +372,8 @@ void RandomWorld::Pump() {
 }
 
 void RandomWorld::CarryOut(const StartLocalPrefill& effect) {
-  const absl::Status queued = local_->Enqueue({effect.reservation, effect.sequence, effect.ids, effect.blocks});
+  const absl::Status queued =
+      local_->Enqueue({effect.reservation, effect.sequence, effect.ids, effect.blocks});
   if (!queued.ok()) decode_->OnLocalPrefillFailed(effect.reservation, queued, now_);
 }
 
@@ -367,7 +390,8 @@ void RandomWorld::CarryOut(const CopyBlocks& effect) {
 }
 
 void RandomWorld::CarryOut(const SendA2f& effect) {
-  const auto found = std::find_if(holders_.begin(), holders_.end(), [&](const auto& h) { return h->name == effect.holder; });
+  const auto found = std::find_if(holders_.begin(), holders_.end(),
+                                  [&](const auto& h) { return h->name == effect.holder; });
   ASSERT_NE(found, holders_.end());
   Holder& holder = **found;
   ASSERT_TRUE(holder.up) << "a call to " << holder.name << ", which is down";
@@ -385,7 +409,8 @@ void RandomWorld::CarryOut(const SendA2f& effect) {
 void RandomWorld::CarryOut(const HolderSuspected& effect) { EXPECT_FALSE(effect.status.ok()); }
 
 void RandomWorld::CarryOut(const SequencesStarted& effect) {
-  for (const SequenceKey& key : effect.sequences) EXPECT_TRUE(tracks_.contains(key)) << ToString(key);
+  for (const SequenceKey& key : effect.sequences)
+    EXPECT_TRUE(tracks_.contains(key)) << ToString(key);
 }
 
 void RandomWorld::CarryOut(const Emit& effect) {
@@ -408,8 +433,12 @@ void RandomWorld::CarryOut(const Emit& effect) {
   }
   track.ended = true;
   ASSERT_EQ(effect.end->status.ok(), effect.end->reason != EndReason::kFailed) << name;
-  if (effect.end->reason == EndReason::kEos) { ASSERT_TRUE(eos) << name; }
-  if (effect.end->reason == EndReason::kLength) { ASSERT_EQ(track.emitted_ids.size(), track.max_tokens) << name; }
+  if (effect.end->reason == EndReason::kEos) {
+    ASSERT_TRUE(eos) << name;
+  }
+  if (effect.end->reason == EndReason::kLength) {
+    ASSERT_EQ(track.emitted_ids.size(), track.max_tokens) << name;
+  }
   if (effect.end->reason == EndReason::kPreempted) seen_.preempted++;
   if (effect.end->reason == EndReason::kSuperseded) seen_.superseded++;
   if (effect.end->reason == EndReason::kStopped) seen_.stopped++;
@@ -417,7 +446,8 @@ void RandomWorld::CarryOut(const Emit& effect) {
 }
 
 void RandomWorld::CarryOutLocal(const PrefillEffect& effect) {
-  if (const auto* done = std::get_if<PrefillDone>(&effect)) decode_->OnLocalPrefillDone(done->reservation, now_);
+  if (const auto* done = std::get_if<PrefillDone>(&effect))
+    decode_->OnLocalPrefillDone(done->reservation, now_);
   if (const auto* failed = std::get_if<PrefillFailed>(&effect)) {
     decode_->OnLocalPrefillFailed(failed->reservation, failed->status, now_);
   }
@@ -433,8 +463,11 @@ void RandomWorld::CheckAll() {
   ASSERT_LE(decode_->sequences(), config_.max_sequences);
   size_t live = 0;
   for (const auto& [key, track] : tracks_) live += track.ended ? 0 : 1;
-  ASSERT_EQ(live, decode_->sequences()) << "a sequence is held that has ended, or lost that has not";
-  if (live == 0 && local_->jobs() == 0) { ASSERT_EQ(book_.free_blocks(), kBlocks); }
+  ASSERT_EQ(live, decode_->sequences())
+      << "a sequence is held that has ended, or lost that has not";
+  if (live == 0 && local_->jobs() == 0) {
+    ASSERT_EQ(book_.free_blocks(), kBlocks);
+  }
 }
 
 }  // namespace tandem::step

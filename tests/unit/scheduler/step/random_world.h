@@ -1,7 +1,8 @@
 #pragma once
 
-// A worker's machines in a world of chance: one attention worker that also prefills, one prefill worker beside it, and three
-// FFN workers. Messages, tasks, losses and requests happen in an order drawn from one seed; invariants are checked after each.
+// A worker's machines in a world of chance: one attention worker that also prefills, one prefill
+// worker beside it, and three FFN workers. Messages, tasks, losses and requests happen in an order
+// drawn from one seed; invariants are checked after each.
 
 #include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
@@ -33,8 +34,8 @@ class RandomWorld {
 
   // What a run had in it: a test that never sees a preemption proves nothing about it.
   struct Seen {
-    uint64_t admitted = 0, tokens = 0, preempted = 0, superseded = 0, stopped = 0, failed = 0, resent = 0,
-             overlapped_steps = 0, forks = 0;
+    uint64_t admitted = 0, tokens = 0, preempted = 0, superseded = 0, stopped = 0, failed = 0,
+             resent = 0, overlapped_steps = 0, forks = 0;
   };
   const Seen& seen() const { return seen_; }
 
@@ -111,7 +112,8 @@ class RandomWorld {
   std::map<SequenceKey, Track> tracks_;
   std::map<ReservationId, bool> local_reservations_;
   uint64_t step_ = 0;
-  std::map<uint32_t, std::string> in_flight_;  // micro-batches of step_ whose call is at an FFN worker, and which
+  std::map<uint32_t, std::string>
+      in_flight_;  // micro-batches of step_ whose call is at an FFN worker, and which
   size_t most_in_flight_ = 0;
   uint64_t next_request_ = 1;
   Seen seen_;

@@ -8,10 +8,17 @@ namespace {
 constexpr Instant kNow = Instant::FromNanoseconds(1000);
 
 Emit Token(const std::string& name, uint32_t position) {
-  return {GatewayId("g"), {RequestId(name), 0, 0}, position, SampledToken{position, 0, {}}, std::nullopt};
+  return {GatewayId("g"),
+          {RequestId(name), 0, 0},
+          position,
+          SampledToken{position, 0, {}},
+          std::nullopt};
 }
 Emit End(const std::string& name, uint32_t position) {
-  return {GatewayId("g"), {RequestId(name), 0, 0}, position, std::nullopt,
+  return {GatewayId("g"),
+          {RequestId(name), 0, 0},
+          position,
+          std::nullopt,
           SequenceEnd{EndReason::kCancelled, absl::OkStatus()}};
 }
 

@@ -17,7 +17,8 @@ TEST(StepTransitions, ArchitectureHasTheTablesOfTheCode) {
 
 TEST(TransitionTableDoc, ReadsTheRowsBelowItsHeadingOnly) {
   std::istringstream document(
-      "### A\n| from | event | to |\n|---|:-:|---|\n| `k1` | kGo | k2 |\n\n### B\n| k3 | kGo | k4 |\n| broken |\n");
+      "### A\n| from | event | to |\n|---|:-:|---|\n| `k1` | kGo | k2 |\n\n### B\n| k3 | kGo | k4 "
+      "|\n| broken |\n");
   EXPECT_EQ(test::DocumentedTransitions(document, "A"), (std::multiset<std::string>{"k1 kGo k2"}));
   document.clear();
   document.seekg(0);

@@ -1,6 +1,6 @@
-// Goal: whatever comes in whatever order, every sequence ends once, tokens are contiguous and right, credits hold, KV comes
-// back to zero, and nothing gets stuck.
-// Method: the decode, prefill and FFN machines in a world of chance, one seed a world; SIM_SEED=n replays one.
+// Goal: whatever comes in whatever order, every sequence ends once, tokens are contiguous and
+// right, credits hold, KV comes back to zero, and nothing gets stuck. Method: the decode, prefill
+// and FFN machines in a world of chance, one seed a world; SIM_SEED=n replays one.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -43,12 +43,13 @@ TEST(WorkerMachines, EndEverySequenceOnceWhateverHappens) {
     all.forks += seen.forks;
     if (::testing::Test::HasFailure()) return;
   }
-  std::printf("%lu sequences, %lu tokens; ended: %lu preempted, %lu superseded, %lu stopped, %lu failed; "
-              "%lu calls sent again, %lu steps overlapped, %lu forks\n",
-              all.admitted, all.tokens, all.preempted, all.superseded, all.stopped, all.failed, all.resent,
-              all.overlapped_steps, all.forks);
-  for (const uint64_t count : {all.tokens, all.preempted, all.superseded, all.stopped, all.failed, all.resent,
-                               all.overlapped_steps, all.forks}) {
+  std::printf(
+      "%lu sequences, %lu tokens; ended: %lu preempted, %lu superseded, %lu stopped, %lu failed; "
+      "%lu calls sent again, %lu steps overlapped, %lu forks\n",
+      all.admitted, all.tokens, all.preempted, all.superseded, all.stopped, all.failed, all.resent,
+      all.overlapped_steps, all.forks);
+  for (const uint64_t count : {all.tokens, all.preempted, all.superseded, all.stopped, all.failed,
+                               all.resent, all.overlapped_steps, all.forks}) {
     EXPECT_GT(count, 20u) << "something never happened: the worlds prove nothing about it";
   }
 }
