@@ -8,8 +8,10 @@
 
 namespace tandem::ctl {
 
-// Exponential, and forgotten once the process has been up for a while: what a kubelet does (10 s to 5 min, reset after
-// 10 min, https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy), on a developer's scale.
+// Exponential, and forgotten once the process has been up for a while: what a kubelet does (10 s to
+// 5 min, reset after 10 min,
+// https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy), on a
+// developer's scale.
 class Backoff {
  public:
   static constexpr Duration kFirst = Duration::Seconds(1);

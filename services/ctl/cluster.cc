@@ -3,8 +3,8 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 #include <absl/strings/str_split.h>
-#include <boost/json.hpp>
 #include <yaml-cpp/yaml.h>
+#include <boost/json.hpp>
 
 #include <algorithm>
 #include <exception>
@@ -22,8 +22,8 @@ namespace json = boost::json;
 // What tandemctl decides for every daemon, so that a file cannot contradict it.
 const std::set<std::string>& OwnFlags() {
   static const auto* const flags = new std::set<std::string>{
-      "listen", "advertise",  "router", "metrics-listen", "admin-listen", "model",
-      "model-name", "stages", "pool",   "worker-id",      "memory-class", "config"};
+      "listen",     "advertise", "router", "metrics-listen", "admin-listen", "model",
+      "model-name", "stages",    "pool",   "worker-id",      "memory-class", "config"};
   return *flags;
 }
 
@@ -33,16 +33,18 @@ std::string Where(const std::string& file, const YAML::Node& node) {
 }
 
 absl::Status ReadFlags(const YAML::Node& node, const std::string& file, Flags& flags) {
-  if (!node.IsMap()) return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": flags is no mapping"));
+  if (!node.IsMap())
+    return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": flags is no mapping"));
   for (const auto& entry : node) {
     const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
     if (name.empty() || name.front() == '-' || !entry.second.IsScalar()) {
-      return absl::InvalidArgumentError(absl::StrCat(Where(file, entry.first), ": flags: '", name,
-                                                     "' is not a flag's name (without dashes) with one value"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(Where(file, entry.first), ": flags: '", name,
+                       "' is not a flag's name (without dashes) with one value"));
     }
     if (OwnFlags().contains(name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(Where(file, entry.first), ": flags: '", name, "' is set by tandemctl itself"));
+      return absl::InvalidArgumentError(absl::StrCat(Where(file, entry.first), ": flags: '", name,
+                                                     "' is set by tandemctl itself"));
     }
     flags[name] = entry.second.Scalar();
   }
@@ -50,13 +52,15 @@ absl::Status ReadFlags(const YAML::Node& node, const std::string& file, Flags& f
 }
 
 // Reads one entry of `workers` and takes stages and memory class from the topology.
-absl::Status ReadWorkers(const YAML::Node& node, const std::string& file, const TopologyPreset& topology,
+absl::Status ReadWorkers(const YAML::Node& node, const std::string& file,
+                         const TopologyPreset& topology,
                          std::vector<std::optional<WorkerSet>>& sets) {
   YamlReader reader(node, file);
   WorkerSet set;
   reader.Get("pool", set.pool);
   reader.Get("count", set.count, 1, kMaxWorkersPerPool);
-  reader.GetMapping("flags", [&](const YAML::Node& flags) { return ReadFlags(flags, file, set.flags); });
+  reader.GetMapping("flags",
+                    [&](const YAML::Node& flags) { return ReadFlags(flags, file, set.flags); });
   RETURN_IF_ERROR(reader.Finish());
   std::vector<absl::string_view> names;
   for (size_t i = 0; i < topology.pools.size(); ++i) {
@@ -64,15 +68,17 @@ absl::Status ReadWorkers(const YAML::Node& node, const std::string& file, const 
     names.push_back(pool.pool);
     if (pool.pool != set.pool) continue;
     if (sets[i].has_value()) {
-      return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": workers: pool '", set.pool, "' stands twice"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(Where(file, node), ": workers: pool '", set.pool, "' stands twice"));
     }
     set.stages = std::string(pool.stages);
     set.memory_class = std::string(pool.memory_class);
     sets[i] = std::move(set);
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": workers: pool '", set.pool, "' is none of topology ",
-                                                 topology.name, "'s: ", absl::StrJoin(names, ", ")));
+  return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": workers: pool '", set.pool,
+                                                 "' is none of topology ", topology.name,
+                                                 "'s: ", absl::StrJoin(names, ", ")));
 }
 
 absl::StatusOr<ClusterConfig> ReadCluster(const YAML::Node& node, const std::string& file) {
@@ -84,12 +90,16 @@ absl::StatusOr<ClusterConfig> ReadCluster(const YAML::Node& node, const std::str
   reader.GetMapping("gateway", [&](const YAML::Node& gateway) {
     YamlReader part(gateway, file);
     part.Get("port", config.gateway_port, 1, 65535);
-    part.GetMapping("flags", [&](const YAML::Node& flags) { return ReadFlags(flags, file, config.gateway_flags); });
+    part.GetMapping("flags", [&](const YAML::Node& flags) {
+      return ReadFlags(flags, file, config.gateway_flags);
+    });
     return part.Finish();
   });
   reader.GetMapping("router", [&](const YAML::Node& router) {
     YamlReader part(router, file);
-    part.GetMapping("flags", [&](const YAML::Node& flags) { return ReadFlags(flags, file, config.router_flags); });
+    part.GetMapping("flags", [&](const YAML::Node& flags) {
+      return ReadFlags(flags, file, config.router_flags);
+    });
     return part.Finish();
   });
   if (config.topology.empty()) {
@@ -100,15 +110,19 @@ absl::StatusOr<ClusterConfig> ReadCluster(const YAML::Node& node, const std::str
   }
   const absl::StatusOr<const TopologyPreset*> topology = FindTopology(config.topology);
   if (!topology.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": topology: ", topology.status().message()));
+    return absl::InvalidArgumentError(
+        absl::StrCat(Where(file, node), ": topology: ", topology.status().message()));
   }
   std::vector<std::optional<WorkerSet>> sets((*topology)->pools.size());
-  reader.GetList("workers", [&](const YAML::Node& entry) { return ReadWorkers(entry, file, **topology, sets); });
+  reader.GetList("workers", [&](const YAML::Node& entry) {
+    return ReadWorkers(entry, file, **topology, sets);
+  });
   RETURN_IF_ERROR(reader.Finish());
   for (size_t i = 0; i < sets.size(); ++i) {
     if (!sets[i].has_value()) {
-      return absl::InvalidArgumentError(absl::StrCat(file, ": workers: topology ", config.topology, " needs pool '",
-                                                     (*topology)->pools[i].pool, "'"));
+      return absl::InvalidArgumentError(absl::StrCat(file, ": workers: topology ", config.topology,
+                                                     " needs pool '", (*topology)->pools[i].pool,
+                                                     "'"));
     }
     config.workers.push_back(*std::move(sets[i]));
   }
@@ -123,7 +137,8 @@ json::object FlagsJson(const Flags& flags) {
 
 Flags FlagsFromJson(const json::value& value) {
   Flags flags;
-  for (const auto& entry : value.as_object()) flags[std::string(entry.key())] = json::value_to<std::string>(entry.value());
+  for (const auto& entry : value.as_object())
+    flags[std::string(entry.key())] = json::value_to<std::string>(entry.value());
   return flags;
 }
 
@@ -148,7 +163,8 @@ absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path) {
   try {
     return ReadCluster(node, path);
   } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ":", error.mark.line + 1, ": ", error.msg));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ":", error.mark.line + 1, ": ", error.msg));
   }
 }
 
@@ -188,11 +204,12 @@ absl::StatusOr<ClusterConfig> ClusterFromJson(const json::value& value) {
     config.gateway_flags = FlagsFromJson(value.at("gateway_flags"));
     config.router_flags = FlagsFromJson(value.at("router_flags"));
     for (const json::value& entry : value.at("workers").as_array()) {
-      config.workers.push_back({.pool = json::value_to<std::string>(entry.at("pool")),
-                                .stages = json::value_to<std::string>(entry.at("stages")),
-                                .memory_class = json::value_to<std::string>(entry.at("memory_class")),
-                                .count = json::value_to<int>(entry.at("count")),
-                                .flags = FlagsFromJson(entry.at("flags"))});
+      config.workers.push_back(
+          {.pool = json::value_to<std::string>(entry.at("pool")),
+           .stages = json::value_to<std::string>(entry.at("stages")),
+           .memory_class = json::value_to<std::string>(entry.at("memory_class")),
+           .count = json::value_to<int>(entry.at("count")),
+           .flags = FlagsFromJson(entry.at("flags"))});
     }
     return config;
   } catch (const std::exception& error) {

@@ -12,7 +12,8 @@
 //       count: 2                   # 1 by default
 //       flags: {threads: 1}        # further flags of the daemon, without their dashes
 //
-// Reading is strict: an unknown key, a wrong type and a flag that tandemctl sets itself are errors that name file and key.
+// Reading is strict: an unknown key, a wrong type and a flag that tandemctl sets itself are errors
+// that name file and key.
 
 #include <absl/status/statusor.h>
 #include <boost/json/value.hpp>
@@ -36,9 +37,9 @@ struct WorkerSet {
 
 struct ClusterConfig {
   std::string topology;
-  std::string model;         // path
+  std::string model;  // path
   std::string model_name;
-  int gateway_port = 0;      // 0: 8080, or the next free one
+  int gateway_port = 0;  // 0: 8080, or the next free one
   Flags gateway_flags, router_flags;
   std::vector<WorkerSet> workers;  // in the order of the topology's pools
   bool operator==(const ClusterConfig&) const = default;

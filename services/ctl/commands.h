@@ -1,7 +1,8 @@
 #pragma once
 
-// tandemctl's commands, one file each. Every Add function hangs a subcommand into `parent`; when it is chosen, its result
-// goes to `exit_code`: 0 done, 1 it failed and said why on stderr. Wrong usage is CLI11's, exit code 2.
+// tandemctl's commands, one file each. Every Add function hangs a subcommand into `parent`; when it
+// is chosen, its result goes to `exit_code`: 0 done, 1 it failed and said why on stderr. Wrong
+// usage is CLI11's, exit code 2.
 
 #include <absl/status/status.h>
 

@@ -1,5 +1,5 @@
-#include <CLI/CLI.hpp>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdio>
 #include <string>
@@ -24,7 +24,8 @@ int Report(const absl::Status& status) {
 std::string Version() { return TANDEM_VERSION; }
 
 void AddStateDirOption(CLI::App& command, std::string& state_dir) {
-  command.add_option("--state-dir", state_dir, "Folder of the cluster's state and logs [" + StateDir::At("").path() + "]");
+  command.add_option("--state-dir", state_dir,
+                     "Folder of the cluster's state and logs [" + StateDir::At("").path() + "]");
 }
 
 void AddVersion(CLI::App& parent, int& exit_code) {
@@ -36,7 +37,8 @@ void AddVersion(CLI::App& parent, int& exit_code) {
 }
 
 void AddLocal(CLI::App& parent, int& exit_code) {
-  CLI::App* local = parent.add_subcommand("local", "A whole cluster on 127.0.0.1, one process a daemon");
+  CLI::App* local =
+      parent.add_subcommand("local", "A whole cluster on 127.0.0.1, one process a daemon");
   local->require_subcommand(1);
   AddLocalUp(*local, exit_code);
   AddLocalDown(*local, exit_code);

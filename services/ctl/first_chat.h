@@ -10,8 +10,8 @@
 
 namespace tandem::ctl {
 
-// Sends one streaming chat completion to the cluster's gateway and prints the answer as it arrives, then which worker ran
-// which stage, and for how long.
+// Sends one streaming chat completion to the cluster's gateway and prints the answer as it arrives,
+// then which worker ran which stage, and for how long.
 absl::Status RunFirstChat(const ClusterState& state);
 
 // What a chat stream says, collected from the data lines of its events.

@@ -21,7 +21,8 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using boost::system::error_code;
 
-// One exchange. Beast's time limits work on asynchronous calls only, so each step starts one and runs the loop to its end.
+// One exchange. Beast's time limits work on asynchronous calls only, so each step starts one and
+// runs the loop to its end.
 class Exchange {
  public:
   Exchange(std::string address, Duration silence)
@@ -29,13 +30,15 @@ class Exchange {
 
   absl::StatusOr<HttpReply> Run(http::request<http::string_body> request,
                                 const std::function<void(absl::string_view)>& on_body) {
-    const std::pair<std::string, std::string> host_port = absl::StrSplit(address_, absl::MaxSplits(':', 1));
+    const std::pair<std::string, std::string> host_port =
+        absl::StrSplit(address_, absl::MaxSplits(':', 1));
     error_code error;
     asio::ip::tcp::resolver resolver(io_);
     const auto endpoints = resolver.resolve(host_port.first, host_port.second, error);
     if (error) return Failed("resolve", error);
     error = Await([&](auto done) {
-      stream_.async_connect(endpoints, [done](error_code ec, const asio::ip::tcp::endpoint&) { done(ec); });
+      stream_.async_connect(endpoints,
+                            [done](error_code ec, const asio::ip::tcp::endpoint&) { done(ec); });
     });
     if (error) return Failed("connect", error);
     request.set(http::field::host, address_);
@@ -51,7 +54,8 @@ class Exchange {
     http::response_parser<http::buffer_body> parser;
     parser.body_limit(boost::none);
     error_code error = Await([&](auto done) {
-      http::async_read_header(stream_, buffer_, parser, [done](error_code ec, size_t) { done(ec); });
+      http::async_read_header(stream_, buffer_, parser,
+                              [done](error_code ec, size_t) { done(ec); });
     });
     if (error) return Failed("read", error);
     HttpReply reply{.status = static_cast<int>(parser.get().result_int()), .body = {}};
@@ -61,7 +65,8 @@ class Exchange {
       parser.get().body().data = piece;
       parser.get().body().size = sizeof piece;
       error = Await([&](auto done) {
-        http::async_read_some(stream_, buffer_, parser, [done](error_code ec, size_t) { done(ec); });
+        http::async_read_some(stream_, buffer_, parser,
+                              [done](error_code ec, size_t) { done(ec); });
       });
       if (error == http::error::need_buffer) error = {};
       if (error) return Failed("read", error);
@@ -98,7 +103,8 @@ class Exchange {
   beast::flat_buffer buffer_;
 };
 
-absl::StatusOr<HttpReply> Perform(const std::string& address, Duration silence, http::request<http::string_body> request,
+absl::StatusOr<HttpReply> Perform(const std::string& address, Duration silence,
+                                  http::request<http::string_body> request,
                                   const std::function<void(absl::string_view)>& on_body) {
   try {
     return Exchange(address, silence).Run(std::move(request), on_body);
@@ -109,12 +115,14 @@ absl::StatusOr<HttpReply> Perform(const std::string& address, Duration silence, 
 
 }  // namespace
 
-absl::StatusOr<HttpReply> HttpGet(const std::string& address, const std::string& target, Duration silence) {
+absl::StatusOr<HttpReply> HttpGet(const std::string& address, const std::string& target,
+                                  Duration silence) {
   return Perform(address, silence, {http::verb::get, target, 11}, nullptr);
 }
 
-absl::StatusOr<HttpReply> HttpPostStreaming(const std::string& address, const std::string& target, const std::string& json,
-                                            Duration silence, const std::function<void(absl::string_view)>& on_body) {
+absl::StatusOr<HttpReply> HttpPostStreaming(const std::string& address, const std::string& target,
+                                            const std::string& json, Duration silence,
+                                            const std::function<void(absl::string_view)>& on_body) {
   http::request<http::string_body> request{http::verb::post, target, 11};
   request.set(http::field::content_type, "application/json");
   request.body() = json;

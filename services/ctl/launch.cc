@@ -16,7 +16,8 @@ std::string Loopback(int port) { return absl::StrCat("127.0.0.1:", port); }
 absl::StatusOr<std::string> FindProgram(const std::string& bin_dir, const std::string& name) {
   std::string path = absl::StrCat(bin_dir, "/", name);
   if (access(path.c_str(), X_OK) != 0) {
-    return absl::NotFoundError(absl::StrCat("no program ", path, "; build it, or name its folder with --bin-dir"));
+    return absl::NotFoundError(
+        absl::StrCat("no program ", path, "; build it, or name its folder with --bin-dir"));
   }
   return path;
 }
@@ -31,8 +32,8 @@ void AddFlags(std::vector<std::string>& argv, const Flags& flags) {
 }
 
 // Addresses and log of a daemon; its first three flags.
-absl::StatusOr<DaemonState> NewDaemon(std::string name, std::string kind, const StateDir& dir, const std::string& bin_dir,
-                                      int port, int metrics_port) {
+absl::StatusOr<DaemonState> NewDaemon(std::string name, std::string kind, const StateDir& dir,
+                                      const std::string& bin_dir, int port, int metrics_port) {
   DaemonState daemon;
   ASSIGN_OR_RETURN(std::string program, FindProgram(bin_dir, "tandem-" + kind));
   daemon.address = Loopback(port);
@@ -47,8 +48,8 @@ absl::StatusOr<DaemonState> NewDaemon(std::string name, std::string kind, const 
 }
 
 absl::StatusOr<DaemonState> PlanWorker(const ClusterConfig& config, const WorkerSet& set, int index,
-                                       const std::string& router, const StateDir& dir, const std::string& bin_dir,
-                                       PortAllotter& ports) {
+                                       const std::string& router, const StateDir& dir,
+                                       const std::string& bin_dir, PortAllotter& ports) {
   const std::string name = absl::StrCat(set.pool, "-", index);
   ASSIGN_OR_RETURN(const int port, ports.TakeFrom(kWorkerPort, name));
   ASSIGN_OR_RETURN(const int metrics_port, ports.TakeFrom(kMetricsPort, name));
@@ -70,16 +71,18 @@ absl::StatusOr<DaemonState> PlanWorker(const ClusterConfig& config, const Worker
 
 }  // namespace
 
-absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const StateDir& dir, const std::string& bin_dir,
-                                        PortAllotter& ports) {
+absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const StateDir& dir,
+                                        const std::string& bin_dir, PortAllotter& ports) {
   if (access(config.model.c_str(), R_OK) != 0) {
-    return absl::NotFoundError(absl::StrCat("cannot read model file ", config.model,
-                                            "; name one with --model, or fetch the default with ./dev setup"));
+    return absl::NotFoundError(
+        absl::StrCat("cannot read model file ", config.model,
+                     "; name one with --model, or fetch the default with ./dev setup"));
   }
   ClusterState state;
   state.config = config;
-  const absl::StatusOr<int> gateway_port = config.gateway_port != 0 ? ports.Take(config.gateway_port, "gateway")
-                                                                    : ports.TakeFrom(kGatewayPort, "gateway");
+  const absl::StatusOr<int> gateway_port = config.gateway_port != 0
+                                               ? ports.Take(config.gateway_port, "gateway")
+                                               : ports.TakeFrom(kGatewayPort, "gateway");
   if (!gateway_port.ok()) return gateway_port.status();
   ASSIGN_OR_RETURN(const int router_port, ports.TakeFrom(kRouterPort, "router"));
   ASSIGN_OR_RETURN(const int admin_port, ports.TakeFrom(kAdminPort, "router"));
@@ -89,14 +92,16 @@ absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const State
   state.router = Loopback(router_port);
   state.router_admin = Loopback(admin_port);
 
-  ASSIGN_OR_RETURN(DaemonState gateway, NewDaemon("gateway", "gateway", dir, bin_dir, *gateway_port, gateway_metrics));
+  ASSIGN_OR_RETURN(DaemonState gateway,
+                   NewDaemon("gateway", "gateway", dir, bin_dir, *gateway_port, gateway_metrics));
   AddFlag(gateway.argv, "router", state.router);
   AddFlag(gateway.argv, "model", config.model);
   AddFlag(gateway.argv, "model-name", config.model_name);
   AddFlags(gateway.argv, config.gateway_flags);
   state.daemons.push_back(std::move(gateway));
 
-  ASSIGN_OR_RETURN(DaemonState router, NewDaemon("router", "router", dir, bin_dir, router_port, router_metrics));
+  ASSIGN_OR_RETURN(DaemonState router,
+                   NewDaemon("router", "router", dir, bin_dir, router_port, router_metrics));
   router.admin_address = state.router_admin;
   AddFlag(router.argv, "admin-listen", router.admin_address);
   AddFlag(router.argv, "model-name", config.model_name);
@@ -105,7 +110,8 @@ absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const State
 
   for (const WorkerSet& set : config.workers) {
     for (int i = 0; i < set.count; ++i) {
-      ASSIGN_OR_RETURN(DaemonState worker, PlanWorker(config, set, i, state.router, dir, bin_dir, ports));
+      ASSIGN_OR_RETURN(DaemonState worker,
+                       PlanWorker(config, set, i, state.router, dir, bin_dir, ports));
       state.daemons.push_back(std::move(worker));
     }
   }

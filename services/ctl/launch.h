@@ -13,11 +13,13 @@
 namespace tandem::ctl {
 
 // First ports, DESIGN section 9; later daemons take the next ones. All on 127.0.0.1.
-inline constexpr int kGatewayPort = 8080, kRouterPort = 9000, kWorkerPort = 9200, kAdminPort = 9300, kMetricsPort = 9464;
+inline constexpr int kGatewayPort = 8080, kRouterPort = 9000, kWorkerPort = 9200, kAdminPort = 9300,
+                     kMetricsPort = 9464;
 
-// A cluster ready to start. Taken default ports give way to the next free one; a `config.gateway_port` that was asked for
-// does not: kFailedPrecondition. kNotFound: a daemon's program is not in `bin_dir`, or the model file is missing.
-absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const StateDir& dir, const std::string& bin_dir,
-                                        PortAllotter& ports);
+// A cluster ready to start. Taken default ports give way to the next free one; a
+// `config.gateway_port` that was asked for does not: kFailedPrecondition. kNotFound: a daemon's
+// program is not in `bin_dir`, or the model file is missing.
+absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const StateDir& dir,
+                                        const std::string& bin_dir, PortAllotter& ports);
 
 }  // namespace tandem::ctl

@@ -14,7 +14,8 @@ absl::Status Down(const std::string& state_dir) {
   const StateDir dir = StateDir::At(state_dir);
   bool stopped = false;
   RETURN_IF_ERROR(StopCluster(dir, stopped));
-  std::printf(stopped ? "stopped the cluster of %s\n" : "no cluster runs in %s\n", dir.path().c_str());
+  std::printf(stopped ? "stopped the cluster of %s\n" : "no cluster runs in %s\n",
+              dir.path().c_str());
   return absl::OkStatus();
 }
 

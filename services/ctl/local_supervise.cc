@@ -1,6 +1,5 @@
 #include <CLI/CLI.hpp>
 
-#include <ctime>
 #include <memory>
 
 #include "scheduler/base/status.h"
@@ -19,7 +18,8 @@ struct Options {
   int grace_seconds = 20;
 };
 
-// Runs the daemons that STATE_DIR/state.json lists. `up` hands over the folder's lock; by hand it is taken here.
+// Runs the daemons that STATE_DIR/state.json lists. `up` hands over the folder's lock; by hand it
+// is taken here.
 absl::Status Supervise(const Options& options) {
   Supervisor::BlockSignals();
   InitLog({.daemon = "tandem-supervisor"});
@@ -32,7 +32,7 @@ absl::Status Supervise(const Options& options) {
   RealTimeSource time;
   Supervisor supervisor(std::move(state), dir, time,
                         {.grace = Duration::Seconds(options.grace_seconds),
-                         .unix_seconds = [] { return static_cast<int64_t>(std::time(nullptr)); }});
+                         .unix_seconds = [] { return UnixNanoseconds() / 1'000'000'000; }});
   return supervisor.Run();
 }
 
@@ -40,7 +40,8 @@ absl::Status Supervise(const Options& options) {
 
 void AddLocalSupervise(CLI::App& local, int& exit_code) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = local.add_subcommand("supervise", "Keeps the daemons running; `up` starts it");
+  CLI::App* command =
+      local.add_subcommand("supervise", "Keeps the daemons running; `up` starts it");
   AddStateDirOption(*command, options->state_dir);
   command->add_option("--lock-fd", options->lock_fd, "Descriptor that holds the folder's lock");
   command->add_option("--grace", options->grace_seconds, "Seconds between SIGTERM and SIGKILL [20]")

@@ -1,12 +1,11 @@
-#include <CLI/CLI.hpp>
 #include <absl/strings/str_cat.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <utility>
@@ -33,15 +32,18 @@ struct Options {
 };
 
 std::string DefaultModel() {
-  if (const char* model = std::getenv("TANDEM_MODEL"); model != nullptr && *model != '\0') return model;
+  if (const char* model = std::getenv("TANDEM_MODEL"); model != nullptr && *model != '\0')
+    return model;
   const char* cache = std::getenv("TANDEM_CACHE");
   const char* home = std::getenv("HOME");
-  return absl::StrCat(cache != nullptr && *cache != '\0' ? std::string(cache)
-                                                         : absl::StrCat(home != nullptr ? home : "", "/.cache/tandem"),
+  return absl::StrCat(cache != nullptr && *cache != '\0'
+                          ? std::string(cache)
+                          : absl::StrCat(home != nullptr ? home : "", "/.cache/tandem"),
                       "/models/SmolLM2-135M-Instruct.Q4_1.gguf");
 }
 
-// The cluster that the command line asks for; what it leaves open comes from the file, then from the defaults.
+// The cluster that the command line asks for; what it leaves open comes from the file, then from
+// the defaults.
 absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
   ClusterConfig config;
   if (!options.config_file.empty()) {
@@ -55,7 +57,8 @@ absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
   if (config.model.empty()) config.model = DefaultModel();
   config.model = std::filesystem::absolute(config.model).lexically_normal().string();
   if (!options.model_name.empty()) config.model_name = options.model_name;
-  if (config.model_name.empty()) config.model_name = std::filesystem::path(config.model).stem().string();
+  if (config.model_name.empty())
+    config.model_name = std::filesystem::path(config.model).stem().string();
   if (options.port != 0) config.gateway_port = options.port;
   return config;
 }
@@ -64,9 +67,10 @@ absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
 absl::Status ReportRunning(const StateDir& dir, const ClusterConfig& wanted) {
   ASSIGN_OR_RETURN(const ClusterState state, dir.Load());
   std::printf("a cluster runs in %s already:\n%s\n", dir.path().c_str(),
-              DescribeCluster(state, static_cast<int64_t>(std::time(nullptr))).c_str());
+              DescribeCluster(state, UnixNanoseconds() / 1'000'000'000).c_str());
   ClusterConfig same = wanted;
-  const bool any_port = wanted.gateway_port == 0 || state.gateway == absl::StrCat("127.0.0.1:", wanted.gateway_port);
+  const bool any_port =
+      wanted.gateway_port == 0 || state.gateway == absl::StrCat("127.0.0.1:", wanted.gateway_port);
   if (any_port) same.gateway_port = state.config.gateway_port;
   if (same == state.config) return absl::OkStatus();
   return absl::FailedPreconditionError(
@@ -74,23 +78,26 @@ absl::Status ReportRunning(const StateDir& dir, const ClusterConfig& wanted) {
                    "); stop it first with `tandemctl local down`, or use another --state-dir"));
 }
 
-// Starts the supervisor, which takes over the lock and outlives this process; if `attached`, it stops when this process ends.
+// Starts the supervisor, which takes over the lock and outlives this process; if `attached`, it
+// stops when this process ends.
 absl::StatusOr<ProcessRef> StartSupervisor(const StateDir& dir, int lock_fd, bool attached) {
   const std::string log = dir.LogFile("supervisor");
   const int log_fd = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
   if (log_fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", log));
-  absl::StatusOr<ProcessRef> supervisor = Spawn({.argv = {OwnExecutable(), "local", "supervise", "--state-dir", dir.path(),
-                                                          "--lock-fd", absl::StrCat(lock_fd)},
-                                                 .output_fd = log_fd,
-                                                 .new_session = true,
-                                                 .signal_on_parent_death = attached ? SIGTERM : 0,
-                                                 .inherit_fd = lock_fd});
+  absl::StatusOr<ProcessRef> supervisor =
+      Spawn({.argv = {OwnExecutable(), "local", "supervise", "--state-dir", dir.path(), "--lock-fd",
+                      absl::StrCat(lock_fd)},
+             .output_fd = log_fd,
+             .new_session = true,
+             .signal_on_parent_death = attached ? SIGTERM : 0,
+             .inherit_fd = lock_fd});
   close(log_fd);
   return supervisor;
 }
 
 void PrintHowTo(const ClusterState& state, const Options& options) {
-  const char* const dev = std::getenv("TANDEM_DEV");  // set by ./dev, which has a short form for each command
+  const char* const dev =
+      std::getenv("TANDEM_DEV");  // set by ./dev, which has a short form for each command
   std::string down = dev != nullptr ? "./dev down" : absl::StrCat(OwnExecutable(), " local down");
   if (!options.state_dir.empty()) absl::StrAppend(&down, " --state-dir ", options.state_dir);
   std::printf(R"(
@@ -106,8 +113,9 @@ The cluster runs: http://%s/v1, model "%s". Call it:
 
 Logs are in %s/logs. Stop it: %s
 )",
-              state.gateway.c_str(), state.config.model_name.c_str(), state.gateway.c_str(), state.config.model_name.c_str(),
-              state.gateway.c_str(), state.config.model_name.c_str(), StateDir::At(options.state_dir).path().c_str(),
+              state.gateway.c_str(), state.config.model_name.c_str(), state.gateway.c_str(),
+              state.config.model_name.c_str(), state.gateway.c_str(),
+              state.config.model_name.c_str(), StateDir::At(options.state_dir).path().c_str(),
               options.foreground ? "Ctrl-C" : down.c_str());
   std::fflush(stdout);
 }
@@ -118,23 +126,25 @@ absl::Status StayAttached(const StateDir& dir, const ProcessRef& supervisor, Sto
   for (;;) {
     const StopSignals::Woken woken = signals.Wait(supervisor, Duration::Seconds(1));
     if (woken == StopSignals::Woken::kSignal) return absl::OkStatus();
-    if (woken == StopSignals::Woken::kProcessGone) return absl::UnavailableError("the supervisor has ended");
+    if (woken == StopSignals::Woken::kProcessGone)
+      return absl::UnavailableError("the supervisor has ended");
     const absl::StatusOr<ClusterState> state = dir.Load();
     if (!state.ok()) continue;
     for (const DaemonState& daemon : state->daemons) {
       if (daemon.restarts == std::exchange(restarts[daemon.name], daemon.restarts)) continue;
-      std::printf("%s ended with %s and was started again (%d times)\n", daemon.name.c_str(), daemon.last_exit.c_str(),
-                  daemon.restarts);
+      std::printf("%s ended with %s and was started again (%d times)\n", daemon.name.c_str(),
+                  daemon.last_exit.c_str(), daemon.restarts);
       std::fflush(stdout);
     }
   }
 }
 
 // Everything after the start; the caller stops the cluster when it fails.
-absl::Status Use(const StateDir& dir, const ProcessRef& supervisor, const Options& options, TimeSource& time,
-                 std::unique_ptr<StopSignals> signals) {
+absl::Status Use(const StateDir& dir, const ProcessRef& supervisor, const Options& options,
+                 TimeSource& time, std::unique_ptr<StopSignals> signals) {
   const Instant began = time.Now();
-  RETURN_IF_ERROR(WaitUntilReady(dir, supervisor, *signals, time, Duration::Seconds(options.ready_seconds)));
+  RETURN_IF_ERROR(
+      WaitUntilReady(dir, supervisor, *signals, time, Duration::Seconds(options.ready_seconds)));
   std::printf("ready after %.1f s\n", (time.Now() - began).seconds());
   std::fflush(stdout);
   ASSIGN_OR_RETURN(const ClusterState state, dir.Load());
@@ -156,18 +166,22 @@ absl::Status Up(const Options& options) {
   if (absl::IsAlreadyExists(lock.status())) return ReportRunning(dir, config);
   RETURN_IF_ERROR(lock.status());
 
-  const std::string bin_dir =
-      options.bin_dir.empty() ? std::filesystem::path(OwnExecutable()).parent_path().string() : options.bin_dir;
+  const std::string bin_dir = options.bin_dir.empty()
+                                  ? std::filesystem::path(OwnExecutable()).parent_path().string()
+                                  : options.bin_dir;
   PortAllotter ports(&LoopbackPortIsFree);
   ASSIGN_OR_RETURN(const ClusterState state, PlanLaunch(config, dir, bin_dir, ports));
   RETURN_IF_ERROR(dir.Save(state));
-  std::printf("starting %s %s: %zu processes, gateway %s, logs in %s/logs\n", config.topology.c_str(),
-              ShapeOf(config).c_str(), state.daemons.size(), state.gateway.c_str(), dir.path().c_str());
+  std::printf("starting %s %s: %zu processes, gateway %s, logs in %s/logs\n",
+              config.topology.c_str(), ShapeOf(config).c_str(), state.daemons.size(),
+              state.gateway.c_str(), dir.path().c_str());
   std::fflush(stdout);
 
-  auto signals = std::make_unique<StopSignals>();  // before the clock's thread, which must not take them
+  auto signals =
+      std::make_unique<StopSignals>();  // before the clock's thread, which must not take them
   RealTimeSource time;
-  ASSIGN_OR_RETURN(const ProcessRef supervisor, StartSupervisor(dir, *lock, options.once || options.foreground));
+  ASSIGN_OR_RETURN(const ProcessRef supervisor,
+                   StartSupervisor(dir, *lock, options.once || options.foreground));
   close(*lock);
   const absl::Status used = Use(dir, supervisor, options, time, std::move(signals));
   if (used.ok() && !options.once && !options.foreground) return used;
@@ -182,24 +196,35 @@ absl::Status Up(const Options& options) {
 
 void AddLocalUp(CLI::App& local, int& exit_code) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = local.add_subcommand("up", "Starts a cluster, waits until it is ready and sends it one chat");
+  CLI::App* command =
+      local.add_subcommand("up", "Starts a cluster, waits until it is ready and sends it one chat");
   CLI::Option* topology =
       command->add_option("--topology", options->topology, "colocated, pd, afd or pd-afd [pd-afd]")
           ->check(CLI::IsMember({"colocated", "pd", "afd", "pd-afd"}));
-  CLI::Option* shape = command->add_option("--shape", options->shape, "Workers of each pool, such as 1P2A2F [one each]");
-  command->add_option("--config", options->config_file, "A cluster in one YAML file, as deploy/local holds them")
+  CLI::Option* shape = command->add_option("--shape", options->shape,
+                                           "Workers of each pool, such as 1P2A2F [one each]");
+  command
+      ->add_option("--config", options->config_file,
+                   "A cluster in one YAML file, as deploy/local holds them")
       ->excludes(topology)
       ->excludes(shape);
-  command->add_option("--model", options->model, "GGUF file [TANDEM_MODEL, or SmolLM2-135M-Instruct]");
-  command->add_option("--model-name", options->model_name, "Name in the API [the file's, without .gguf]");
-  command->add_option("--port", options->port, "Gateway's port [8080, or the next free one]")->check(CLI::Range(1, 65535));
+  command->add_option("--model", options->model,
+                      "GGUF file [TANDEM_MODEL, or SmolLM2-135M-Instruct]");
+  command->add_option("--model-name", options->model_name,
+                      "Name in the API [the file's, without .gguf]");
+  command->add_option("--port", options->port, "Gateway's port [8080, or the next free one]")
+      ->check(CLI::Range(1, 65535));
   AddStateDirOption(*command, options->state_dir);
-  command->add_option("--bin-dir", options->bin_dir, "Folder of the daemons' programs [tandemctl's own]");
-  command->add_option("--ready-timeout", options->ready_seconds, "Seconds until it must be ready [180]")
+  command->add_option("--bin-dir", options->bin_dir,
+                      "Folder of the daemons' programs [tandemctl's own]");
+  command
+      ->add_option("--ready-timeout", options->ready_seconds,
+                   "Seconds until it must be ready [180]")
       ->check(CLI::Range(1, 86400));
   command->add_flag("--no-chat", options->no_chat, "Send no chat");
   CLI::Option* once = command->add_flag("--once", options->once, "Stop it after the answer");
-  command->add_flag("--foreground", options->foreground, "Stay attached; Ctrl-C stops it")->excludes(once);
+  command->add_flag("--foreground", options->foreground, "Stay attached; Ctrl-C stops it")
+      ->excludes(once);
   command->callback([options, &exit_code] { exit_code = Report(Up(*options)); });
 }
 

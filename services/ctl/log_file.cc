@@ -16,7 +16,9 @@
 namespace tandem::ctl {
 namespace {
 
-int OpenForAppend(const std::string& path) { return open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600); }
+int OpenForAppend(const std::string& path) {
+  return open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+}
 
 }  // namespace
 
@@ -29,7 +31,10 @@ absl::StatusOr<LogFile> LogFile::Open(const std::string& path, int64_t max_bytes
 }
 
 LogFile::LogFile(LogFile&& other) noexcept
-    : path_(std::move(other.path_)), max_bytes_(other.max_bytes_), fd_(std::exchange(other.fd_, -1)), size_(other.size_) {}
+    : path_(std::move(other.path_)),
+      max_bytes_(other.max_bytes_),
+      fd_(std::exchange(other.fd_, -1)),
+      size_(other.size_) {}
 
 LogFile::~LogFile() {
   if (fd_ >= 0) close(fd_);
@@ -71,7 +76,8 @@ std::vector<std::string> LastLines(const std::string& path, size_t count) {
   std::stringstream text;
   text << file.rdbuf();
   std::vector<std::string> lines = absl::StrSplit(text.str(), '\n', absl::SkipEmpty());
-  if (lines.size() > count) lines.erase(lines.begin(), lines.end() - static_cast<std::ptrdiff_t>(count));
+  if (lines.size() > count)
+    lines.erase(lines.begin(), lines.end() - static_cast<std::ptrdiff_t>(count));
   return lines;
 }
 

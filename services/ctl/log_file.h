@@ -11,8 +11,8 @@
 
 namespace tandem::ctl {
 
-// Appends what a process writes. At `max_bytes` the file becomes PATH.1, which replaces an older one: at most two files,
-// so at most about 2 x max_bytes on disk. One thread.
+// Appends what a process writes. At `max_bytes` the file becomes PATH.1, which replaces an older
+// one: at most two files, so at most about 2 x max_bytes on disk. One thread.
 class LogFile {
  public:
   static constexpr int64_t kMaxBytes = 16 << 20;

@@ -12,7 +12,8 @@ namespace tandem::ctl {
 
 absl::StatusOr<int> PortAllotter::Take(int port, absl::string_view what) {
   if (taken_.contains(port) || !is_free_(port)) {
-    return absl::FailedPreconditionError(absl::StrCat(what, ": port ", port, " of 127.0.0.1 is taken by another program"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(what, ": port ", port, " of 127.0.0.1 is taken by another program"));
   }
   taken_.insert(port);
   return port;
@@ -26,7 +27,8 @@ absl::StatusOr<int> PortAllotter::TakeFrom(int first, absl::string_view what) {
       return port;
     }
   }
-  return absl::ResourceExhaustedError(absl::StrCat(what, ": no free port of 127.0.0.1 in [", first, ", ", last, "]"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat(what, ": no free port of 127.0.0.1 in [", first, ", ", last, "]"));
 }
 
 bool LoopbackPortIsFree(int port) {
@@ -38,7 +40,8 @@ bool LoopbackPortIsFree(int port) {
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const bool free = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && listen(fd, 1) == 0;
+  const bool free =
+      bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 && listen(fd, 1) == 0;
   close(fd);
   return free;
 }

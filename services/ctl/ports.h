@@ -10,8 +10,9 @@
 
 namespace tandem::ctl {
 
-// Hands out each port once. A port is probed and not held, so another program can still take it before the daemon does;
-// the daemon then fails, says so in its log, and the supervisor tries again.
+// Hands out each port once. A port is probed and not held, so another program can still take it
+// before the daemon does; the daemon then fails, says so in its log, and the supervisor tries
+// again.
 class PortAllotter {
  public:
   // `is_free` tells whether 127.0.0.1:port can be listened on.
@@ -19,7 +20,8 @@ class PortAllotter {
 
   // Exactly this port: kFailedPrecondition, naming `what`, when somebody has it.
   absl::StatusOr<int> Take(int port, absl::string_view what);
-  // The first free port from `first` on, at most kSearch further: kResourceExhausted when there is none.
+  // The first free port from `first` on, at most kSearch further: kResourceExhausted when there is
+  // none.
   absl::StatusOr<int> TakeFrom(int first, absl::string_view what);
 
   static constexpr int kSearch = 500;

@@ -38,7 +38,8 @@ class UniqueFd {
   int fd_;
 };
 
-// A handle on that very process: opened first, checked after, so that a pid that changed hands in between is seen.
+// A handle on that very process: opened first, checked after, so that a pid that changed hands in
+// between is seen.
 int OpenPidfd(const ProcessRef& process) {
   if (process.pid <= 0) return -1;
   const int fd = pidfd_open(process.pid, 0);
@@ -52,7 +53,8 @@ int OpenPidfd(const ProcessRef& process) {
 }
 
 // Between fork and exec only async-signal-safe calls are allowed: no allocation, no locks.
-[[noreturn]] void BecomeProgram(const SpawnOptions& options, char* const* argv, pid_t parent, int error_fd) {
+[[noreturn]] void BecomeProgram(const SpawnOptions& options, char* const* argv, pid_t parent,
+                                int error_fd) {
   auto fail = [&] {
     const int error = errno;
     [[maybe_unused]] const ssize_t told = write(error_fd, &error, sizeof error);
@@ -73,7 +75,8 @@ int OpenPidfd(const ProcessRef& process) {
     if (null_fd != STDIN_FILENO) close(null_fd);
   }
   if (options.output_fd >= 0) {
-    if (dup2(options.output_fd, STDOUT_FILENO) < 0 || dup2(options.output_fd, STDERR_FILENO) < 0) fail();
+    if (dup2(options.output_fd, STDOUT_FILENO) < 0 || dup2(options.output_fd, STDERR_FILENO) < 0)
+      fail();
   }
   if (options.inherit_fd >= 0) fcntl(options.inherit_fd, F_SETFD, 0);
   execv(argv[0], argv);
@@ -91,15 +94,19 @@ std::optional<ProcessRef> FindProcess(pid_t pid) {
   const std::string line = text.str();
   const size_t end = line.rfind(')');
   if (end == std::string::npos) return std::nullopt;
-  const std::vector<std::string> fields = absl::StrSplit(line.substr(end + 2), ' ');  // from field 3, the state
+  const std::vector<std::string> fields =
+      absl::StrSplit(line.substr(end + 2), ' ');  // from field 3, the state
   ProcessRef found{.pid = pid, .start_ticks = 0};
-  if (fields.size() < 20 || fields[0] == "Z" || fields[0] == "X" || !absl::SimpleAtoi(fields[19], &found.start_ticks)) {
+  if (fields.size() < 20 || fields[0] == "Z" || fields[0] == "X" ||
+      !absl::SimpleAtoi(fields[19], &found.start_ticks)) {
     return std::nullopt;
   }
   return found;
 }
 
-bool IsAlive(const ProcessRef& process) { return process.pid > 0 && FindProcess(process.pid) == process; }
+bool IsAlive(const ProcessRef& process) {
+  return process.pid > 0 && FindProcess(process.pid) == process;
+}
 
 bool SignalProcess(const ProcessRef& process, int signal) {
   const UniqueFd fd(OpenPidfd(process));
@@ -134,19 +141,22 @@ absl::StatusOr<ProcessRef> Spawn(const SpawnOptions& options) {
   int exec_error = 0;
   ssize_t got = 0;
   do {
-    got = read(error_read.get(), &exec_error, sizeof exec_error);  // ends when exec closes the other end
+    got = read(error_read.get(), &exec_error,
+               sizeof exec_error);  // ends when exec closes the other end
   } while (got < 0 && errno == EINTR);
   if (got == sizeof exec_error) {
     waitpid(pid, nullptr, 0);
     return absl::ErrnoToStatus(exec_error, absl::StrCat("cannot execute ", options.argv[0]));
   }
-  // Not reaped yet, so the entry is there even if the program has ended already; then its start time is unknown.
+  // Not reaped yet, so the entry is there even if the program has ended already; then its start
+  // time is unknown.
   return FindProcess(pid).value_or(ProcessRef{.pid = pid, .start_ticks = 0});
 }
 
 std::string DescribeExit(int wait_status) {
   if (WIFSIGNALED(wait_status)) {
-    return absl::StrCat("signal ", WTERMSIG(wait_status), " (", strsignal(WTERMSIG(wait_status)), ")");
+    return absl::StrCat("signal ", WTERMSIG(wait_status), " (", strsignal(WTERMSIG(wait_status)),
+                        ")");
   }
   return absl::StrCat("exit code ", WEXITSTATUS(wait_status));
 }

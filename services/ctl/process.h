@@ -1,6 +1,7 @@
 #pragma once
 
-// Operating-system processes: start, name beyond doubt, signal, wait. Linux only (pidfd, /proc, PR_SET_PDEATHSIG).
+// Operating-system processes: start, name beyond doubt, signal, wait. Linux only (pidfd, /proc,
+// PR_SET_PDEATHSIG).
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -15,8 +16,8 @@
 
 namespace tandem::ctl {
 
-// A process: its pid, and its start time (clock ticks since boot, /proc/PID/stat field 22), which tells it from a later one
-// with the same pid.
+// A process: its pid, and its start time (clock ticks since boot, /proc/PID/stat field 22), which
+// tells it from a later one with the same pid.
 struct ProcessRef {
   pid_t pid = 0;
   uint64_t start_ticks = 0;
@@ -34,15 +35,16 @@ bool SignalProcess(const ProcessRef& process, int signal);
 bool WaitUntilGone(const ProcessRef& process, Duration timeout);
 
 struct SpawnOptions {
-  std::vector<std::string> argv;   // argv[0] is the path of the program
-  int output_fd = -1;              // stdout and stderr; -1: this process's
-  bool null_input = true;          // stdin from /dev/null
-  bool new_session = false;        // setsid: outlives the terminal; otherwise a process group of its own
+  std::vector<std::string> argv;  // argv[0] is the path of the program
+  int output_fd = -1;             // stdout and stderr; -1: this process's
+  bool null_input = true;         // stdin from /dev/null
+  bool new_session = false;  // setsid: outlives the terminal; otherwise a process group of its own
   int signal_on_parent_death = 0;  // PR_SET_PDEATHSIG: sent when the thread that called Spawn ends
   int inherit_fd = -1;             // one further descriptor that stays open under its number
 };
 
-// Starts a program with an empty signal mask. kNotFound, kPermissionDenied, ...: it could not be executed, with the path.
+// Starts a program with an empty signal mask. kNotFound, kPermissionDenied, ...: it could not be
+// executed, with the path.
 absl::StatusOr<ProcessRef> Spawn(const SpawnOptions& options);
 
 // "exit code 1", "signal 9 (Killed)": of a status from waitpid.

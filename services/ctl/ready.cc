@@ -19,28 +19,36 @@ namespace {
 
 constexpr Duration kPollEvery = Duration::Milliseconds(100);
 constexpr Duration kHttpSilence = Duration::Seconds(5);
-constexpr int kMostDeaths = 3;          // of one daemon, before `up` gives up
+constexpr int kMostDeaths = 3;  // of one daemon, before `up` gives up
 constexpr size_t kLogLines = 6;
 
 // How often a daemon has ended since the cluster was started.
-int Deaths(const DaemonState& daemon) { return daemon.restarts + (daemon.state == "backoff" ? 1 : 0); }
+int Deaths(const DaemonState& daemon) {
+  return daemon.restarts + (daemon.state == "backoff" ? 1 : 0);
+}
 
 // The first thing that is missing; empty when ready.
 std::string WhatIsMissing(const ClusterState& state) {
   std::vector<std::string> waiting;
   for (const DaemonState& daemon : state.daemons) {
-    if (daemon.state != "running") waiting.push_back(absl::StrCat(daemon.name, " (", daemon.state, ")"));
+    if (daemon.state != "running")
+      waiting.push_back(absl::StrCat(daemon.name, " (", daemon.state, ")"));
   }
-  if (!waiting.empty()) return absl::StrCat("processes not running: ", absl::StrJoin(waiting, ", "));
+  if (!waiting.empty())
+    return absl::StrCat("processes not running: ", absl::StrJoin(waiting, ", "));
   const absl::StatusOr<HttpReply> reply = HttpGet(state.gateway, "/readyz", kHttpSilence);
-  if (!reply.ok()) return absl::StrCat("gateway does not answer yet (", reply.status().message(), ")");
+  if (!reply.ok())
+    return absl::StrCat("gateway does not answer yet (", reply.status().message(), ")");
   if (reply->status != 200) {
-    return absl::StrCat("gateway is not ready: ", absl::StripAsciiWhitespace(reply->body.substr(0, 300)));
+    return absl::StrCat("gateway is not ready: ",
+                        absl::StripAsciiWhitespace(reply->body.substr(0, 300)));
   }
-  const absl::StatusOr<v1::StatusReply> router = AskRouterStatus(state.router_admin, /*timeout_seconds=*/5);
+  const absl::StatusOr<v1::StatusReply> router =
+      AskRouterStatus(state.router_admin, /*timeout_seconds=*/5);
   if (!router.ok()) return std::string(router.status().message());
   std::map<std::string, std::string> known;
-  for (const v1::WorkerStatus& worker : router->workers()) known[worker.registration().worker_id()] = worker.state();
+  for (const v1::WorkerStatus& worker : router->workers())
+    known[worker.registration().worker_id()] = worker.state();
   for (const DaemonState& daemon : state.daemons) {
     if (daemon.kind != "worker") continue;
     const auto found = known.find(daemon.name);
@@ -54,8 +62,10 @@ std::string WhatIsMissing(const ClusterState& state) {
 }
 
 void PrintLogEnd(const DaemonState& daemon) {
-  std::printf("  %s ended with %s; the end of %s:\n", daemon.name.c_str(), daemon.last_exit.c_str(), daemon.log.c_str());
-  for (const std::string& line : LastLines(daemon.log, kLogLines)) std::printf("    %s\n", line.c_str());
+  std::printf("  %s ended with %s; the end of %s:\n", daemon.name.c_str(), daemon.last_exit.c_str(),
+              daemon.log.c_str());
+  for (const std::string& line : LastLines(daemon.log, kLogLines))
+    std::printf("    %s\n", line.c_str());
 }
 
 // Tells of each death once. An error when one daemon dies again and again.
@@ -66,8 +76,9 @@ absl::Status ReportDeaths(const ClusterState& state, std::map<std::string, int>&
     told[daemon.name] = deaths;
     PrintLogEnd(daemon);
     if (deaths >= kMostDeaths) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(daemon.name, " has ended ", deaths, " times, last with ", daemon.last_exit, "; see ", daemon.log));
+      return absl::FailedPreconditionError(absl::StrCat(daemon.name, " has ended ", deaths,
+                                                        " times, last with ", daemon.last_exit,
+                                                        "; see ", daemon.log));
     }
   }
   return absl::OkStatus();
@@ -75,8 +86,8 @@ absl::Status ReportDeaths(const ClusterState& state, std::map<std::string, int>&
 
 }  // namespace
 
-absl::Status WaitUntilReady(const StateDir& dir, const ProcessRef& supervisor, StopSignals& signals, TimeSource& time,
-                            Duration limit) {
+absl::Status WaitUntilReady(const StateDir& dir, const ProcessRef& supervisor, StopSignals& signals,
+                            TimeSource& time, Duration limit) {
   const Instant deadline = time.Now() + limit;
   std::map<std::string, int> deaths_told;
   std::string missing_told;
@@ -94,13 +105,17 @@ absl::Status WaitUntilReady(const StateDir& dir, const ProcessRef& supervisor, S
       missing_told = missing;
     }
     if (time.Now() >= deadline) {
-      return absl::DeadlineExceededError(absl::StrCat("not ready after ", limit.seconds(), " s: ", missing));
+      return absl::DeadlineExceededError(
+          absl::StrCat("not ready after ", limit.seconds(), " s: ", missing));
     }
     switch (signals.Wait(supervisor, kPollEvery)) {
-      case StopSignals::Woken::kTimeout: break;
-      case StopSignals::Woken::kSignal: return absl::CancelledError("interrupted");
+      case StopSignals::Woken::kTimeout:
+        break;
+      case StopSignals::Woken::kSignal:
+        return absl::CancelledError("interrupted");
       case StopSignals::Woken::kProcessGone:
-        return absl::FailedPreconditionError(absl::StrCat("the supervisor has ended; see ", dir.LogFile("supervisor")));
+        return absl::FailedPreconditionError(
+            absl::StrCat("the supervisor has ended; see ", dir.LogFile("supervisor")));
     }
   }
 }

@@ -1,11 +1,11 @@
 #include "services/ctl/state.h"
 
 #include <absl/strings/str_cat.h>
-#include <boost/json.hpp>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <boost/json.hpp>
 
 #include <cerrno>
 #include <cstdio>
@@ -27,7 +27,8 @@ json::value ProcessJson(const ProcessRef& process) {
 }
 
 ProcessRef ProcessFromJson(const json::value& value) {
-  return {.pid = json::value_to<pid_t>(value.at("pid")), .start_ticks = json::value_to<uint64_t>(value.at("start_ticks"))};
+  return {.pid = json::value_to<pid_t>(value.at("pid")),
+          .start_ticks = json::value_to<uint64_t>(value.at("start_ticks"))};
 }
 
 json::value DaemonJson(const DaemonState& daemon) {
@@ -87,12 +88,9 @@ absl::Status WriteWhole(const std::string& path, const std::string& text) {
 json::value ToJson(const ClusterState& state) {
   json::array daemons;
   for (const DaemonState& daemon : state.daemons) daemons.push_back(DaemonJson(daemon));
-  return {{"config", ToJson(state.config)},
-          {"supervisor", ProcessJson(state.supervisor)},
-          {"since", state.since},
-          {"gateway", state.gateway},
-          {"router", state.router},
-          {"router_admin", state.router_admin},
+  return {{"config", ToJson(state.config)}, {"supervisor", ProcessJson(state.supervisor)},
+          {"since", state.since},           {"gateway", state.gateway},
+          {"router", state.router},         {"router_admin", state.router_admin},
           {"daemons", std::move(daemons)}};
 }
 
@@ -105,7 +103,8 @@ absl::StatusOr<ClusterState> StateFromJson(const json::value& value) {
     state.gateway = json::value_to<std::string>(value.at("gateway"));
     state.router = json::value_to<std::string>(value.at("router"));
     state.router_admin = json::value_to<std::string>(value.at("router_admin"));
-    for (const json::value& entry : value.at("daemons").as_array()) state.daemons.push_back(DaemonFromJson(entry));
+    for (const json::value& entry : value.at("daemons").as_array())
+      state.daemons.push_back(DaemonFromJson(entry));
     return state;
   } catch (const std::exception& error) {
     return absl::InvalidArgumentError(error.what());
@@ -115,7 +114,8 @@ absl::StatusOr<ClusterState> StateFromJson(const json::value& value) {
 StateDir StateDir::At(const std::string& path) {
   if (!path.empty()) return StateDir(std::filesystem::absolute(path).lexically_normal().string());
   const char* state_home = std::getenv("XDG_STATE_HOME");
-  if (state_home != nullptr && *state_home == '/') return StateDir(absl::StrCat(state_home, "/tandem/local"));
+  if (state_home != nullptr && *state_home == '/')
+    return StateDir(absl::StrCat(state_home, "/tandem/local"));
   const char* home = std::getenv("HOME");
   return StateDir(absl::StrCat(home != nullptr ? home : "/tmp", "/.local/state/tandem/local"));
 }
@@ -123,8 +123,11 @@ StateDir StateDir::At(const std::string& path) {
 absl::Status StateDir::Create() const {
   std::error_code error;
   std::filesystem::create_directories(path_ + "/logs", error);
-  if (error) return absl::FailedPreconditionError(absl::StrCat("cannot create ", path_, "/logs: ", error.message()));
-  if (chmod(path_.c_str(), 0700) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("chmod ", path_));
+  if (error)
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot create ", path_, "/logs: ", error.message()));
+  if (chmod(path_.c_str(), 0700) != 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("chmod ", path_));
   return absl::OkStatus();
 }
 
@@ -137,7 +140,8 @@ absl::StatusOr<ClusterState> StateDir::Load() const {
   const json::value value = json::parse(text.str(), error);
   if (error) return absl::InvalidArgumentError(absl::StrCat(StateFile(), ": ", error.message()));
   absl::StatusOr<ClusterState> state = StateFromJson(value);
-  if (!state.ok()) return absl::InvalidArgumentError(absl::StrCat(StateFile(), ": ", state.status().message()));
+  if (!state.ok())
+    return absl::InvalidArgumentError(absl::StrCat(StateFile(), ": ", state.status().message()));
   return state;
 }
 
@@ -159,7 +163,8 @@ absl::StatusOr<int> StateDir::Lock() const {
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
     const int error = errno;
     close(fd);
-    if (error == EWOULDBLOCK) return absl::AlreadyExistsError(absl::StrCat("a local cluster runs in ", path_));
+    if (error == EWOULDBLOCK)
+      return absl::AlreadyExistsError(absl::StrCat("a local cluster runs in ", path_));
     return absl::ErrnoToStatus(error, absl::StrCat("cannot lock ", path));
   }
   return fd;

@@ -1,7 +1,8 @@
 #pragma once
 
-// What is known of the local cluster, in STATE_DIR/state.json. Written by `up` once, before the supervisor starts, then by
-// the supervisor alone; read by everyone. Files are replaced whole, so a reader never sees half of one.
+// What is known of the local cluster, in STATE_DIR/state.json. Written by `up` once, before the
+// supervisor starts, then by the supervisor alone; read by everyone. Files are replaced whole, so a
+// reader never sees half of one.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -18,26 +19,27 @@ namespace tandem::ctl {
 
 // One daemon: how it is started, and how it fares.
 struct DaemonState {
-  std::string name;             // "gateway", "router", "ffn-0"
-  std::string kind;             // "gateway", "router" or "worker"
+  std::string name;  // "gateway", "router", "ffn-0"
+  std::string kind;  // "gateway", "router" or "worker"
   std::vector<std::string> argv;
   std::string address;          // host:port that it serves
   std::string admin_address;    // host:port; empty: none
   std::string metrics_address;  // host:port
   std::string log;              // path
 
-  // "starting" (never ran yet), "running", "backoff" (died, will be started again), "stopping" or "stopped".
+  // "starting" (never ran yet), "running", "backoff" (died, will be started again), "stopping" or
+  // "stopped".
   std::string state = "starting";
-  ProcessRef process;           // pid 0: none
-  int64_t started_at = 0;       // of this process, seconds since 1970
+  ProcessRef process;      // pid 0: none
+  int64_t started_at = 0;  // of this process, seconds since 1970
   int restarts = 0;
-  std::string last_exit;        // "exit code 1"; empty: it never ended
+  std::string last_exit;  // "exit code 1"; empty: it never ended
 };
 
 struct ClusterState {
-  ClusterConfig config;         // as asked for
+  ClusterConfig config;  // as asked for
   ProcessRef supervisor;
-  int64_t since = 0;            // start of the cluster, seconds since 1970
+  int64_t since = 0;                          // start of the cluster, seconds since 1970
   std::string gateway, router, router_admin;  // host:port
   std::vector<DaemonState> daemons;           // gateway, router, workers
 };
@@ -62,8 +64,9 @@ class StateDir {
   absl::Status Save(const ClusterState& state) const;
   void Forget() const;  // removes state.json; the logs stay
 
-  // Takes the folder's lock and returns its descriptor: held by the supervisor for its life (handed over by `up`), so that
-  // the kernel lets go of it whatever kills the holder. kAlreadyExists: somebody holds it.
+  // Takes the folder's lock and returns its descriptor: held by the supervisor for its life (handed
+  // over by `up`), so that the kernel lets go of it whatever kills the holder. kAlreadyExists:
+  // somebody holds it.
   absl::StatusOr<int> Lock() const;
 
  private:

@@ -1,7 +1,7 @@
-#include <CLI/CLI.hpp>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <absl/strings/str_join.h>
+#include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 
 #include <cstdio>
@@ -28,10 +28,17 @@ std::vector<std::string> StageNames(const v1::Registration& worker) {
   std::vector<std::string> names;
   for (const int stage : worker.stages()) {
     switch (stage) {
-      case v1::STAGE_PREFILL: names.emplace_back("prefill"); break;
-      case v1::STAGE_ATTENTION: names.emplace_back("attention"); break;
-      case v1::STAGE_FFN: names.emplace_back("ffn"); break;
-      default: names.push_back(absl::StrCat("stage-", stage));
+      case v1::STAGE_PREFILL:
+        names.emplace_back("prefill");
+        break;
+      case v1::STAGE_ATTENTION:
+        names.emplace_back("attention");
+        break;
+      case v1::STAGE_FFN:
+        names.emplace_back("ffn");
+        break;
+      default:
+        names.push_back(absl::StrCat("stage-", stage));
     }
   }
   return names;
@@ -72,7 +79,10 @@ json::value WorkerJson(const v1::WorkerStatus& worker) {
   for (const std::string& name : StageNames(told)) stages.emplace_back(name);
   for (const std::string& holder : worker.group()) group.emplace_back(holder);
   for (const v1::LedgerEntry& entry : heartbeat.ledger()) {
-    ledger.push_back({{"stage", entry.stage()}, {"state", entry.state()}, {"cause", entry.cause()}, {"seconds", entry.seconds()}});
+    ledger.push_back({{"stage", entry.stage()},
+                      {"state", entry.state()},
+                      {"cause", entry.cause()},
+                      {"seconds", entry.seconds()}});
   }
   return {{"id", told.worker_id()},
           {"pool", told.pool()},
@@ -120,22 +130,27 @@ json::value StatusJson(const v1::StatusReply& reply, const std::string& address)
 }
 
 std::string StatusText(const v1::StatusReply& reply, const std::string& address) {
-  std::string text = absl::StrFormat("router %s (%s, version %s): %s; %u queued requests, %u live sequences\n",
-                                     reply.router_id(), address, reply.version(),
-                                     reply.ready() ? "ready" : absl::StrCat("not ready: ", reply.reason()),
-                                     reply.queued_requests(), reply.live_sequences());
-  absl::StrAppendFormat(&text, "%-13s %-10s %-22s %-6s %-17s %4s %9s %11s %10s  %s", "worker", "pool", "stages", "memory",
-                        "state", "seqs", "occupancy", "KV blocks", "tokens", "address");
+  std::string text =
+      absl::StrFormat("router %s (%s, version %s): %s; %u queued requests, %u live sequences\n",
+                      reply.router_id(), address, reply.version(),
+                      reply.ready() ? "ready" : absl::StrCat("not ready: ", reply.reason()),
+                      reply.queued_requests(), reply.live_sequences());
+  absl::StrAppendFormat(&text, "%-13s %-10s %-22s %-6s %-17s %4s %9s %11s %10s  %s", "worker",
+                        "pool", "stages", "memory", "state", "seqs", "occupancy", "KV blocks",
+                        "tokens", "address");
   for (const v1::WorkerStatus& worker : reply.workers()) {
     const v1::Registration& told = worker.registration();
     const v1::Heartbeat& heartbeat = worker.heartbeat();
     const uint32_t blocks = told.capacity().kv_blocks();
-    const std::string kv = blocks == 0 ? "-" : absl::StrCat(blocks - heartbeat.kv_blocks_free(), "/", blocks);
-    absl::StrAppendFormat(&text, "\n%-13s %-10s %-22s %-6s %-17s %4u %8.1f%% %11s %10u  %s", told.worker_id(), told.pool(),
-                          absl::StrJoin(StageNames(told), ","), MemoryClassName(told), worker.state(), heartbeat.sequences(),
+    const std::string kv =
+        blocks == 0 ? "-" : absl::StrCat(blocks - heartbeat.kv_blocks_free(), "/", blocks);
+    absl::StrAppendFormat(&text, "\n%-13s %-10s %-22s %-6s %-17s %4u %8.1f%% %11s %10u  %s",
+                          told.worker_id(), told.pool(), absl::StrJoin(StageNames(told), ","),
+                          MemoryClassName(told), worker.state(), heartbeat.sequences(),
                           100 * Occupancy(heartbeat), kv, heartbeat.tokens_total(), told.address());
     if (!worker.state_reason().empty()) absl::StrAppend(&text, "\n    ", worker.state_reason());
-    if (worker.group_size() > 0) absl::StrAppend(&text, "\n    FFN group: ", absl::StrJoin(worker.group(), ", "));
+    if (worker.group_size() > 0)
+      absl::StrAppend(&text, "\n    FFN group: ", absl::StrJoin(worker.group(), ", "));
     absl::StrAppend(&text, "\n    numerics: ", NumericsText(told.numerics()));
   }
   return text;
@@ -148,7 +163,8 @@ absl::Status Status(const Options& options) {
     address = local.ok() ? local->router_admin : "127.0.0.1:9300";
   }
   ASSIGN_OR_RETURN(const v1::StatusReply reply, AskRouterStatus(address, /*timeout_seconds=*/10));
-  std::printf("%s\n", options.json ? json::serialize(StatusJson(reply, address)).c_str() : StatusText(reply, address).c_str());
+  std::printf("%s\n", options.json ? json::serialize(StatusJson(reply, address)).c_str()
+                                   : StatusText(reply, address).c_str());
   return absl::OkStatus();
 }
 
@@ -156,9 +172,11 @@ absl::Status Status(const Options& options) {
 
 void AddStatus(CLI::App& parent, int& exit_code) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = parent.add_subcommand(
-      "status", "Shows workers, pools, stages, sequences, occupancy, KV use and numerics class, as the router knows them");
-  command->add_option("--router", options->router, "Router's admin address [the local cluster's, or 127.0.0.1:9300]");
+  CLI::App* command = parent.add_subcommand("status",
+                                            "Shows workers, pools, stages, sequences, occupancy, "
+                                            "KV use and numerics class, as the router knows them");
+  command->add_option("--router", options->router,
+                      "Router's admin address [the local cluster's, or 127.0.0.1:9300]");
   AddStateDirOption(*command, options->state_dir);
   command->add_flag("--json", options->json, "As JSON");
   command->callback([options, &exit_code] { exit_code = Report(Status(*options)); });

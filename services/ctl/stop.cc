@@ -29,7 +29,8 @@ absl::Status StopCluster(const StateDir& dir, bool& stopped) {
   if (state->supervisor.pid == 0) {
     const absl::StatusOr<int> lock = dir.Lock();
     if (absl::IsAlreadyExists(lock.status())) {
-      return absl::UnavailableError(absl::StrCat("the cluster in ", dir.path(), " is being started this moment; try again"));
+      return absl::UnavailableError(
+          absl::StrCat("the cluster in ", dir.path(), " is being started this moment; try again"));
     }
     RETURN_IF_ERROR(lock.status());
     close(*lock);
@@ -37,7 +38,8 @@ absl::Status StopCluster(const StateDir& dir, bool& stopped) {
   if (SignalProcess(state->supervisor, SIGTERM)) {
     stopped = true;
     if (!WaitUntilGone(state->supervisor, kSupervisorStop) && !Kill(state->supervisor)) {
-      return absl::InternalError(absl::StrCat("supervisor, pid ", state->supervisor.pid, ", outlived SIGKILL"));
+      return absl::InternalError(
+          absl::StrCat("supervisor, pid ", state->supervisor.pid, ", outlived SIGKILL"));
     }
     state = dir.Load();  // the last word on its daemons
     RETURN_IF_ERROR(state.status());
@@ -46,7 +48,8 @@ absl::Status StopCluster(const StateDir& dir, bool& stopped) {
     if (!IsAlive(daemon.process)) continue;
     stopped = true;
     if (!Kill(daemon.process)) {
-      return absl::InternalError(absl::StrCat(daemon.name, ", pid ", daemon.process.pid, ", outlived SIGKILL"));
+      return absl::InternalError(
+          absl::StrCat(daemon.name, ", pid ", daemon.process.pid, ", outlived SIGKILL"));
     }
   }
   dir.Forget();

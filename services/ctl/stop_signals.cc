@@ -44,7 +44,8 @@ StopSignals::Woken StopSignals::Wait(const ProcessRef& process, Duration timeout
     if (process_fd >= 0) close(process_fd);
     return Woken::kProcessGone;
   }
-  pollfd events[2] = {{.fd = fd_, .events = POLLIN, .revents = 0}, {.fd = process_fd, .events = POLLIN, .revents = 0}};
+  pollfd events[2] = {{.fd = fd_, .events = POLLIN, .revents = 0},
+                      {.fd = process_fd, .events = POLLIN, .revents = 0}};
   int ready = 0;
   do {
     ready = poll(events, 2, static_cast<int>(timeout.nanoseconds() / 1'000'000));

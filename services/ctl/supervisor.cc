@@ -26,12 +26,13 @@ struct Supervisor::Daemon {
   DaemonState* state = nullptr;  // its entry in state_
   std::optional<LogFile> log;
   Backoff backoff;
-  int output_fd = -1;            // read end of its stdout and stderr; -1: none
+  int output_fd = -1;  // read end of its stdout and stderr; -1: none
   Instant started;
   Instant start_at = Instant::Never();  // when to start it again
 };
 
-Supervisor::Supervisor(ClusterState state, StateDir dir, TimeSource& time, SupervisorOptions options)
+Supervisor::Supervisor(ClusterState state, StateDir dir, TimeSource& time,
+                       SupervisorOptions options)
     : state_(std::move(state)), dir_(std::move(dir)), time_(time), options_(std::move(options)) {
   for (DaemonState& daemon : state_.daemons) {
     daemons_.push_back(std::make_unique<Daemon>());
@@ -68,7 +69,8 @@ absl::Status Supervisor::WatchSignals() {
   signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signal_fd_ < 0) return absl::ErrnoToStatus(errno, "signalfd");
   // What a daemon leaves behind becomes our child, and is reaped.
-  if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) return absl::ErrnoToStatus(errno, "PR_SET_CHILD_SUBREAPER");
+  if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
+    return absl::ErrnoToStatus(errno, "PR_SET_CHILD_SUBREAPER");
   return absl::OkStatus();
 }
 
@@ -85,7 +87,8 @@ absl::Status Supervisor::Run() {
 
   while (!stopping_ || !AllStopped()) {
     std::vector<pollfd> events{{.fd = signal_fd_, .events = POLLIN, .revents = 0}};
-    for (const auto& daemon : daemons_) events.push_back({.fd = daemon->output_fd, .events = POLLIN, .revents = 0});
+    for (const auto& daemon : daemons_)
+      events.push_back({.fd = daemon->output_fd, .events = POLLIN, .revents = 0});
     if (poll(events.data(), events.size(), PollTimeoutMs()) < 0 && errno != EINTR) {
       return absl::ErrnoToStatus(errno, "poll");
     }
@@ -121,7 +124,8 @@ void Supervisor::Start(Daemon& daemon) {
   if (daemon.output_fd >= 0) close(daemon.output_fd);
   daemon.output_fd = output[0];
   if (!process.ok()) {
-    LogError("start_failed", {{"daemon_name", state.name}, {"error", std::string(process.status().message())}});
+    LogError("start_failed",
+             {{"daemon_name", state.name}, {"error", std::string(process.status().message())}});
     daemon.log->Write(absl::StrCat("supervisor: ", process.status().message(), "\n"));
     state.last_exit = std::string(process.status().message());
     state.state = "backoff";
@@ -132,12 +136,15 @@ void Supervisor::Start(Daemon& daemon) {
   state.process = *process;
   state.started_at = options_.unix_seconds();
   state.state = "running";
-  LogInfo("started", {{"daemon_name", state.name}, {"pid", static_cast<int64_t>(process->pid)}, {"restarts", state.restarts}});
+  LogInfo("started", {{"daemon_name", state.name},
+                      {"pid", static_cast<int64_t>(process->pid)},
+                      {"restarts", state.restarts}});
 }
 
 void Supervisor::ReadOutput(Daemon& daemon) {
   char buffer[16 << 10];
-  // A bounded number of reads a turn: a daemon that never stops writing cannot keep us from the others.
+  // A bounded number of reads a turn: a daemon that never stops writing cannot keep us from the
+  // others.
   for (int reads = 0; daemon.output_fd >= 0 && reads < 16; ++reads) {
     const ssize_t got = read(daemon.output_fd, buffer, sizeof buffer);
     if (got > 0) {
@@ -190,9 +197,11 @@ void Supervisor::OnExit(Daemon& daemon, int wait_status) {
     const Duration wait = daemon.backoff.Next(time_.Now() - daemon.started);
     daemon.start_at = time_.Now() + wait;
     state.state = "backoff";
-    LogWarn("died", {{"daemon_name", state.name}, {"exit", state.last_exit}, {"restart_in_seconds", wait.seconds()}});
-    daemon.log->Write(
-        absl::StrCat("supervisor: ", state.name, " ended with ", state.last_exit, ", starts again in ", wait.seconds(), " s\n"));
+    LogWarn("died", {{"daemon_name", state.name},
+                     {"exit", state.last_exit},
+                     {"restart_in_seconds", wait.seconds()}});
+    daemon.log->Write(absl::StrCat("supervisor: ", state.name, " ended with ", state.last_exit,
+                                   ", starts again in ", wait.seconds(), " s\n"));
   }
   Save();
 }
@@ -227,7 +236,8 @@ void Supervisor::AdvanceStop() {
     kill_at_ = Instant::Never();
     for (const auto& daemon : daemons_) {
       if (daemon->state->state != "stopping") continue;
-      LogWarn("killed_after_grace", {{"daemon_name", daemon->state->name}, {"grace_seconds", options_.grace.seconds()}});
+      LogWarn("killed_after_grace",
+              {{"daemon_name", daemon->state->name}, {"grace_seconds", options_.grace.seconds()}});
       kill(daemon->state->process.pid, SIGKILL);
     }
   }

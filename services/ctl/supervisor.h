@@ -14,23 +14,25 @@
 namespace tandem::ctl {
 
 struct SupervisorOptions {
-  Duration grace = Duration::Seconds(20);           // between SIGTERM and SIGKILL
-  std::function<int64_t()> unix_seconds;            // wall clock, for people
+  Duration grace = Duration::Seconds(20);  // between SIGTERM and SIGKILL
+  std::function<int64_t()> unix_seconds;   // wall clock, for people
 };
 
-// Starts every daemon, gives each a log file, starts again what ends (whatever its exit code) after a back-off, and writes
-// STATE_DIR/state.json at each change. Daemons get SIGKILL from the kernel if this process dies, so none is orphaned.
+// Starts every daemon, gives each a log file, starts again what ends (whatever its exit code) after
+// a back-off, and writes STATE_DIR/state.json at each change. Daemons get SIGKILL from the kernel
+// if this process dies, so none is orphaned.
 //
-// Takes over the process: SIGCHLD, SIGTERM, SIGINT and SIGHUP are blocked and read from a descriptor. One thread.
-// Other threads must block them too: call BlockSignals before the first is made.
+// Takes over the process: SIGCHLD, SIGTERM, SIGINT and SIGHUP are blocked and read from a
+// descriptor. One thread. Other threads must block them too: call BlockSignals before the first is
+// made.
 class Supervisor {
  public:
   Supervisor(ClusterState state, StateDir dir, TimeSource& time, SupervisorOptions options);
   ~Supervisor();
   static void BlockSignals();
 
-  // Returns after SIGTERM, SIGINT or SIGHUP, when every daemon has ended: first the gateway, which finishes its streams with
-  // the others still there, then the rest. A second signal kills at once.
+  // Returns after SIGTERM, SIGINT or SIGHUP, when every daemon has ended: first the gateway, which
+  // finishes its streams with the others still there, then the rest. A second signal kills at once.
   absl::Status Run();
 
  private:

@@ -7,10 +7,12 @@
 namespace tandem::ctl {
 namespace {
 
-absl::Status ShapeError(const TopologyPreset& topology, absl::string_view shape, absl::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("shape '", shape, "' does not fit topology ", topology.name, ": ", why,
-                                                 "; it needs the form ", topology.shape_form, ", such as ",
-                                                 FormatShape(topology, std::vector<int>(topology.pools.size(), 1))));
+absl::Status ShapeError(const TopologyPreset& topology, absl::string_view shape,
+                        absl::string_view why) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("shape '", shape, "' does not fit topology ", topology.name, ": ", why,
+                   "; it needs the form ", topology.shape_form, ", such as ",
+                   FormatShape(topology, std::vector<int>(topology.pools.size(), 1))));
 }
 
 }  // namespace
@@ -19,10 +21,14 @@ const std::vector<TopologyPreset>& Topologies() {
   static const auto* const presets = new std::vector<TopologyPreset>{
       {"colocated", "nW", {{'W', "colocated", "prefill,attention,ffn", "hbm"}}},
       {"pd", "xPyD", {{'P', "prefill", "prefill", "hbm"}, {'D', "decode", "attention,ffn", "hbm"}}},
-      {"afd", "xAyF", {{'A', "attention", "prefill,attention", "hbm"}, {'F', "ffn", "ffn", "sram"}}},
+      {"afd",
+       "xAyF",
+       {{'A', "attention", "prefill,attention", "hbm"}, {'F', "ffn", "ffn", "sram"}}},
       {"pd-afd",
        "xPyAzF",
-       {{'P', "prefill", "prefill", "hbm"}, {'A', "attention", "attention", "hbm"}, {'F', "ffn", "ffn", "sram"}}},
+       {{'P', "prefill", "prefill", "hbm"},
+        {'A', "attention", "attention", "hbm"},
+        {'F', "ffn", "ffn", "sram"}}},
   };
   return *presets;
 }
@@ -37,7 +43,8 @@ absl::StatusOr<const TopologyPreset*> FindTopology(absl::string_view name) {
       absl::StrCat("no topology '", name, "'; there are ", absl::StrJoin(names, ", ")));
 }
 
-absl::StatusOr<std::vector<int>> ParseShape(const TopologyPreset& topology, absl::string_view shape) {
+absl::StatusOr<std::vector<int>> ParseShape(const TopologyPreset& topology,
+                                            absl::string_view shape) {
   if (shape.empty()) return std::vector<int>(topology.pools.size(), 1);
   std::vector<int> counts;
   size_t at = 0;
@@ -48,16 +55,19 @@ absl::StatusOr<std::vector<int>> ParseShape(const TopologyPreset& topology, absl
       count = count * 10 + (shape[at++] - '0');
     }
     if (at == digits || at == shape.size() || absl::ascii_toupper(shape[at]) != pool.letter) {
-      return ShapeError(topology, shape, absl::StrCat("expected a number and ", std::string(1, pool.letter)));
+      return ShapeError(topology, shape,
+                        absl::StrCat("expected a number and ", std::string(1, pool.letter)));
     }
     if (count < 1 || count > kMaxWorkersPerPool) {
-      return ShapeError(topology, shape, absl::StrCat(count, " workers of pool ", pool.pool, " are not in [1, ",
-                                                      kMaxWorkersPerPool, "]"));
+      return ShapeError(topology, shape,
+                        absl::StrCat(count, " workers of pool ", pool.pool, " are not in [1, ",
+                                     kMaxWorkersPerPool, "]"));
     }
     counts.push_back(count);
     ++at;
   }
-  if (at != shape.size()) return ShapeError(topology, shape, absl::StrCat("'", shape.substr(at), "' is left over"));
+  if (at != shape.size())
+    return ShapeError(topology, shape, absl::StrCat("'", shape.substr(at), "' is left over"));
   return counts;
 }
 

@@ -23,7 +23,8 @@ TEST(ClusterFile, EachPresetOfDeployLocalIsItsTopologysDefault) {
   const char* source = std::getenv("TANDEM_SOURCE_DIR");
   ASSERT_NE(source, nullptr);
   for (const TopologyPreset& topology : Topologies()) {
-    const std::string file = std::string(source) + "/deploy/local/" + std::string(topology.name) + ".yaml";
+    const std::string file =
+        std::string(source) + "/deploy/local/" + std::string(topology.name) + ".yaml";
     const absl::StatusOr<ClusterConfig> config = ReadClusterFile(file);
     ASSERT_TRUE(config.ok()) << config.status();
     EXPECT_EQ(*config, PresetCluster(topology, std::vector<int>(topology.pools.size(), 1))) << file;
@@ -56,21 +57,30 @@ workers:
 }
 
 TEST(ClusterFile, ErrorsNameFileLineAndKey) {
-  EXPECT_THAT(ErrorOf("topology: pd\nworkrs: []\n"), AllOf(HasSubstr("cluster.yaml:2"), HasSubstr("workrs")));
-  EXPECT_THAT(ErrorOf("topology: dp\nworkers: []\n"), AllOf(HasSubstr("cluster.yaml"), HasSubstr("topology"), HasSubstr("dp")));
-  EXPECT_THAT(ErrorOf("workers: []\n"), AllOf(HasSubstr("cluster.yaml"), HasSubstr("topology is missing")));
+  EXPECT_THAT(ErrorOf("topology: pd\nworkrs: []\n"),
+              AllOf(HasSubstr("cluster.yaml:2"), HasSubstr("workrs")));
+  EXPECT_THAT(ErrorOf("topology: dp\nworkers: []\n"),
+              AllOf(HasSubstr("cluster.yaml"), HasSubstr("topology"), HasSubstr("dp")));
+  EXPECT_THAT(ErrorOf("workers: []\n"),
+              AllOf(HasSubstr("cluster.yaml"), HasSubstr("topology is missing")));
   EXPECT_THAT(ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    count: 0\n"),
               AllOf(HasSubstr("cluster.yaml:4"), HasSubstr("count")));
   EXPECT_THAT(ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    count: many\n"),
               AllOf(HasSubstr("cluster.yaml:4"), HasSubstr("count")));
-  EXPECT_THAT(ErrorOf("topology: colocated\ngateway:\n  port: 70000\nworkers:\n  - pool: colocated\n"),
-              AllOf(HasSubstr("cluster.yaml:3"), HasSubstr("port")));
-  EXPECT_THAT(ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    flags:\n      listen: x\n"),
-              AllOf(HasSubstr("cluster.yaml:5"), HasSubstr("listen")));
-  EXPECT_THAT(ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    flags:\n      --threads: 1\n"),
-              AllOf(HasSubstr("cluster.yaml:5"), HasSubstr("--threads")));
-  EXPECT_THAT(ErrorOf("topology: pd\nworkers:\n  - pool: prefill\n"), HasSubstr("needs pool 'decode'"));
-  EXPECT_THAT(ErrorOf("topology: pd\nworkers:\n  - pool: ffn\n"), AllOf(HasSubstr("cluster.yaml:3"), HasSubstr("'ffn'")));
+  EXPECT_THAT(
+      ErrorOf("topology: colocated\ngateway:\n  port: 70000\nworkers:\n  - pool: colocated\n"),
+      AllOf(HasSubstr("cluster.yaml:3"), HasSubstr("port")));
+  EXPECT_THAT(
+      ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    flags:\n      listen: x\n"),
+      AllOf(HasSubstr("cluster.yaml:5"), HasSubstr("listen")));
+  EXPECT_THAT(
+      ErrorOf(
+          "topology: colocated\nworkers:\n  - pool: colocated\n    flags:\n      --threads: 1\n"),
+      AllOf(HasSubstr("cluster.yaml:5"), HasSubstr("--threads")));
+  EXPECT_THAT(ErrorOf("topology: pd\nworkers:\n  - pool: prefill\n"),
+              HasSubstr("needs pool 'decode'"));
+  EXPECT_THAT(ErrorOf("topology: pd\nworkers:\n  - pool: ffn\n"),
+              AllOf(HasSubstr("cluster.yaml:3"), HasSubstr("'ffn'")));
   EXPECT_THAT(ErrorOf("topology: pd\nworkers:\n  - pool: prefill\n  - pool: prefill\n"),
               AllOf(HasSubstr("cluster.yaml:4"), HasSubstr("twice")));
   EXPECT_THAT(ErrorOf("topology: [\n"), HasSubstr("cluster.yaml"));

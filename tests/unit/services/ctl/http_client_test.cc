@@ -13,7 +13,8 @@
 namespace tandem::ctl {
 namespace {
 
-// Accepts one connection, reads a request's headers and answers with fixed bytes; empty ones: it never answers.
+// Accepts one connection, reads a request's headers and answers with fixed bytes; empty ones: it
+// never answers.
 class OneShotServer {
  public:
   explicit OneShotServer(std::string answer) : answer_(std::move(answer)) {
@@ -63,17 +64,20 @@ class OneShotServer {
 
 TEST(HttpClient, GetReturnsStatusAndBody) {
   OneShotServer server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 7\r\n\r\nnot yet");
-  const absl::StatusOr<HttpReply> reply = HttpGet(server.address(), "/readyz", Duration::Seconds(30));
+  const absl::StatusOr<HttpReply> reply =
+      HttpGet(server.address(), "/readyz", Duration::Seconds(30));
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->status, 503);
   EXPECT_EQ(reply->body, "not yet");
 }
 
 TEST(HttpClient, AChunkedBodyIsStreamed) {
-  OneShotServer server("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ndata:\r\n3\r\n x\n\r\n0\r\n\r\n");
+  OneShotServer server(
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ndata:\r\n3\r\n x\n\r\n0\r\n\r\n");
   std::string body;
-  const absl::StatusOr<HttpReply> reply = HttpPostStreaming(server.address(), "/v1/x", "{}", Duration::Seconds(30),
-                                                            [&](absl::string_view piece) { body.append(piece.data(), piece.size()); });
+  const absl::StatusOr<HttpReply> reply =
+      HttpPostStreaming(server.address(), "/v1/x", "{}", Duration::Seconds(30),
+                        [&](absl::string_view piece) { body.append(piece.data(), piece.size()); });
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->status, 200);
   EXPECT_EQ(body, "data: x\n");
@@ -82,17 +86,20 @@ TEST(HttpClient, AChunkedBodyIsStreamed) {
 TEST(HttpClient, NobodyThereIsUnavailable) {
   std::string address;
   { address = OneShotServer("x").address(); }
-  EXPECT_EQ(HttpGet(address, "/", Duration::Seconds(30)).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(HttpGet(address, "/", Duration::Seconds(30)).status().code(),
+            absl::StatusCode::kUnavailable);
 }
 
 TEST(HttpClient, ABrokenReplyIsUnavailable) {
   OneShotServer server("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort");
-  EXPECT_EQ(HttpGet(server.address(), "/", Duration::Seconds(30)).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(HttpGet(server.address(), "/", Duration::Seconds(30)).status().code(),
+            absl::StatusCode::kUnavailable);
 }
 
 TEST(HttpClient, SilenceEndsTheWait) {
   OneShotServer server("");
-  EXPECT_EQ(HttpGet(server.address(), "/", Duration::Milliseconds(50)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(HttpGet(server.address(), "/", Duration::Milliseconds(50)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
 }
 
 }  // namespace

@@ -17,7 +17,8 @@ using ::testing::HasSubstr;
 class LaunchTest : public ::testing::Test {
  protected:
   LaunchTest() : dir_(StateDir::At(temp_.path())) {
-    for (const char* name : {"tandem-gateway", "tandem-router", "tandem-worker"}) temp_.Write(name, "", /*executable=*/true);
+    for (const char* name : {"tandem-gateway", "tandem-router", "tandem-worker"})
+      temp_.Write(name, "", /*executable=*/true);
     config_ = PresetCluster(**FindTopology("pd-afd"), {1, 1, 2});
     config_.model = temp_.Write("m.gguf", "");
     config_.model_name = "m";
@@ -41,7 +42,8 @@ TEST_F(LaunchTest, NamesOneProcessADaemon) {
   ASSERT_TRUE(state.ok()) << state.status();
   std::vector<std::string> names;
   for (const DaemonState& daemon : state->daemons) names.push_back(daemon.name);
-  EXPECT_THAT(names, ElementsAre("gateway", "router", "prefill-0", "attention-0", "ffn-0", "ffn-1"));
+  EXPECT_THAT(names,
+              ElementsAre("gateway", "router", "prefill-0", "attention-0", "ffn-0", "ffn-1"));
 }
 
 TEST_F(LaunchTest, DefaultPortsAreTheDocumentedOnes) {
@@ -81,7 +83,8 @@ TEST_F(LaunchTest, NoTwoDaemonsShareAPort) {
   std::set<std::string> seen;
   size_t addresses = 0;
   for (const DaemonState& daemon : state->daemons) {
-    for (const std::string& address : {daemon.address, daemon.admin_address, daemon.metrics_address}) {
+    for (const std::string& address :
+         {daemon.address, daemon.admin_address, daemon.metrics_address}) {
       if (address.empty()) continue;
       ++addresses;
       seen.insert(address);

@@ -1,4 +1,5 @@
-// The supervisor is tested as the program it is: `tandemctl local supervise`, with shell scripts as daemons.
+// The supervisor is tested as the program it is: `tandemctl local supervise`, with shell scripts as
+// daemons.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -55,22 +56,26 @@ class SupervisorTest : public ::testing::Test {
     ASSERT_TRUE(dir_.Save(state_).ok());
     const char* build = std::getenv("TANDEM_BINARY_DIR");
     ASSERT_NE(build, nullptr);
-    std::vector<std::string> argv{std::string(build) + "/bin/tandemctl", "local", "supervise", "--state-dir", dir_.path()};
+    std::vector<std::string> argv{std::string(build) + "/bin/tandemctl", "local", "supervise",
+                                  "--state-dir", dir_.path()};
     argv.insert(argv.end(), more.begin(), more.end());
-    const int log = open(dir_.LogFile("supervisor").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    const int log =
+        open(dir_.LogFile("supervisor").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const absl::StatusOr<ProcessRef> started = Spawn({.argv = argv, .output_fd = log});
     close(log);
     ASSERT_TRUE(started.ok()) << started.status();
     supervisor_ = *started;
   }
 
-  // Looks again whenever the supervisor may have written; fails, with the logs, when `condition` never holds.
+  // Looks again whenever the supervisor may have written; fails, with the logs, when `condition`
+  // never holds.
   void Await(const std::string& what, const std::function<bool(const ClusterState&)>& condition) {
     const Instant deadline = time_.Now() + kLong;
     for (;;) {
       const absl::StatusOr<ClusterState> state = dir_.Load();
       if (state.ok() && state->supervisor == supervisor_ && condition(*state)) return;
-      if (time_.Now() >= deadline || signals_.Wait(supervisor_, Duration::Milliseconds(20)) == StopSignals::Woken::kProcessGone) {
+      if (time_.Now() >= deadline || signals_.Wait(supervisor_, Duration::Milliseconds(20)) ==
+                                         StopSignals::Woken::kProcessGone) {
         FAIL() << "never: " << what << "\n" << test::ReadFile(dir_.LogFile("supervisor"));
       }
     }
@@ -149,13 +154,15 @@ TEST_F(SupervisorTest, DownLeavesNothing) {
   Start();
   AwaitLine("gateway", "up");
   AwaitLine("worker", "up");
-  Await("the child", [&](const ClusterState&) { return !LastLines(dir_.LogFile("parent"), 1).empty(); });
+  Await("the child",
+        [&](const ClusterState&) { return !LastLines(dir_.LogFile("parent"), 1).empty(); });
   const std::string child_line = LastLines(dir_.LogFile("parent"), 1)[0];
   const std::optional<ProcessRef> child = FindProcess(std::atoi(child_line.substr(6).c_str()));
   ASSERT_TRUE(child.has_value()) << child_line;
   const ClusterState before = *dir_.Load();
   EXPECT_TRUE(Down().ok());
-  for (const DaemonState& daemon : before.daemons) EXPECT_FALSE(IsAlive(daemon.process)) << daemon.name;
+  for (const DaemonState& daemon : before.daemons)
+    EXPECT_FALSE(IsAlive(daemon.process)) << daemon.name;
   EXPECT_TRUE(WaitUntilGone(*child, kLong));
   EXPECT_FALSE(IsAlive(before.supervisor));
   EXPECT_TRUE(absl::IsNotFound(dir_.Load().status()));
@@ -173,8 +180,12 @@ TEST_F(SupervisorTest, DownTwiceIsFine) {
 
 // Goal: the gateway finishes its streams while the workers are still there.
 TEST_F(SupervisorTest, TheGatewayStopsFirst) {
-  Add("worker", "trap 'echo stopped >> " + temp_.path() + "/order; exit 0' TERM\necho up\nsleep 1000 & wait\n");
-  Add("gateway", "trap 'echo gateway >> " + temp_.path() + "/order; exit 0' TERM\necho up\nsleep 1000 & wait\n", "gateway");
+  Add("worker", "trap 'echo stopped >> " + temp_.path() +
+                    "/order; exit 0' TERM\necho up\nsleep 1000 & wait\n");
+  Add("gateway",
+      "trap 'echo gateway >> " + temp_.path() +
+          "/order; exit 0' TERM\necho up\nsleep 1000 & wait\n",
+      "gateway");
   Start();
   AwaitLine("worker", "up");
   AwaitLine("gateway", "up");
@@ -204,7 +215,8 @@ TEST_F(SupervisorTest, NoDaemonOutlivesItsSupervisor) {
   ASSERT_TRUE(SignalProcess(supervisor_, SIGKILL));
   waitpid(supervisor_.pid, nullptr, 0);
   supervisor_ = {};
-  for (const DaemonState& daemon : before.daemons) EXPECT_TRUE(WaitUntilGone(daemon.process, kLong)) << daemon.name;
+  for (const DaemonState& daemon : before.daemons)
+    EXPECT_TRUE(WaitUntilGone(daemon.process, kLong)) << daemon.name;
   const absl::StatusOr<int> lock = dir_.Lock();
   ASSERT_TRUE(lock.ok()) << lock.status();
   close(*lock);
@@ -215,8 +227,9 @@ TEST_F(SupervisorTest, ASecondOneInTheSameFolderIsRefused) {
   Start();
   AwaitLine("worker", "up");
   const ProcessRef first = supervisor_;
-  const absl::StatusOr<ProcessRef> second = Spawn({.argv = {std::string(std::getenv("TANDEM_BINARY_DIR")) + "/bin/tandemctl",
-                                                            "local", "supervise", "--state-dir", dir_.path()}});
+  const absl::StatusOr<ProcessRef> second =
+      Spawn({.argv = {std::string(std::getenv("TANDEM_BINARY_DIR")) + "/bin/tandemctl", "local",
+                      "supervise", "--state-dir", dir_.path()}});
   ASSERT_TRUE(second.ok());
   int wait_status = 0;
   ASSERT_EQ(waitpid(second->pid, &wait_status, 0), second->pid);
