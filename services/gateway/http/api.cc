@@ -75,7 +75,8 @@ asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
   const bool models = query.path.rfind(kModels.data(), 0) == 0 &&
                       (query.path.size() == kModels.size() || query.path[kModels.size()] == '/');
   if (!models && query.path != "/livez" && query.path != "/readyz") {
-    (void)co_await answer.Reply(404, "application/json", ErrorBodyOf(404, absl::StrCat("no path ", query.path)), HttpHeaders());
+    std::string body = ErrorBodyOf(404, absl::StrCat("no path ", query.path));
+    (void)co_await answer.Reply(404, "application/json", std::move(body), HttpHeaders());
   } else if (!get) {
     HttpHeaders allow(1, {"Allow", "GET"});
     (void)co_await answer.Reply(405, "application/json", ErrorBodyOf(405, "use GET"), std::move(allow));
@@ -83,16 +84,19 @@ asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
     (void)co_await answer.Reply(200, "text/plain", "ok\n", HttpHeaders());
   } else if (query.path == "/readyz") {
     const std::string reason = NotReadyReason();
-    (void)co_await answer.Reply(reason.empty() ? 200 : 503, "text/plain", reason.empty() ? "ok\n" : absl::StrCat(reason, "\n"), HttpHeaders());
+    // Named first: g++ 12 frees a conditional temporary inside a co_await twice.
+    const int status = reason.empty() ? 200 : 503;
+    std::string body = reason.empty() ? "ok\n" : absl::StrCat(reason, "\n");
+    (void)co_await answer.Reply(status, "text/plain", std::move(body), HttpHeaders());
   } else if (query.path.size() <= kModels.size() + 1) {
     (void)co_await answer.Reply(200, "application/json", ModelList(config_.model_name, created_), HttpHeaders());
   } else if (query.path.substr(kModels.size() + 1) == config_.model_name) {
     (void)co_await answer.Reply(200, "application/json", ModelObject(config_.model_name, created_), HttpHeaders());
   } else {
     RequestRecord record;
-    co_await ReplyError(WithErrorCode(absl::NotFoundError(absl::StrCat("no model '", query.path.substr(kModels.size() + 1), "'")),
-                                      "model_not_found"),
-                        answer, record);
+    const absl::Status unknown = WithErrorCode(
+        absl::NotFoundError(absl::StrCat("no model '", query.path.substr(kModels.size() + 1), "'")), "model_not_found");
+    co_await ReplyError(unknown, answer, record);
   }
 }
 
@@ -101,7 +105,7 @@ asio::awaitable<void> Api::Complete(bool chat, HttpQuery query, HttpAnswer& answ
   record.route = query.path;
   record.request_id = query.request_id;
   const Instant start = time_.Now();
-  absl::StatusOr<Prepared> prepared =
+  absl::StatusOr<Prepared> prepared =  // not awaited: a plain call
       draining_ ? absl::StatusOr<Prepared>(absl::UnavailableError("the gateway is draining")) : Prepare(chat, query);
   if (!prepared.ok()) {
     co_await ReplyError(prepared.status(), answer, record);

@@ -170,13 +170,8 @@ void Relay::Refused(const RefusedInfo& refused) {
 
 // --- for worker links
 
-std::vector<ResumePoint> Relay::WorkerUp(const WorkerId& worker) {
+std::vector<ResumePoint> Relay::ResumePoints(const WorkerId& worker) {
   MutexLock lock(mu_);
-  const auto found = workers_.find(worker);
-  if (found == workers_.end()) return {};
-  found->second.up = true;
-  found->second.epoch++;
-  found->second.received_step = found->second.acknowledged_step = 0;
   std::vector<ResumePoint> points;
   for (auto& [id, request] : requests_) {
     for (Choice& choice : request.choices) {
@@ -189,10 +184,19 @@ std::vector<ResumePoint> Relay::WorkerUp(const WorkerId& worker) {
   return points;
 }
 
-void Relay::WorkerDown(const WorkerId& worker) {
+void Relay::WorkerUp(const WorkerId& worker) {
   MutexLock lock(mu_);
   const auto found = workers_.find(worker);
   if (found == workers_.end()) return;
+  found->second.up = true;
+  found->second.epoch++;
+  found->second.received_step = found->second.acknowledged_step = 0;
+}
+
+void Relay::WorkerDown(const WorkerId& worker) {
+  MutexLock lock(mu_);
+  const auto found = workers_.find(worker);
+  if (found == workers_.end() || !found->second.up) return;  // a dial that failed: the lease runs already
   found->second.up = false;
   found->second.epoch++;
   WatchWorker(worker);

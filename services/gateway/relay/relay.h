@@ -67,8 +67,9 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void Refused(const RefusedInfo& refused) TANDEM_EXCLUDES(mu_);
 
   // --- for worker links
-  // The stream is open: the hello's resume points.
-  std::vector<ResumePoint> WorkerUp(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
+  // For the hello of a stream about to be opened: what has come of each live sequence.
+  std::vector<ResumePoint> ResumePoints(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
+  void WorkerUp(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
   void WorkerDown(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
   void Tokens(const WorkerId& worker, TokenBatch batch) TANDEM_EXCLUDES(mu_);
 

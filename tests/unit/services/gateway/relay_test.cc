@@ -134,7 +134,8 @@ TEST_F(RelayTest, ReplayedTokensAreNotRepeated) {
   Token("A", 0, {10});
   Token("A", 1, {11});
   relay_->WorkerDown(WorkerId("A"));
-  const std::vector<ResumePoint> points = relay_->WorkerUp(WorkerId("A"));
+  const std::vector<ResumePoint> points = relay_->ResumePoints(WorkerId("A"));
+  relay_->WorkerUp(WorkerId("A"));
   ASSERT_EQ(points.size(), 1u);
   EXPECT_EQ(points[0].received, 2u);
   Token("A", 1, {11, 12});

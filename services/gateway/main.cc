@@ -1,0 +1,85 @@
+// tandem-gateway: HTTP and text.
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <ctime>
+
+#include "services/gateway/config.h"
+#include "services/gateway/http/api.h"
+#include "services/gateway/metrics.h"
+#include "services/gateway/relay/grpc/links.h"
+#include "services/gateway/text/llama/llama_text_model.h"
+#include "services/runtime/daemon.h"
+#include "services/runtime/log.h"
+#include "services/runtime/real_time.h"
+
+namespace tandem::gateway {
+namespace {
+
+void LogRequest(const RequestRecord& r) {
+  LogInfo("request_done", {{"request_id", r.request_id}, {"route", r.route}, {"status", r.status}, {"prompt_tokens", r.prompt_tokens},
+                           {"completion_tokens", r.completion_tokens}, {"ttft_seconds", r.ttft_seconds},
+                           {"seconds", r.total_seconds}, {"client_left", r.client_left}});
+}
+
+absl::Status Run(const GatewayConfig& config) {
+  auto text = LoadLlamaTextModel(config.model);
+  if (!text.ok()) return text.status();
+  RealTimeSource time;
+  const auto unix_seconds = [] { return static_cast<int64_t>(std::time(nullptr)); };
+  const uint64_t seed = Mix64(static_cast<uint64_t>(time.Now().nanoseconds())) ^ Mix64(static_cast<uint64_t>(getpid()) ^ static_cast<uint64_t>(unix_seconds()));
+  GrpcLinks links({.gateway_id = "gateway-" + std::to_string(seed), .model = config.model_name}, time);
+  const std::shared_ptr<Relay> relay = Relay::Create({}, time, links);
+  GatewayMetrics metrics(config.model_name);
+  ApiConfig api_config;
+  api_config.model_name = config.model_name;
+  Api api(api_config, **text, *relay, time, unix_seconds, seed, [&metrics](const RequestRecord& record) {
+    metrics.Count(record);
+    LogRequest(record);
+  });
+  HttpLimits limits;
+  limits.max_connections = config.max_connections;
+  limits.max_body_bytes = config.max_body_bytes;
+  limits.threads = config.threads;
+  links.Start(relay, config.routers);
+  auto server = HttpServer::Start(
+      config.listen, limits, [&api](HttpQuery query, HttpAnswer& answer) { return api.Handle(std::move(query), answer); },
+      &Api::ErrorBodyOf, [&api] { return api.NewId(); });
+  if (!server.ok()) return server.status();
+  auto metrics_server = ServeMetrics(config.metrics_listen, metrics.registry());
+  if (!metrics_server.ok()) return metrics_server.status();
+  LogInfo("serving", {{"address", config.listen}, {"model", config.model_name}});
+  LogInfo("draining", {{"signal", WaitForStopSignal()}});
+  api.Drain();
+  (*server)->Drain(Duration::FromSeconds(config.drain_timeout_seconds));
+  links.Stop();
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace tandem::gateway
+
+int main(int argc, char** argv) {
+  using namespace tandem;
+  BlockStopSignals();
+  auto command = gateway::ParseGatewayCommand(argc, argv);
+  if (!command.ok()) {
+    std::fprintf(stderr, "tandem-gateway: %s\n", std::string(command.status().message()).c_str());
+    return 2;
+  }
+  if (!command->has_value()) return 0;
+  const gateway::GatewayConfig& config = (*command)->config;
+  if ((*command)->print_config) {
+    std::fputs(gateway::ToYaml(config).c_str(), stdout);
+    return 0;
+  }
+  LogConfig log;
+  log.daemon = "tandem-gateway";
+  log.format = config.log_format == "json" ? LogFormat::kJson : LogFormat::kText;
+  InitLog(log);
+  const absl::Status status = gateway::Run(config);
+  if (status.ok()) return 0;
+  LogError("failed", {{"error", status.message()}});
+  return 1;
+}

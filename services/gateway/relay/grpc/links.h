@@ -1,0 +1,44 @@
+#pragma once
+
+// The relay's streams over gRPC: one to each router, one to each attention worker.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "services/gateway/relay/relay.h"
+#include "services/runtime/mutex.h"
+
+namespace tandem::gateway {
+
+struct GatewayIdentity {
+  std::string gateway_id;  // new with each process
+  std::string model;
+};
+
+// Makes and keeps the links. It outlives the relay's last call; Stop before the relay goes.
+class GrpcLinks final : public WorkerDialer {
+ public:
+  // `time` outlives this.
+  GrpcLinks(GatewayIdentity identity, TimeSource& time);
+  ~GrpcLinks() override;  // stops
+
+  // Dials the routers, in this order; from now on links report to `relay`.
+  void Start(const std::shared_ptr<Relay>& relay, const std::vector<std::string>& routers);
+  void Stop();  // parks every link
+
+  WorkerLink* Link(const WorkerId& worker) override;
+
+ private:
+  class Router;
+  class Worker;
+  const GatewayIdentity identity_;
+  TimeSource& time_;
+  Mutex mu_;
+  std::weak_ptr<Relay> relay_ TANDEM_GUARDED_BY(mu_);
+  std::vector<std::unique_ptr<Router>> routers_;
+  std::map<WorkerId, std::unique_ptr<Worker>> workers_ TANDEM_GUARDED_BY(mu_);
+};
+
+}  // namespace tandem::gateway
