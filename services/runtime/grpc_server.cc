@@ -2,11 +2,14 @@
 
 #include <absl/strings/str_cat.h>
 #include <grpcpp/create_channel.h>
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
 
 #include <mutex>
+
+#include "scheduler/base/check.h"
 
 namespace tandem {
 namespace {
@@ -15,6 +18,18 @@ constexpr int kMinPingIntervalMs = 10'000;      // peers may probe a quiet conne
 constexpr int kFirstReconnectBackoffMs = 100;
 constexpr int kMaxReconnectBackoffMs = 2'000;
 constexpr int kConnectTimeoutMs = 5'000;        // of one attempt, the handshake included
+
+// gRPC's callback threads live as long as some channel or server uses them, and the last user joins them. When that user
+// goes on one of these threads, as a stream that drops its channel in OnDone does, gRPC 1.51 aborts: the thread joins itself
+// (CompletionQueue::ReleaseCallbackAlternativeCQ). A server without ports that is never destroyed keeps them.
+void KeepCallbackThreads() {
+  static grpc::Server* const keeper = [] {
+    grpc::ServerBuilder builder;
+    builder.RegisterCallbackGenericService(new grpc::CallbackGenericService());
+    return builder.BuildAndStart().release();
+  }();
+  TANDEM_CHECK(keeper != nullptr);
+}
 
 }  // namespace
 
@@ -38,6 +53,7 @@ absl::StatusOr<GrpcServer> StartGrpcServer(const std::string& listen, const std:
 }
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  KeepCallbackThreads();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxFrameBytes);
   arguments.SetMaxSendMessageSize(kMaxFrameBytes);
