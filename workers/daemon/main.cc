@@ -3,6 +3,7 @@
 #include "services/runtime/daemon.h"
 #include "services/runtime/log.h"
 #include "workers/daemon/daemon.h"
+#include "workers/rpc/frame_memory.h"
 
 int main(int argc, char** argv) {
   auto command = tandem::ParseWorkerCommand(argc, argv);
@@ -16,6 +17,7 @@ int main(int argc, char** argv) {
     std::cout << tandem::ToYaml(config);
     return 0;
   }
+  tandem::KeepFrameMemory();
   tandem::BlockStopSignals();
   tandem::InitLog({.daemon = "tandem-worker",
                    .format = config.log_format == "json" ? tandem::LogFormat::kJson : tandem::LogFormat::kText});

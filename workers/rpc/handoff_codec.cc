@@ -6,6 +6,7 @@
 #include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
+#include <algorithm>
 #include <bit>
 #include <string>
 #include <utility>
@@ -68,6 +69,31 @@ grpc::ByteBuffer EncodeWithRows(const google::protobuf::MessageLite& fields, int
   return grpc::ByteBuffer(slices, 2);
 }
 
+// Reads `bytes` bytes as floats; a last piece that is none is skipped. Appends from gRPC's own slices, so that the vector's
+// memory is written once: resizing it first would fill it with zeros. A float may lie across two slices.
+bool ReadRows(CodedInputStream& in, int bytes, std::vector<float>& rows) {
+  rows.clear();
+  rows.reserve(static_cast<size_t>(bytes) / sizeof(float));
+  while (bytes >= static_cast<int>(sizeof(float))) {
+    const void* slice = nullptr;
+    int available = 0;
+    if (!in.GetDirectBufferPointer(&slice, &available)) return false;
+    const int count = std::min(available, bytes) / static_cast<int>(sizeof(float));
+    if (count == 0) {
+      float across = 0;
+      if (!in.ReadRaw(&across, sizeof(across))) return false;
+      rows.push_back(across);
+      bytes -= sizeof(across);
+      continue;
+    }
+    const auto* first = static_cast<const float*>(slice);  // of any alignment: only ever copied as bytes
+    rows.insert(rows.end(), first, first + count);
+    if (!in.Skip(count * static_cast<int>(sizeof(float)))) return false;
+    bytes -= count * static_cast<int>(sizeof(float));
+  }
+  return in.Skip(bytes);
+}
+
 // Reads one length-delimited message of which `data_field` goes to `rows`, and everything else to `fields`.
 template <typename Fields>
 bool ReadWithRows(CodedInputStream& in, int data_field, Fields& fields, std::vector<float>& rows, uint64_t& data_bytes) {
@@ -85,10 +111,8 @@ bool ReadWithRows(CodedInputStream& in, int data_field, Fields& fields, std::vec
       }
       int bytes = 0;
       if (!in.ReadVarintSizeAsInt(&bytes) || bytes > in.BytesUntilLimit()) return false;
-      rows.resize(static_cast<size_t>(bytes) / sizeof(float));
       data_bytes = static_cast<uint64_t>(bytes);
-      const int whole = static_cast<int>(rows.size() * sizeof(float));
-      if (!in.ReadRaw(rows.data(), whole) || !in.Skip(bytes - whole)) return false;
+      if (!ReadRows(in, bytes, rows)) return false;
     }
   }
   if (in.BytesUntilLimit() != 0 || !in.ConsumedEntireMessage()) return false;
