@@ -49,7 +49,7 @@ class Watched {
  private:
   Mutex mu_;
   CondVar changed_;
-  T value_;
+  T value_{};
 };
 
 // A gRPC server that serves until it goes, or is killed.
