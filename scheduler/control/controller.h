@@ -21,7 +21,7 @@ struct ControllerConfig {
   uint32_t max_workers = 1024;                          // past it: the registration is refused
   uint32_t max_gateways = 1024;                         // past it: its requests are answered kResourceExhausted
   uint32_t max_unanswered_commands = 256;               // per worker; past it nothing is placed there
-  uint32_t max_placement_failures = 4;                  // of one request, refusals for lack of room apart: then it ends
+  uint32_t max_prefill_workers = 4;                     // tried for one reservation
   Duration heartbeat_interval = Duration::Seconds(1);
   Duration worker_lease = Duration::Seconds(5);         // silence after which a worker is lost
   Duration reservation_lease = Duration::Seconds(30);   // without a KV frame

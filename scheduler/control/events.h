@@ -73,8 +73,8 @@ struct SendPrefill {
   WorkerId attention_worker;
   std::string attention_address;
 };
-// kSuperseded: the router places the sequences again itself, or a newer attempt is on its way. A gateway takes an end with
-// that reason for no end of the choice.
+// kSuperseded: the sequences go on elsewhere. A gateway that gets that end for its current attempt calls Generate again,
+// with the emitted ids and attempt + 1, as after kPreempted.
 struct SendRelease {
   WorkerId worker;
   CommandId command{};
@@ -91,8 +91,7 @@ struct SendSetGroup {
 };
 struct SendDrain { WorkerId worker; CommandId command{}; };
 
-// A choice was admitted by `attention_worker`. It comes again, for another worker, when a prefill could not be done and the
-// sequence was put back into the queue: the latest counts.
+// A choice was admitted by `attention_worker`.
 struct TellPlaced {
   GatewayId gateway;
   SequenceKey sequence;

@@ -23,7 +23,6 @@ const char* ToString(RequestEvent event) {
     case RequestEvent::kReserve: return "reserve";
     case RequestEvent::kAdmitted: return "admitted";
     case RequestEvent::kNoRoom: return "no_room";
-    case RequestEvent::kPutBack: return "put_back";
     case RequestEvent::kPrefilled: return "prefilled";
     case RequestEvent::kFinish: return "finish";
   }
@@ -45,7 +44,6 @@ const char* ToString(SequenceEvent event) {
     case SequenceEvent::kAdmit: return "admit";
     case SequenceEvent::kRestore: return "restore";
     case SequenceEvent::kPrefilled: return "prefilled";
-    case SequenceEvent::kPutBack: return "put_back";
     case SequenceEvent::kEnd: return "end";
     case SequenceEvent::kRelease: return "release";
     case SequenceEvent::kLost: return "lost";

@@ -70,14 +70,14 @@ std::optional<std::pair<WorkerId, WorkerId>> Controller::State::Choose(const Req
 }
 
 bool Controller::State::FreeSlot(const Worker& worker) const {
-  return worker.prompts.size() + worker.foreign_prompts < worker.description.capacity.prefill_slots;
+  return worker.full_at != worker.changes && worker.prompts.size() + worker.foreign_prompts < worker.description.capacity.prefill_slots;
 }
 
 std::optional<WorkerId> Controller::State::ChoosePrefill(const Request& request) {
   std::vector<PrefillView> candidates;
   for (const auto& [id, worker] : workers) {
     if (!worker.Runs(Stage::kPrefill) || worker.Runs(Stage::kAttention) || worker.state != WorkerState::kReady) continue;
-    if (request.prefill_tried.contains(id) || Refused(request, worker)) continue;
+    if (request.prefill_tried.contains(id) || !FreeSlot(worker)) continue;
     if (worker.unanswered >= config.max_unanswered_commands) continue;
     candidates.push_back({id, static_cast<uint32_t>(worker.prompts.size()) + worker.foreign_prompts,
                           worker.description.capacity.prefill_slots});
@@ -197,24 +197,35 @@ void Controller::State::OnPrefillAnswer(Request& request, const absl::Status& st
 
 // PROTOCOL section 2.5: the next prefill worker for the same reservation; none left: give it back.
 void Controller::State::NextPrefillWorker(Request& request, const absl::Status& why) {
+  // The attention worker waits for no KV of it: an earlier prefill worker was done before it was lost, or the sequences
+  // have ended. Either way the rest is the attention worker's to tell.
+  if (absl::IsNotFound(why)) return FinishPrefill(request);
   ReleaseSlot(request);
-  const bool full = absl::IsResourceExhausted(why);
-  if (const Worker* refused = Find(request.prefill); refused != nullptr && full) {
-    request.refused_by[request.prefill] = refused->changes;
-  }
-  request.prefill_tried.insert(request.prefill);
   request.command.reset();
-  if (absl::IsInvalidArgument(why)) request.failures = config.max_placement_failures;
-  if (!full) request.failures++;
-  if (request.failures < config.max_placement_failures) {
-    if (const std::optional<WorkerId> next = ChoosePrefill(request); next.has_value()) {
-      request.prefill = *next;
-      workers.at(*next).prompts.insert(request.number);
-      return StartPrefill(request);
-    }
+  request.prefill_tried.insert(request.prefill);
+  if (Worker* refused = Find(request.prefill); refused != nullptr && absl::IsResourceExhausted(why)) {
+    refused->full_at = refused->changes;
   }
-  PutBack(request);
-  if (request.failures >= config.max_placement_failures) EndRequest(request, EndReason::kFailed, why);
+  const bool tries_left = request.prefill_tried.size() < config.max_prefill_workers && !absl::IsInvalidArgument(why);
+  const std::optional<WorkerId> next = tries_left ? ChoosePrefill(request) : std::nullopt;
+  if (!next.has_value()) return GiveBack(request, why);
+  request.prefill = *next;
+  workers.at(*next).prompts.insert(request.number);
+  StartPrefill(request);
+}
+
+// The attention worker may have started all the same, with the word of it lost. So it ends the sequences as superseded and
+// the gateway comes again with what it has, one attempt later, at the queue's head. An error that another try would meet
+// again is the end.
+void Controller::State::GiveBack(Request& request, const absl::Status& why) {
+  const bool later = absl::IsResourceExhausted(why) || absl::IsUnavailable(why);
+  for (const ChoiceStart& choice : request.spec.choices) {
+    const SequenceKey key = request.Key(choice);
+    if (!later) Tell(request.gateway, key, EndReason::kFailed, why);
+    Forget(key, SequenceEvent::kRelease);
+  }
+  SendReleaseTo(request.attention, request.reservation, {}, EndReason::kSuperseded);
+  DropRequest(request, RequestEvent::kFinish);
 }
 
 // The prompt's KV is complete: from here the attention worker and the gateway go on without the router.
@@ -225,25 +236,6 @@ void Controller::State::FinishPrefill(Request& request) {
     sequence.request = 0;
   }
   DropRequest(request, RequestEvent::kPrefilled);
-}
-
-void Controller::State::PutBack(Request& request) {
-  SendReleaseTo(request.attention, request.reservation, {}, EndReason::kSuperseded);
-  for (const ChoiceStart& choice : request.spec.choices) {
-    Sequence& sequence = sequences.at(request.Key(choice));
-    sequence.state = MustNext(kSequenceTransitions, sequence.state, SequenceEvent::kPutBack);
-    placed_sequences--;
-    if (Worker* attention = Find(request.attention); attention != nullptr) {
-      attention->sequences--;
-      attention->kv_blocks_free += sequence.blocks;
-    }
-    sequence.worker = WorkerId();
-  }
-  request.state = MustNext(kRequestTransitions, request.state, RequestEvent::kPutBack);
-  request.at_head = true;
-  request.queued_at = now;
-  request.prefill_tried.clear();
-  queue.insert({!request.at_head, request.number});
 }
 
 // A Decode was refused or its worker is gone: back to the queue's head, without those that left meanwhile.

@@ -64,8 +64,9 @@ void Controller::State::On(const WorkerRegistered& event) {
 // Takes over the sequences that the worker holds: placed by a router before this one, or before its stream broke.
 void Controller::State::Restore(Worker& worker) {
   for (const SequenceKey& key : worker.description.live) {
-    if (sequences.contains(key)) {
-      // Its stream broke before it answered, and the sequence has been placed elsewhere or is queued.
+    const auto newest = sequences.lower_bound(key);
+    if (newest != sequences.end() && newest->first.request == key.request && newest->first.choice == key.choice) {
+      // Its stream broke before it answered, and the sequence is queued or placed elsewhere; or a newer attempt is.
       SendReleaseTo(worker.id(), ReservationId(), {key}, EndReason::kSuperseded);
       continue;
     }

@@ -18,9 +18,8 @@ enum class RequestEvent {
   kReserve,      // an attention worker with room, and a prefill slot, were found
   kAdmitted,     // the attention worker reserved the KV
   kNoRoom,       // it refused, or was lost before it answered
-  kPutBack,      // no prefill worker could do it: the reservation is given back
   kPrefilled,    // every row of the prompt is in KV
-  kFinish,       // refused for good, aborted, timed out, or its gateway or attention worker is gone
+  kFinish,       // refused for good, aborted, timed out, given back for want of a prefill worker, or its peer is gone
 };
 
 inline constexpr Transition<RequestState, RequestEvent> kRequestTransitions[] = {
@@ -30,7 +29,6 @@ inline constexpr Transition<RequestState, RequestEvent> kRequestTransitions[] = 
     {RequestState::kReserving, RequestEvent::kNoRoom, RequestState::kQueued},
     {RequestState::kReserving, RequestEvent::kFinish, RequestState::kEnded},
     {RequestState::kPrefilling, RequestEvent::kPrefilled, RequestState::kPlaced},
-    {RequestState::kPrefilling, RequestEvent::kPutBack, RequestState::kQueued},
     {RequestState::kPrefilling, RequestEvent::kFinish, RequestState::kEnded},
 };
 

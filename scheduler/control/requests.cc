@@ -166,9 +166,8 @@ void Controller::State::On(const SequenceEnded& event) {
   Request& request = owner->second;
   if (request.state == RequestState::kQueued) return;
   if (event.worker == request.attention) {
-    // After a put-back the old reservation ends as superseded; that is not the new one's end.
-    if (request.state == RequestState::kReserving) {
-      if (event.end.reason != EndReason::kSuperseded) request.leaving[event.sequence] = std::nullopt;
+    if (request.state == RequestState::kReserving) {  // the event overtook its answer
+      request.leaving[event.sequence] = std::nullopt;
       return;
     }
     Forget(event.sequence, SequenceEvent::kEnd);
@@ -185,7 +184,7 @@ void Controller::State::On(const SequencePrefilled& event) {
   const auto owner = requests.find(found->second.request);
   if (owner == requests.end()) return;
   Request& request = owner->second;
-  if (event.worker != request.prefill) return;
+  if (event.worker != request.prefill && event.worker != request.attention) return;
   if (request.state == RequestState::kPrefilling) {
     FinishPrefill(request);  // may end the request: it is not touched again
   } else if (request.state == RequestState::kReserving && request.local()) {

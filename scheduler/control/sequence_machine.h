@@ -16,9 +16,8 @@ enum class SequenceEvent {
   kAdmit,      // the attention worker answered OK
   kRestore,    // a registering attention worker lists it: this router has restarted, or the worker's stream had broken
   kPrefilled,
-  kPutBack,    // the reservation is given back and the request queued again
   kEnd,        // the attention worker's word, or the router's while it waits
-  kRelease,    // aborted, superseded, or its gateway is gone: the worker is told to free it
+  kRelease,    // aborted, superseded, given back, or its gateway is gone: the worker is told to free it
   kLost,       // its attention worker is gone: the gateway sees that itself
 };
 
@@ -28,7 +27,6 @@ inline constexpr Transition<SequenceState, SequenceEvent> kSequenceTransitions[]
     {SequenceState::kWaiting, SequenceEvent::kEnd, SequenceState::kEnded},
     {SequenceState::kWaiting, SequenceEvent::kRelease, SequenceState::kEnded},
     {SequenceState::kAdmitted, SequenceEvent::kPrefilled, SequenceState::kDecoding},
-    {SequenceState::kAdmitted, SequenceEvent::kPutBack, SequenceState::kWaiting},
     {SequenceState::kAdmitted, SequenceEvent::kEnd, SequenceState::kEnded},
     {SequenceState::kAdmitted, SequenceEvent::kRelease, SequenceState::kEnded},
     {SequenceState::kAdmitted, SequenceEvent::kLost, SequenceState::kEnded},

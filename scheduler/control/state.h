@@ -50,6 +50,7 @@ struct Worker {
   // Prefill.
   std::set<uint64_t> prompts;              // requests that hold a slot
   uint32_t foreign_prompts = 0;
+  std::optional<uint64_t> full_at;         // it refused a prompt for lack of room when `changes` was this
 
   const WorkerId& id() const { return description.id; }
   bool Runs(Stage stage) const { return description.Runs(stage); }
@@ -69,9 +70,8 @@ struct Request {
   GatewayId gateway;
   GenerateSpec spec;      // `choices` are those that the router still answers for
   RequestState state = RequestState::kQueued;
-  bool at_head = false;   // resumed, or put back
+  bool at_head = false;   // resumed, or back from a worker that had no room
   Instant queued_at;
-  uint32_t failures = 0;
   // Of the current placement.
   ReservationId reservation;
   uint32_t placements = 0;                 // numbers the reservations
@@ -82,7 +82,7 @@ struct Request {
   // Aborted or ended while reserving. If the worker admits them it ends them; if it refuses, the router does, with this
   // reason (unset: nobody is to be told).
   std::map<SequenceKey, std::optional<EndReason>> leaving;
-  std::set<WorkerId> prefill_tried;        // for this reservation
+  std::set<WorkerId> prefill_tried;        // each gets one try for a reservation
   std::map<WorkerId, uint64_t> refused_by; // worker: its `changes` at that time
 
   SequenceKey Key(const ChoiceStart& choice) const { return {spec.request, choice.choice, choice.attempt}; }
@@ -153,7 +153,7 @@ struct Controller::State {
   void StartPrefill(Request& request);
   void NextPrefillWorker(Request& request, const absl::Status& why);
   void FinishPrefill(Request& request);
-  void PutBack(Request& request);
+  void GiveBack(Request& request, const absl::Status& why);
   void Requeue(Request& request);
   void ReleaseSlot(Request& request);
   void SettleDecode(Request& request);

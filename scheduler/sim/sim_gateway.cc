@@ -183,7 +183,7 @@ void SimGateway::Resume(Choice& choice, Duration after) {
 
 // ---- Attention workers.
 
-void SimGateway::DialWorker(const WorkerId& id) {
+void SimGateway::DialWorker(WorkerId id) {
   std::shared_ptr<Stream>& stream = streams_[id];
   if (!alive_ || (stream && stream->open())) return;
   SimWorker* const worker = world_.UpWorker(id);
@@ -261,7 +261,6 @@ void SimGateway::TakeToken(Choice& choice, const step::Emit& emit) {
 }
 
 void SimGateway::OnEnd(Choice& choice, const SequenceEnd& end) {
-  if (end.reason == EndReason::kSuperseded) return;  // placed again, by the router or by this gateway
   if (!choice.ended.insert(choice.key.attempt).second) {
     return world_.Violation(absl::StrCat(ToString(choice.key), " ended twice"));
   }
@@ -275,6 +274,8 @@ void SimGateway::OnEnd(Choice& choice, const SequenceEnd& end) {
       return Finish(choice, ToString(end.reason));
     case EndReason::kPreempted:
       world_.report.preemptions++;
+      return Resume(choice, Duration());
+    case EndReason::kSuperseded:  // the router had no prefill worker for it
       return Resume(choice, Duration());
     default:
       // kCancelled: its lease for this gateway ran out. kFailed: no FFN holder, or not held there any more.
@@ -297,6 +298,17 @@ void SimGateway::Finish(Choice& choice, const std::string& how) {
     }
   }
   world_.Record(absl::StrCat("client ", ToString(choice.key), " ", how, " ", choice.got.size()));
+}
+
+std::string SimGateway::Unfinished() const {
+  for (const auto& [id, request] : requests_) {
+    for (const Choice& choice : request.choices) {
+      if (choice.done) continue;
+      return absl::StrCat(ToString(choice.key), " has ", choice.got.size(), " of ", choice.expected.size(),
+                          " tokens, placed at '", choice.worker.value(), "'");
+    }
+  }
+  return "";
 }
 
 SimGateway::Choice* SimGateway::Find(const SequenceKey& key) {

@@ -25,6 +25,7 @@ class SimGateway {
   void Kill();
   const GatewayId& id() const { return id_; }
   bool finished() const { return unfinished_ == 0; }
+  std::string Unfinished() const;  // the first one, for messages
 
   // ---- Messages that arrive.
   void OnRouter(const control::Command& command);
@@ -56,7 +57,7 @@ class SimGateway {
   void Leave(const RequestId& id, uint32_t choice);
   void DialRouter();
   void Generate(const RequestId& id, const std::vector<Choice*>& choices);
-  void DialWorker(const WorkerId& worker);
+  void DialWorker(WorkerId worker);
   void OnWorkerBroken(const WorkerId& worker, const Stream* stream);
   void OnEmit(const WorkerId& worker, const step::Emit& emit);
   void TakeToken(Choice& choice, const step::Emit& emit);

@@ -100,6 +100,9 @@ void SimWorker::Kill() {
   }
   for (auto& [id, link] : links_) link.stream->DiallerGone();
   for (auto& [id, stream] : kv_streams_) stream->DiallerGone();
+  for (const std::weak_ptr<Stream>& caller : kv_callers_) {
+    if (const std::shared_ptr<Stream> stream = caller.lock()) stream->AnswererGone();
+  }
   for (auto& [id, caller] : callers_) {
     if (caller.stream) caller.stream->AnswererGone();
   }
@@ -212,7 +215,11 @@ absl::Status SimWorker::OnPrefill(const control::SendPrefill& prefill) {
   // Also to a worker that is down: the stream then breaks at once.
   stream = world_.Open(
       link_, [this, to = prefill.attention_worker](const Stream* s) { OnAttentionBroken(to, s); }, nullptr);
-  if (world_.UpWorker(prefill.attention_worker) == nullptr) stream->Break();
+  if (SimWorker* const to = world_.UpWorker(prefill.attention_worker); to != nullptr) {
+    to->OnKvStream(stream);
+  } else {
+    stream->Break();
+  }
   return queued;
 }
 
@@ -316,10 +323,6 @@ void SimWorker::PushRows(const step::PushKv& push) {
 }
 
 void SimWorker::OnKvFrame(const KvFrame& frame, const std::shared_ptr<Stream>& stream, SimWorker& from) {
-  if (!alive_) {
-    stream->AnswererGone();
-    return;
-  }
   const uint32_t count = static_cast<uint32_t>(frame.rows.size());
   const absl::StatusOr<const step::BlockTable*> blocks =
       decode_->KvDestination(frame.reservation, frame.attempt, frame.layer, frame.first_position, count);

@@ -59,6 +59,7 @@ class SimWorker {
   void OnTokenAck(const GatewayId& gateway, uint64_t step);
   void OnStop(const SequenceKey& sequence, uint32_t position, EndReason reason);
   void OnGatewayBroken(const GatewayId& gateway, const Stream* stream);
+  void OnKvStream(const std::shared_ptr<Stream>& stream) { kv_callers_.push_back(stream); }
   void OnKvFrame(const KvFrame& frame, const std::shared_ptr<Stream>& stream, SimWorker& from);
   void OnKvAck(const ReservationId& reservation, uint32_t layer, const absl::StatusOr<uint32_t>& positions);
   void OnHandoffStream(const std::shared_ptr<Stream>& stream, SimWorker& attention);
@@ -154,6 +155,7 @@ class SimWorker {
   std::map<WorkerId, Link> links_;
   std::vector<WorkerId> group_;
   std::map<step::CallId, Instant> sent_;
+  std::vector<std::weak_ptr<Stream>> kv_callers_;
 
   // Prefill.
   struct PrefillTarget {

@@ -44,7 +44,10 @@ World::~World() = default;
 
 void World::Run() {
   while (!Finished() && Now() - Instant() < scenario.time_limit) TANDEM_CHECK(time.RunNext());
-  if (!Finished()) Violation(absl::StrCat("not finished after ", scenario.time_limit.seconds(), " s"));
+  for (const auto& gateway : gateways_) {
+    if (gateway->finished()) continue;
+    Violation(absl::StrCat("not finished after ", scenario.time_limit.seconds(), " s: ", gateway->Unfinished()));
+  }
   report.elapsed = Now() - Instant();
   const Instant end = Now() + kAftermath;
   while (Now() < end) TANDEM_CHECK(time.RunNext());

@@ -29,15 +29,14 @@ TEST_F(LossTest, LostPrefillWorkerIsReplacedForTheSameReservation) {
   EXPECT_EQ(controller_->Snapshot().live_sequences, 1u);
 }
 
-TEST_F(LossTest, WithTheLastPrefillWorkerTheRequestWaitsForOneToReturn) {
+TEST_F(LossTest, WithTheLastPrefillWorkerTheReservationIsGivenBack) {
   StartPrefill();
   Lose("p2");
   Lose("p1");
   EXPECT_EQ(Only<SendRelease>().worker, WorkerId("a"));
-  EXPECT_EQ(controller_->Snapshot().queued_requests, 1u);
+  EXPECT_EQ(Only<SendRelease>().reason, EndReason::kSuperseded);
+  EXPECT_EQ(controller_->Snapshot().open_requests, 0u);
   EXPECT_FALSE(controller_->Snapshot().ready);
-  Register(MakeWorker("p1", kPrefillOnly, 2));
-  EXPECT_EQ(Only<SendDecode>().request, RequestId("r"));
 }
 
 TEST_F(LossTest, PrefillWorkerLostWhileReservingIsReplacedAtAdmission) {

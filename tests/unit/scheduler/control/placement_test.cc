@@ -190,7 +190,7 @@ TEST_F(PlacementTest, RefusedPrefillGoesToTheNextWorkerWithTheSameReservation) {
   EXPECT_EQ(second.reservation, decode.reservation);
 }
 
-TEST_F(PlacementTest, WithNoPrefillWorkerLeftTheReservationIsReleasedAndTheRequestQueued) {
+TEST_F(PlacementTest, WithNoPrefillWorkerLeftTheReservationIsGivenBackAndTheGatewayComesAgain) {
   Connect();
   Register(MakeWorker("a", kAttentionAndFfn));
   Register(MakeWorker("p", kPrefillOnly));
@@ -202,28 +202,61 @@ TEST_F(PlacementTest, WithNoPrefillWorkerLeftTheReservationIsReleasedAndTheReque
   EXPECT_EQ(release.worker, WorkerId("a"));
   EXPECT_EQ(release.reservation, decode.reservation);
   EXPECT_EQ(release.reason, EndReason::kSuperseded);
+  EXPECT_TRUE(All<TellEnd>().empty()) << "the attention worker tells the gateway";
+  EXPECT_EQ(controller_->Snapshot().open_requests, 0u);
+  // The gateway's next attempt waits until the prefill worker has room again: nothing is reserved meanwhile.
+  GenerateSpec again = MakeSpec("r");
+  again.choices[0].attempt = 1;
+  again.resume = true;
+  Generate(again);
   EXPECT_TRUE(All<SendDecode>().empty());
-  EXPECT_EQ(controller_->Snapshot().queued_requests, 1u);
-  // The old reservation's end is not the sequence's.
-  Tell(SequenceEnded{WorkerId("a"), Key("r"), {EndReason::kSuperseded, {}}});
   Heartbeat("p", {});
-  EXPECT_EQ(Only<SendDecode>().request, RequestId("r"));
+  EXPECT_EQ(Only<SendDecode>().choices[0].attempt, 1u);
 }
 
-TEST_F(PlacementTest, PrefillThatKeepsFailingEndsTheRequestWithItsError) {
+TEST_F(PlacementTest, PrefillThatFailsForItsOwnReasonEndsTheRequestOnceTheOthersHaveTried) {
   Connect();
   Register(MakeWorker("a", kAttentionAndFfn));
-  Register(MakeWorker("p", kPrefillOnly));
+  Register(MakeWorker("p1", kPrefillOnly));
+  Register(MakeWorker("p2", kPrefillOnly));
   Generate(MakeSpec("r"));
-  for (uint32_t i = 0; i < config_.max_placement_failures; i++) {
-    SCOPED_TRACE(i);
-    const SendDecode decode = Only<SendDecode>();
-    Answer(decode.worker, decode.command);
-    Tell(SequenceEnded{WorkerId("p"), Key("r"), {EndReason::kFailed, absl::InternalError("layer 3 is broken")}});
-  }
-  EXPECT_EQ(Only<TellEnd>().end.status, absl::InternalError("layer 3 is broken"));
-  EXPECT_EQ(controller_->Snapshot().queued_requests, 0u);
+  Answer(WorkerId("a"), Only<SendDecode>().command);
+  Answer(WorkerId("p1"), Only<SendPrefill>().command);
+  const SequenceEnd broken{EndReason::kFailed, absl::InternalError("layer 3 is broken")};
+  Tell(SequenceEnded{WorkerId("p1"), Key("r"), broken});
+  EXPECT_EQ(Only<SendPrefill>().worker, WorkerId("p2"));
+  Tell(SequenceEnded{WorkerId("p2"), Key("r"), broken});
+  EXPECT_EQ(Only<TellEnd>().end.status, broken.status);
+  EXPECT_EQ(Only<SendRelease>().worker, WorkerId("a"));
+  EXPECT_EQ(controller_->Snapshot().open_requests, 0u);
   EXPECT_EQ(controller_->Snapshot().live_sequences, 0u);
+}
+
+TEST_F(PlacementTest, PrefillThatTheWorkerCallsInvalidIsTriedNowhereElse) {
+  Connect();
+  Register(MakeWorker("a", kAttentionAndFfn));
+  Register(MakeWorker("p1", kPrefillOnly));
+  Register(MakeWorker("p2", kPrefillOnly));
+  Generate(MakeSpec("r"));
+  Answer(WorkerId("a"), Only<SendDecode>().command);
+  Answer(WorkerId("p1"), Only<SendPrefill>().command, absl::InvalidArgumentError("id 9 is no token"));
+  EXPECT_TRUE(All<SendPrefill>().empty());
+  EXPECT_EQ(Only<TellEnd>().end.status, absl::InvalidArgumentError("id 9 is no token"));
+}
+
+// Found by the simulator: the first prefill worker was done and died before it could say so.
+TEST_F(PlacementTest, ReservationThatNoLongerWaitsForKvIsLeftToItsAttentionWorker) {
+  Connect();
+  Register(MakeWorker("a", kAttentionAndFfn));
+  Register(MakeWorker("p1", kPrefillOnly));
+  Register(MakeWorker("p2", kPrefillOnly));
+  Generate(MakeSpec("r"));
+  Answer(WorkerId("a"), Only<SendDecode>().command);
+  Lose("p1");
+  EXPECT_EQ(Only<SendPrefill>().worker, WorkerId("p2"));
+  Tell(SequenceEnded{WorkerId("p2"), Key("r"), {EndReason::kFailed, absl::NotFoundError("no reservation waits")}});
+  EXPECT_TRUE(commands_.empty());
+  EXPECT_EQ(controller_->Snapshot().live_sequences, 1u);
 }
 
 TEST_F(PlacementTest, LoadSpreadsOverAttentionWorkers) {
