@@ -8,16 +8,34 @@ namespace {
 
 class ScenarioTest : public testing::TestWithParam<const char*> {};
 
+// What must hold whatever the seed.
+void ExpectWhole(const SimReport& report) {
+  SCOPED_TRACE(Text(report));
+  EXPECT_TRUE(report.violations.empty());
+  EXPECT_GT(report.tokens_requested, 0u);
+  EXPECT_EQ(report.tokens_delivered, report.tokens_requested);
+  EXPECT_EQ(report.kv_blocks_leaked, 0u);
+  EXPECT_FALSE(report.ended.contains("failed"));
+}
+
+// SIM_SEEDS=n plays n seeds of each scenario; ./dev soak plays many.
+uint64_t Seeds() {
+  const char* given = std::getenv("SIM_SEEDS");
+  return given == nullptr ? 12 : std::strtoull(given, nullptr, 10);
+}
+
+TEST_P(ScenarioTest, HoldsForManySeeds) {
+  for (uint64_t seed = 1; seed <= Seeds() && !HasFailure(); ++seed) {
+    SCOPED_TRACE(absl::StrCat("replay with SIM_SEED=", seed, " and SIM_TRACE=1"));
+    ExpectWhole(Play(GetParam(), seed));
+  }
+}
+
 TEST_P(ScenarioTest, DeliversEveryTokenOnceAndFreesEverything) {
   const uint64_t seed = SeedOr(20261124);
   SCOPED_TRACE(absl::StrCat("replay with SIM_SEED=", seed, " and SIM_TRACE=1"));
   const SimReport first = Play(GetParam(), seed);
-  SCOPED_TRACE(Text(first));
-  EXPECT_TRUE(first.violations.empty());
-  EXPECT_GT(first.tokens_requested, 0u);
-  EXPECT_EQ(first.tokens_delivered, first.tokens_requested);
-  EXPECT_EQ(first.kv_blocks_leaked, 0u);
-  EXPECT_FALSE(first.ended.contains("failed"));
+  ExpectWhole(first);
   const SimReport second = Play(GetParam(), seed);
   EXPECT_EQ(first.event_digest, second.event_digest);
   EXPECT_NE(first.event_digest, Play(GetParam(), seed + 1).event_digest) << "the seed decides nothing";
