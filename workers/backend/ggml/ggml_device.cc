@@ -2,6 +2,8 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <vector>
@@ -50,6 +52,14 @@ absl::Status CheckCpu(const CpuFeatures& features) {
   return absl::InvalidArgumentError(absl::StrCat(
       "this build is for x86-64-v3 and this CPU lacks ", absl::StrJoin(missing, ", "),
       ": run on a newer CPU, or build with TANDEM_NATIVE=ON (another numerics class)"));
+}
+
+void AdviseHugePages(ggml_backend_buffer_t buffer) {
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(ggml_backend_buffer_get_base(buffer));
+  const uintptr_t aligned = (begin + page - 1) / page * page;
+  const uintptr_t end = begin + ggml_backend_buffer_get_size(buffer);
+  if (aligned < end) madvise(reinterpret_cast<void*>(aligned), end - aligned, MADV_HUGEPAGE);
 }
 
 absl::StatusOr<std::unique_ptr<GgmlDevice>> GgmlDevice::Create(uint32_t threads) {

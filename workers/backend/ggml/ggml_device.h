@@ -21,6 +21,10 @@ CpuFeatures DetectCpu();
 // kInvalidArgument names every feature that is missing.
 absl::Status CheckCpu(const CpuFeatures& features);
 
+// Asks the kernel for huge pages under a buffer that is read whole in every step, before it is
+// filled: page walks are a few percent of a decode step else. No more than advice.
+void AdviseHugePages(ggml_backend_buffer_t buffer);
+
 // Not thread-safe; one thread at a time calls it.
 class GgmlDevice {
  public:

@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<KvPool>> KvPool::Create(const LlamaShape& shape, 
         absl::StrCat("no memory for ", blocks, " KV blocks of ",
                      2 * shape.layers * block_tokens * pool->row_bytes_, " bytes"));
   }
+  AdviseHugePages(pool->buffer_.get());
   ggml_backend_buffer_clear(pool->buffer_.get(), 0);
   return pool;
 }

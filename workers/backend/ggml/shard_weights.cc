@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<ShardWeights>> ShardWeights::Load(const GgufModel
         absl::StrCat(model.path(), ": no memory for ", bytes, " bytes of weights"));
   }
   ggml_backend_buffer_set_usage(weights->buffer_.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+  AdviseHugePages(weights->buffer_.get());
   std::vector<uint8_t> data;
   for (const auto& [name, tensor] : weights->tensors_) {
     data.resize(ggml_nbytes(tensor));
