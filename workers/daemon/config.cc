@@ -1,5 +1,6 @@
 #include "workers/daemon/config.h"
 
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 #include <yaml-cpp/yaml.h>
@@ -16,6 +17,7 @@ namespace tandem {
 namespace {
 
 constexpr int64_t kMaxKvTokens = int64_t{1} << 30;
+constexpr double kMaxDrainSeconds = 86400;
 
 // A flag and its key are one thing: both are named here, once.
 template <typename Bind>
@@ -55,7 +57,7 @@ absl::Status ReadFile(const std::string& path, WorkerConfig& config) {
     if constexpr (std::is_same_v<Value, uint32_t>) {
       reader.Get(KeyOf(flag), value, 0, kMaxKvTokens);
     } else if constexpr (std::is_same_v<Value, double>) {
-      reader.Get(KeyOf(flag), value, 0.0, 86400.0);
+      reader.Get(KeyOf(flag), value, 0.0, kMaxDrainSeconds);
     } else {
       reader.Get(KeyOf(flag), value);
     }
@@ -73,6 +75,17 @@ absl::Status CheckWord(const char* key, const std::string& value, std::initializ
     if (value == word) return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "' is none of ", absl::StrJoin(words, ", ")));
+}
+
+// A port of 0 is one that the system picks, which a listener may ask for.
+absl::Status CheckAddress(const char* key, const std::string& value, int least_port) {
+  const size_t colon = value.rfind(':');
+  int port = -1;
+  if (colon != std::string::npos && colon > 0 && absl::SimpleAtoi(value.substr(colon + 1), &port) && port >= least_port &&
+      port <= 65535) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "' is no host:port"));
 }
 
 }  // namespace
@@ -103,6 +116,15 @@ absl::Status CheckWorkerConfig(WorkerConfig& config) {
   RETURN_IF_ERROR(CheckRange("max_micro_batches", config.max_micro_batches, 1, 16));
   RETURN_IF_ERROR(CheckRange("chunk_tokens", config.chunk_tokens, 1, 63));
   RETURN_IF_ERROR(CheckRange("threads", config.threads, 1, 1024));
+  if (!(config.drain_timeout_seconds >= 0 && config.drain_timeout_seconds <= kMaxDrainSeconds)) {
+    return absl::InvalidArgumentError(absl::StrCat("drain_timeout_seconds: ", config.drain_timeout_seconds,
+                                                   " is not in [0, ", kMaxDrainSeconds, "]"));
+  }
+  RETURN_IF_ERROR(CheckAddress("listen", config.listen, 0));
+  RETURN_IF_ERROR(CheckAddress("metrics_listen", config.metrics_listen, 0));
+  RETURN_IF_ERROR(CheckAddress("admin_listen", config.admin_listen, 0));
+  if (!config.advertise.empty()) RETURN_IF_ERROR(CheckAddress("advertise", config.advertise, 1));
+  for (const std::string& router : config.routers) RETURN_IF_ERROR(CheckAddress("router", router, 1));
   if (config.model_name.empty()) config.model_name = std::filesystem::path(config.model).stem().string();
   if (config.pool.empty()) config.pool = absl::StrJoin(config.stages, "+");
   if (config.worker_id.empty()) config.worker_id = absl::StrCat(config.pool, "@", config.listen);

@@ -130,6 +130,7 @@ absl::Status RunWorker(const WorkerConfig& config) {
       registry->OnShardLost(worker, epoch, why);
     }
   } forward;
+  const Instant opened = time.Now();
   WorkerCore core(engine, *backend, time, activation, kv, forward);
   HandoffService handoff_service(core.ffn());
   KvService kv_service(core.kv());
@@ -143,9 +144,9 @@ absl::Status RunWorker(const WorkerConfig& config) {
   RegistryClient registry({.routers = config.routers}, description, time, random.Child("registry"));
   forward.registry = &registry;
   const std::shared_ptr<prometheus::Registry> metrics = MakeWorkerMetrics(
-      description, info, time, [&core] { return core.Report(); },
+      description, info, time, opened, [&core] { return core.Report(); },
       [&] {
-        return StreamCounts{.kv_frames_dropped = kv_service.dropped_frames(),
+        return StreamCounts{.kv_frames_malformed = kv_service.malformed_frames(),
                             .handoff_replies_mismatched = activation.mismatched_replies(),
                             .handoff_calls_malformed = handoff_service.malformed_calls(),
                             .registry_reconnects = registry.reconnects()};

@@ -1,5 +1,6 @@
 #include "workers/daemon/metrics.h"
 
+#include <absl/strings/str_cat.h>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 
@@ -16,7 +17,7 @@ using Labels = prometheus::Labels;
 
 class WorkerRegistry final : public prometheus::Registry {
  public:
-  WorkerRegistry(const WorkerDescription& worker, const BackendInfo& backend, TimeSource& time,
+  WorkerRegistry(const WorkerDescription& worker, const BackendInfo& backend, TimeSource& time, Instant opened,
                  std::function<WorkerReport()> report, std::function<StreamCounts()> streams)
       : base_{{"pool", worker.pool},
               {"worker", worker.id.value()},
@@ -24,7 +25,7 @@ class WorkerRegistry final : public prometheus::Registry {
         model_{{"model_name", worker.model}},
         capacity_(worker.capacity),
         time_(time),
-        started_(time.Now()),
+        started_(opened),
         report_(std::move(report)),
         streams_(std::move(streams)) {
     SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.", {{"stage", "attention"}}, backend.attention_bytes);
@@ -44,7 +45,7 @@ class WorkerRegistry final : public prometheus::Registry {
     for (const ledger::LedgerCell& cell : report.ledger.cells) {
       RaiseCounter("tandem_stage_seconds_total", "Device seconds by stage, state and cause; the states sum to elapsed time.",
                    {{"stage", ledger::ToString(cell.stage)}, {"state", ledger::ToString(cell.state)},
-                    {"cause", ledger::ToString(cell.cause)}},
+                    {"cause", cell.cause == ledger::Cause::kNone ? "" : ledger::ToString(cell.cause)}},
                    cell.time.seconds());
     }
     RaiseCounter("tandem_device_elapsed_seconds_total", "Device seconds since the worker started, by its clock.", {},
@@ -59,11 +60,27 @@ class WorkerRegistry final : public prometheus::Registry {
       SetGauge("tandem_worker_kv_cache_usage_ratio", "Share of the KV blocks in use.", {}, used);
     }
     SetGauge("tandem_worker_draining", "1 while it takes no new work.", {}, report.load.draining ? 1 : 0);
-    const StreamCounts counts = streams_();
-    RaiseCounter("tandem_worker_kv_frames_dropped_total", "KV frames of unknown reservations.", {}, counts.kv_frames_dropped);
-    RaiseCounter("tandem_worker_handoff_replies_mismatched_total", "F2A replies that no call awaited.", {}, counts.handoff_replies_mismatched);
-    RaiseCounter("tandem_worker_handoff_calls_malformed_total", "A2F calls answered with an error.", {}, counts.handoff_calls_malformed);
-    RaiseCounter("tandem_worker_registry_reconnects_total", "Register streams opened again.", {}, counts.registry_reconnects);
+    SetGauge("tandem_worker_ffn_streams", "Open streams of attention workers.", {}, report.ffn_streams);
+    SetGauge("tandem_worker_ffn_rows_queued", "A2F rows that wait for the device.", {}, static_cast<double>(report.ffn_rows_queued));
+    CountEvents(report.counters, streams_());
+  }
+
+  void CountEvents(const EngineCounters& engine, const StreamCounts& streams) TANDEM_REQUIRES(mu_) {
+    const auto count = [this](const char* what, const char* help, uint64_t value) {
+      RaiseCounter(absl::StrCat("tandem_worker_", what, "_total"), help, {}, static_cast<double>(value));
+    };
+    count("decode_steps", "Decode steps computed.", engine.steps);
+    count("tokens_wasted", "Tokens computed after a Stop.", engine.tokens_wasted);
+    count("kv_frames_dropped", "KV frames of unknown reservations, or out of their range.", engine.kv_frames_dropped);
+    count("kv_frames_malformed", "KV frames that were no frames.", streams.kv_frames_malformed);
+    count("handoff_replies_dropped", "F2A replies that no call awaited.",
+          engine.replies_dropped + streams.handoff_replies_mismatched);
+    count("handoff_calls_malformed", "A2F calls answered as malformed.", streams.handoff_calls_malformed);
+    count("handoff_calls_resent", "Layer calls sent again after a holder's loss.", engine.calls_resent);
+    count("ffn_holders_lost", "FFN holders whose stream broke or stalled.", engine.holders_lost);
+    count("ffn_calls", "Layer calls computed as an FFN worker.", engine.ffn_calls);
+    count("ffn_calls_merged", "Of those, computed together with another.", engine.ffn_merged_calls);
+    count("registry_reconnects", "Register streams opened again.", streams.registry_reconnects);
   }
 
   Labels Merge(Labels labels) const {
@@ -97,9 +114,10 @@ class WorkerRegistry final : public prometheus::Registry {
 }  // namespace
 
 std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker, const BackendInfo& backend,
-                                                        TimeSource& time, std::function<WorkerReport()> report,
+                                                        TimeSource& time, Instant opened,
+                                                        std::function<WorkerReport()> report,
                                                         std::function<StreamCounts()> streams) {
-  return std::make_shared<WorkerRegistry>(worker, backend, time, std::move(report), std::move(streams));
+  return std::make_shared<WorkerRegistry>(worker, backend, time, opened, std::move(report), std::move(streams));
 }
 
 }  // namespace tandem

@@ -15,16 +15,17 @@ namespace tandem {
 
 // Counters of the worker's streams, next to the engine's report.
 struct StreamCounts {
-  uint64_t kv_frames_dropped = 0;
+  uint64_t kv_frames_malformed = 0;
   uint64_t handoff_replies_mismatched = 0;
   uint64_t handoff_calls_malformed = 0;
   uint64_t registry_reconnects = 0;
 };
 
-// A registry that brings its values up to date before each collection. `time` is the clock of the device's elapsed seconds:
-// the ledger is not asked for them, so that the sum of its states can be checked against them.
+// A registry that brings its values up to date before each collection. The device's elapsed seconds are `time`'s since
+// `opened`, when the engine was made: the ledger is not asked, so that the sum of its states can be checked against them.
 std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker, const BackendInfo& backend,
-                                                        TimeSource& time, std::function<WorkerReport()> report,
+                                                        TimeSource& time, Instant opened,
+                                                        std::function<WorkerReport()> report,
                                                         std::function<StreamCounts()> streams);
 
 }  // namespace tandem

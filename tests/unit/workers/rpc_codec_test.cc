@@ -1,0 +1,177 @@
+// The hand-off's own reading and writing of protobuf bytes, held against protobuf's.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "scheduler/base/random.h"
+#include "workers/rpc/handoff_codec.h"
+
+namespace tandem {
+namespace {
+
+std::string Bytes(const grpc::ByteBuffer& buffer) {
+  std::vector<grpc::Slice> slices;
+  EXPECT_TRUE(buffer.Dump(&slices).ok());
+  std::string bytes;
+  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  return bytes;
+}
+
+// `bytes` cut into slices of `piece`, as a network delivers them.
+grpc::ByteBuffer Buffer(const std::string& bytes, size_t piece) {
+  std::vector<grpc::Slice> slices;
+  for (size_t i = 0; i < bytes.size(); i += piece) slices.emplace_back(bytes.substr(i, piece));
+  return grpc::ByteBuffer(slices.data(), slices.size());
+}
+
+std::vector<float> Rows(size_t count) {
+  std::vector<float> rows;
+  for (size_t i = 0; i < count; ++i) rows.push_back(static_cast<float>(i) * 0.37f - 5);
+  return rows;
+}
+
+A2f MakeCall(size_t values) {
+  A2f call;
+  call.call = {.step = 1ull << 40, .layer = 29, .micro_batch = 3, .attempt = 2};
+  call.rows = 4;
+  call.shard_epoch = 1764000000000000000;
+  call.data = Rows(values);
+  return call;
+}
+
+TEST(HandoffCodec, ProtobufReadsWhatWeWrite) {
+  for (size_t values : {size_t{0}, size_t{1}, size_t{576}, size_t{20000}}) {
+    v1::A2fMessage message;
+    ASSERT_TRUE(message.ParseFromString(Bytes(EncodeCall(MakeCall(values)))));
+    ASSERT_TRUE(message.has_call());
+    const v1::A2fCall& call = message.call();
+    EXPECT_EQ(CallIdOf(call), MakeCall(0).call);
+    EXPECT_EQ(call.rows(), 4u);
+    EXPECT_EQ(call.shard_epoch(), 1764000000000000000u);
+    EXPECT_EQ(call.dtype(), v1::DATA_TYPE_F32);
+    ASSERT_EQ(call.data().size(), values * sizeof(float));
+    EXPECT_EQ(std::memcmp(call.data().data(), Rows(values).data(), call.data().size()), 0);
+  }
+}
+
+TEST(HandoffCodec, WeReadWhatProtobufWritesHoweverItIsCut) {
+  v1::F2aMessage message;
+  v1::F2aReply& reply = *message.mutable_reply();
+  reply.set_step(9);
+  reply.set_queue_seconds(0.5);
+  reply.set_merged_rows(12);
+  reply.set_shard_epoch(77);  // after `data` on the wire
+  const std::vector<float> rows = Rows(1001);
+  reply.set_data(rows.data(), rows.size() * sizeof(float));
+  const std::string bytes = message.SerializeAsString();
+  for (size_t piece : {1, 2, 3, 5, 7, 64, 1000, 4096, 100000}) {
+    grpc::ByteBuffer buffer = Buffer(bytes, piece);
+    auto frame = DecodeF2a(buffer);
+    ASSERT_TRUE(frame.ok()) << frame.status();
+    ASSERT_TRUE(frame->reply.has_value());
+    EXPECT_EQ(frame->reply->rows, rows);
+    EXPECT_EQ(frame->reply->data_bytes, rows.size() * sizeof(float));
+    EXPECT_EQ(frame->reply->fields.merged_rows(), 12u);
+    EXPECT_EQ(frame->reply->fields.queue_seconds(), 0.5);
+    EXPECT_EQ(frame->reply->fields.shard_epoch(), 77u);
+    EXPECT_TRUE(frame->reply->fields.data().empty());
+  }
+}
+
+TEST(HandoffCodec, DataOfAnyLengthIsCounted) {
+  for (size_t extra : {0, 1, 2, 3}) {
+    v1::A2fMessage message;
+    message.mutable_call()->set_data(std::string(8 + extra, 'x'));
+    grpc::ByteBuffer buffer = Buffer(message.SerializeAsString(), 3);
+    auto frame = DecodeA2f(buffer);
+    ASSERT_TRUE(frame.ok());
+    EXPECT_EQ(frame->call->data_bytes, 8 + extra);
+    EXPECT_EQ(frame->call->rows.size(), 2u);
+  }
+}
+
+TEST(HandoffCodec, UnknownFieldsAreSkippedAndTheLastAlternativeCounts) {
+  v1::A2fMessage open, call;
+  open.mutable_open()->set_attention_worker("a");
+  call.mutable_call()->set_step(5);
+  call.mutable_call()->set_data("12345678");
+  const std::string unknown = "\x9a\x06\x03xyz";  // field 99, 3 bytes
+  grpc::ByteBuffer buffer = Buffer(unknown + open.SerializeAsString() + unknown + call.SerializeAsString() + unknown, 4);
+  auto frame = DecodeA2f(buffer);
+  ASSERT_TRUE(frame.ok()) << frame.status();
+  EXPECT_FALSE(frame->open.has_value());
+  EXPECT_EQ(frame->call->fields.step(), 5u);
+  EXPECT_EQ(frame->call->rows.size(), 2u);
+}
+
+TEST(HandoffCodec, EveryCutFrameIsRefused) {
+  const std::string whole = Bytes(EncodeCall(MakeCall(5)));
+  for (size_t length = 0; length < whole.size(); ++length) {
+    grpc::ByteBuffer buffer = Buffer(whole.substr(0, length), 6);
+    EXPECT_FALSE(DecodeA2f(buffer).ok()) << length << " of " << whole.size() << " bytes";
+  }
+}
+
+// Whatever bytes come: refused where protobuf refuses, and where both read, they read the same.
+TEST(HandoffCodec, SpoiledBytesAreReadAsProtobufReadsThem) {
+  const std::string whole = Bytes(EncodeCall(MakeCall(12)));
+  Random random(20261124);
+  int read = 0;
+  for (int i = 0; i < 20000; ++i) {
+    std::string bytes = whole;
+    for (uint64_t n = 1 + random.Below(4); n > 0; --n) {
+      // The first bytes are tags and lengths: spoil them more often.
+      const uint64_t at = random.Below(2) == 0 ? random.Below(24) : random.Below(bytes.size());
+      bytes[at] = static_cast<char>(random.Next());
+    }
+    if (random.Below(4) == 0) bytes.resize(random.Below(bytes.size()));
+    v1::A2fMessage message;
+    const bool protobuf_reads = message.ParseFromString(bytes);
+    grpc::ByteBuffer buffer = Buffer(bytes, 1 + random.Below(40));
+    auto frame = DecodeA2f(buffer);
+    if (!frame.ok()) {
+      EXPECT_TRUE(!protobuf_reads || message.message_case() == v1::A2fMessage::MESSAGE_NOT_SET) << i;
+      continue;
+    }
+    ++read;
+    if (!protobuf_reads) continue;
+    ASSERT_EQ(frame->call.has_value(), message.has_call()) << i;
+    if (!message.has_call()) continue;
+    EXPECT_EQ(frame->call->data_bytes, message.call().data().size()) << i;
+    EXPECT_EQ(CallIdOf(frame->call->fields), CallIdOf(message.call())) << i;
+    EXPECT_EQ(std::memcmp(frame->call->rows.data(), message.call().data().data(), frame->call->rows.size() * 4), 0) << i;
+  }
+  EXPECT_GT(read, 1000);
+}
+
+TEST(HandoffCodec, LengthPastTheFrameAllocatesNothing) {
+  // A call that claims 2 GB of data in a message of a few bytes.
+  std::string bytes = "\x12\x08\x3a";
+  bytes += "\xff\xff\xff\xff\x07";
+  bytes += "ab";
+  grpc::ByteBuffer buffer = Buffer(bytes, 100);
+  EXPECT_FALSE(DecodeA2f(buffer).ok());
+}
+
+TEST(HandoffCodec, RefusalAndErrorCarryTheirStatus) {
+  grpc::ByteBuffer refusal = EncodeRefusal(absl::FailedPreconditionError("STALE_SHARD 7"), 9);
+  auto frame = DecodeF2a(refusal);
+  ASSERT_TRUE(frame.ok());
+  EXPECT_EQ(ToGrant(*frame->grant).status(), absl::FailedPreconditionError("STALE_SHARD 7"));
+  F2a reply;
+  reply.data = Rows(10);  // not sent with an error
+  reply.status = absl::ResourceExhaustedError("4096 calls queued");
+  grpc::ByteBuffer error = EncodeReply(std::move(reply), 9);
+  frame = DecodeF2a(error);
+  ASSERT_TRUE(frame.ok());
+  EXPECT_EQ(frame->reply->fields.error().message(), "4096 calls queued");
+  EXPECT_EQ(frame->reply->fields.shard_epoch(), 9u);
+  EXPECT_EQ(frame->reply->data_bytes, 0u);
+}
+
+}  // namespace
+}  // namespace tandem
