@@ -20,6 +20,7 @@ AnswerHead MakeHead(const ApiRequest& request, const HttpQuery& query, int64_t c
   head.model = model;
   head.logprobs = request.sampling.top_logprobs.has_value();
   head.top_logprobs = request.sampling.top_logprobs.value_or(0) > 0;
+  head.token_ids = request.return_token_ids;
   head.usage = request.stream && request.include_usage;
   return head;
 }
@@ -37,7 +38,7 @@ Api::Answering::Answering(Api& api, Prepared prepared, const HttpQuery& query, H
       start_(api.time_.Now()) {
   const ApiRequest& request = prepared_.request;
   for (uint32_t i = 0; i < request.n; ++i) {
-    choices_.push_back({ChoiceText(api.text_, request.stop, request.stop_token_ids, head_.logprobs), {}, false, false});
+    choices_.push_back({ChoiceText(api.text_, request.stop, request.stop_token_ids, head_.logprobs), {}, {}, false, false});
     choices_.back().answer.index = i;
   }
 }
@@ -67,6 +68,7 @@ asio::awaitable<void> Api::Answering::Run() {
   } else {
     co_await Whole();
   }
+  (void)UsageNow();  // for the record
   if (*client_left_) {
     record_.client_left = true;
     record_.status = 499;
@@ -134,6 +136,7 @@ void Api::Answering::Take(ChoiceEvent event, std::string& events) {
   TextDelta delta;
   for (NewToken& token : event.tokens) {
     NoteToken();
+    if (head_.token_ids) choice.unsaid_ids.push_back(token.id);
     choice.text.Push(token.id, std::move(token.logprob), delta);
     if (choice.text.stopped()) break;
   }
@@ -171,12 +174,15 @@ void Api::Answering::Show(uint32_t index, const TextDelta& delta, std::string& e
   Choice& choice = choices_[index];
   if (prepared_.request.stream) {
     const bool first = !choice.begun;
-    if (delta.text.empty() && delta.tokens.empty() && !first) return;
-    writer_.Delta(index, delta, first, events);
+    if (delta.text.empty() && delta.tokens.empty() && choice.unsaid_ids.empty() && !first) return;
+    writer_.Delta(index, delta, choice.unsaid_ids, first, events);
+    choice.unsaid_ids.clear();
     choice.begun = true;
     return;
   }
   choice.answer.text += delta.text;
+  choice.answer.token_ids.insert(choice.answer.token_ids.end(), choice.unsaid_ids.begin(), choice.unsaid_ids.end());
+  choice.unsaid_ids.clear();
   choice.answer.tokens.insert(choice.answer.tokens.end(), delta.tokens.begin(), delta.tokens.end());
 }
 

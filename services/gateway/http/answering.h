@@ -31,6 +31,7 @@ class Api::Answering {
   struct Choice {
     ChoiceText text;
     AnswerChoice answer;      // whole answers gather here
+    std::vector<uint32_t> unsaid_ids;  // with return_token_ids: not yet in an event
     bool begun = false;       // a delta went out
     bool finished = false;
   };

@@ -179,6 +179,7 @@ absl::Status ReadCommon(const FieldReader& fields, const RequestLimits& limits, 
     RETURN_IF_ERROR(ReadIds(ids->get_array(), "stop_token_ids", limits.max_stop_token_ids, spec.stop_token_ids));
   }
   RETURN_IF_ERROR(fields.Bool("ignore_eos", spec.ignore_eos));
+  RETURN_IF_ERROR(fields.Bool("return_token_ids", spec.return_token_ids));
   return ReadStreaming(fields, spec);
 }
 

@@ -42,6 +42,7 @@ struct ApiRequest {
   std::vector<std::string> stop;
   std::vector<uint32_t> stop_token_ids;
   bool ignore_eos = false;
+  bool return_token_ids = false;  // vLLM's extension: each choice also says its token ids
   bool echo = false;
   bool stream = false;
   bool include_usage = false;

@@ -1,6 +1,7 @@
 #include "services/gateway/openai/response.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 
 #include <cmath>
 
@@ -77,6 +78,10 @@ void AppendLogprobs(const AnswerHead& head, const std::vector<ReleasedToken>& to
   }
 }
 
+void AppendIds(const AnswerHead& head, const std::vector<uint32_t>& ids, std::string& out) {
+  if (head.token_ids) absl::StrAppend(&out, R"(,"token_ids":[)", absl::StrJoin(ids, ","), "]");
+}
+
 void AppendUsage(const Usage& usage, std::string& out) {
   absl::StrAppend(&out, R"({"prompt_tokens":)", usage.prompt_tokens, R"(,"completion_tokens":)",
                   usage.completion_tokens, R"(,"total_tokens":)", usage.prompt_tokens + usage.completion_tokens, "}");
@@ -118,6 +123,7 @@ std::string WholeAnswer(const AnswerHead& head, const std::vector<AnswerChoice>&
       absl::StrAppend(&out, R"(,"text":)", JsonQuoted(choice.text));
     }
     AppendLogprobs(head, choice.tokens, model, out);
+    AppendIds(head, choice.token_ids, out);
     absl::StrAppend(&out, R"(,"finish_reason":)", JsonQuoted(choice.finish_reason), "}");
     separator = ",";
   }
@@ -142,7 +148,8 @@ void EventWriter::Close(const Timings* timings, std::string& out) const {
   out += "}\n\n";
 }
 
-void EventWriter::Delta(uint32_t choice, const TextDelta& delta, bool first, std::string& out) const {
+void EventWriter::Delta(uint32_t choice, const TextDelta& delta, const std::vector<uint32_t>& ids, bool first,
+                        std::string& out) const {
   Open(choice, out);
   if (head_.chat) {
     absl::StrAppend(&out, R"(,"delta":{)", first ? R"("role":"assistant",)" : "", R"("content":)",
@@ -151,6 +158,7 @@ void EventWriter::Delta(uint32_t choice, const TextDelta& delta, bool first, std
     absl::StrAppend(&out, R"(,"text":)", JsonQuoted(delta.text));
   }
   AppendLogprobs(head_, delta.tokens, model_, out);
+  AppendIds(head_, ids, out);
   out += R"(,"finish_reason":null)";
   Close(nullptr, out);
 }

@@ -22,6 +22,7 @@ struct AnswerHead {
   std::string fingerprint;
   bool logprobs = false;        // the request asked for them
   bool top_logprobs = false;    // with alternatives
+  bool token_ids = false;       // return_token_ids
   bool usage = false;           // a stream's last chunk says it: the others have "usage":null
 };
 
@@ -35,6 +36,7 @@ struct AnswerChoice {
   std::string text;
   std::vector<ReleasedToken> tokens;  // with logprobs
   std::string finish_reason;          // "stop" or "length"
+  std::vector<uint32_t> token_ids = {};  // with return_token_ids
 };
 
 // Where and for how long a request ran, for {"tandem": {"timings": true}}.
@@ -60,7 +62,8 @@ class EventWriter {
   EventWriter(AnswerHead head, const TextModel& model);
 
   // Text of a choice; the first one of a chat's choice also says the role.
-  void Delta(uint32_t choice, const TextDelta& delta, bool first, std::string& out) const;
+  // `ids` are said with return_token_ids only.
+  void Delta(uint32_t choice, const TextDelta& delta, const std::vector<uint32_t>& ids, bool first, std::string& out) const;
   // The choice's only finish_reason.
   void Finish(uint32_t choice, absl::string_view reason, const Timings* timings, std::string& out) const;
   // The chunk without choices that stream_options.include_usage asks for.

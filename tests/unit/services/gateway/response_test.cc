@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 #include <cmath>
 
 #include "services/gateway/openai/response.h"
@@ -39,8 +40,8 @@ TEST(EventWriter, TheFirstDeltaSaysTheRoleAndTheLastTheFinishReason) {
   const ByteTextModel model;
   const EventWriter writer(ChatHead(), model);
   std::string first, next, last;
-  writer.Delta(1, Delta("a\"\n"), true, first);
-  writer.Delta(1, Delta("b"), false, next);
+  writer.Delta(1, Delta("a\"\n"), {}, true, first);
+  writer.Delta(1, Delta("b"), {}, false, next);
   writer.Finish(1, "stop", nullptr, last);
   const json::value chunk = Event(first);
   EXPECT_EQ(chunk.at("object").as_string(), "chat.completion.chunk");
@@ -61,7 +62,7 @@ TEST(EventWriter, UsageComesInAChunkWithoutChoices) {
   head.usage = true;
   const EventWriter writer(head, model);
   std::string delta, usage;
-  writer.Delta(0, Delta("a"), true, delta);
+  writer.Delta(0, Delta("a"), {}, true, delta);
   writer.UsageChunk({3, 4}, nullptr, usage);
   EXPECT_TRUE(Event(delta).at("usage").is_null());
   EXPECT_TRUE(Event(usage).at("choices").as_array().empty());
@@ -131,6 +132,19 @@ TEST(Models, ListAndObjectHaveOpenAisShape) {
   EXPECT_EQ(list.at("object").as_string(), "list");
   EXPECT_EQ(list.at("data").at(0), json::parse(ModelObject("m", 5)));
   EXPECT_EQ(list.at("data").at(0).at("owned_by").as_string(), "tandem");
+}
+
+TEST(WholeAnswer, TokenIdsAreSaidOnlyWhenAskedFor) {
+  const ByteTextModel model;
+  AnswerHead head = ChatHead();
+  const std::vector<AnswerChoice> choices = {{0, "ab", {}, "stop", {7, 8}}};
+  EXPECT_EQ(WholeAnswer(head, choices, {1, 2}, nullptr, model).find("token_ids"), std::string::npos);
+  head.token_ids = true;
+  const json::value answer = json::parse(WholeAnswer(head, choices, {1, 2}, nullptr, model));
+  EXPECT_EQ(json::serialize(answer.at("choices").at(0).at("token_ids")), "[7,8]");
+  std::string event;
+  EventWriter(head, model).Delta(0, {}, {9}, false, event);
+  EXPECT_NE(event.find(R"("token_ids":[9])"), std::string::npos) << event;
 }
 
 }  // namespace
