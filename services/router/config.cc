@@ -16,7 +16,8 @@ namespace {
 constexpr double kMaxSeconds = 86'400;
 constexpr int64_t kMaxCount = 1 << 24;
 
-// Calls `text(key, value, help)`, `count(...)` or `seconds(...)` for each field, in the order of the struct.
+// Calls `text(key, value, help)`, `count(...)` or `seconds(...)` for each field, in the order of
+// the struct.
 template <typename Text, typename Count, typename Seconds>
 void ForEachField(RouterConfig& c, Text text, Count count, Seconds seconds) {
   text("listen", c.listen, "gRPC address for workers and gateways");
@@ -32,11 +33,16 @@ void ForEachField(RouterConfig& c, Text text, Count count, Seconds seconds) {
   count("max_prompt_tokens", c.max_prompt_tokens, "prompt and emitted ids of one request");
   seconds("heartbeat_interval_seconds", c.heartbeat_interval_seconds, "told to workers");
   seconds("worker_lease_seconds", c.worker_lease_seconds, "silence after which a worker is lost");
-  seconds("gateway_lease_seconds", c.gateway_lease_seconds, "told to workers: a broken token stream may come back for so long");
-  seconds("reservation_lease_seconds", c.reservation_lease_seconds, "a reservation without a KV frame lasts so long");
-  seconds("command_timeout_seconds", c.command_timeout_seconds, "a worker that does not answer for so long is closed");
-  seconds("queue_timeout_seconds", c.queue_timeout_seconds, "longest wait while no topology is ready");
-  seconds("drain_timeout_seconds", c.drain_timeout_seconds, "after SIGTERM, for what is queued or in prefill");
+  seconds("gateway_lease_seconds", c.gateway_lease_seconds,
+          "told to workers: a broken token stream may come back for so long");
+  seconds("reservation_lease_seconds", c.reservation_lease_seconds,
+          "a reservation without a KV frame lasts so long");
+  seconds("command_timeout_seconds", c.command_timeout_seconds,
+          "a worker that does not answer for so long is closed");
+  seconds("queue_timeout_seconds", c.queue_timeout_seconds,
+          "longest wait while no topology is ready");
+  seconds("drain_timeout_seconds", c.drain_timeout_seconds,
+          "after SIGTERM, for what is queued or in prefill");
   text("log_format", c.log_format, "text or json");
   text("log_level", c.log_level, "trace, debug, info, warning or error");
 }
@@ -77,10 +83,14 @@ absl::StatusOr<std::string> ReadFlags(int argc, const char* const* argv, absl::s
         app.add_option(FlagsOf(key), value, help)->capture_default_str();
       },
       [&](const char* key, uint32_t& value, const char* help) {
-        app.add_option(FlagsOf(key), value, help)->check(CLI::Range(int64_t{1}, kMaxCount))->capture_default_str();
+        app.add_option(FlagsOf(key), value, help)
+            ->check(CLI::Range(int64_t{1}, kMaxCount))
+            ->capture_default_str();
       },
       [&](const char* key, double& value, const char* help) {
-        app.add_option(FlagsOf(key), value, help)->check(CLI::Range(0.0, kMaxSeconds))->capture_default_str();
+        app.add_option(FlagsOf(key), value, help)
+            ->check(CLI::Range(0.0, kMaxSeconds))
+            ->capture_default_str();
       });
   try {
     app.parse(argc, argv);
@@ -96,7 +106,8 @@ absl::StatusOr<std::string> ReadFlags(int argc, const char* const* argv, absl::s
 
 }  // namespace
 
-absl::StatusOr<RouterCommandLine> ParseCommandLine(int argc, const char* const* argv, absl::string_view version) {
+absl::StatusOr<RouterCommandLine> ParseCommandLine(int argc, const char* const* argv,
+                                                   absl::string_view version) {
   RouterCommandLine line;
   RouterConfig only_for_the_file;
   Flags flags;
@@ -110,18 +121,20 @@ absl::StatusOr<RouterCommandLine> ParseCommandLine(int argc, const char* const* 
 }
 
 absl::Status CheckConfig(const RouterConfig& config) {
-  if (config.model_name.empty()) return absl::InvalidArgumentError("model_name is empty: --model-name is required");
-  if (config.heartbeat_interval_seconds <= 0) return absl::InvalidArgumentError("heartbeat_interval_seconds is 0");
+  if (config.model_name.empty())
+    return absl::InvalidArgumentError("model_name is empty: --model-name is required");
+  if (config.heartbeat_interval_seconds <= 0)
+    return absl::InvalidArgumentError("heartbeat_interval_seconds is 0");
   if (config.worker_lease_seconds <= config.heartbeat_interval_seconds) {
-    return absl::InvalidArgumentError(absl::StrCat("worker_lease_seconds ", config.worker_lease_seconds,
-                                                   " is not above heartbeat_interval_seconds ",
-                                                   config.heartbeat_interval_seconds));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "worker_lease_seconds ", config.worker_lease_seconds,
+        " is not above heartbeat_interval_seconds ", config.heartbeat_interval_seconds));
   }
   RETURN_IF_ERROR(ParseLogFormat(config.log_format).status());
   static const std::set<std::string> kLevels = {"trace", "debug", "info", "warning", "error"};
   if (!kLevels.contains(config.log_level)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("log_level: '", config.log_level, "' is none of trace, debug, info, warning, error"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "log_level: '", config.log_level, "' is none of trace, debug, info, warning, error"));
   }
   return absl::OkStatus();
 }
@@ -130,7 +143,9 @@ std::string PrintConfig(const RouterConfig& config) {
   YAML::Emitter out;
   out << YAML::BeginMap;
   RouterConfig copy = config;
-  const auto emit = [&](const char* key, auto& value, const char*) { out << YAML::Key << key << YAML::Value << value; };
+  const auto emit = [&](const char* key, auto& value, const char*) {
+    out << YAML::Key << key << YAML::Value << value;
+  };
   ForEachField(copy, emit, emit, emit);
   out << YAML::EndMap;
   return absl::StrCat(out.c_str(), "\n");

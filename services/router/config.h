@@ -27,13 +27,13 @@ struct RouterConfig {
   uint32_t max_prompt_tokens = 1 << 20;
   double heartbeat_interval_seconds = 1;
   double worker_lease_seconds = 5;
-  double gateway_lease_seconds = 10;              // how long a broken token stream may take to come back
+  double gateway_lease_seconds = 10;  // how long a broken token stream may take to come back
   double reservation_lease_seconds = 30;
   double command_timeout_seconds = 10;
   double queue_timeout_seconds = 60;
-  double drain_timeout_seconds = 30;              // after SIGTERM, for what is queued or in prefill
-  std::string log_format = "text";                // or "json"
-  std::string log_level = "info";                 // trace, debug, info, warning, error
+  double drain_timeout_seconds = 30;  // after SIGTERM, for what is queued or in prefill
+  std::string log_format = "text";    // or "json"
+  std::string log_level = "info";     // trace, debug, info, warning, error
 };
 
 // What the command line asks for.
@@ -44,9 +44,11 @@ struct RouterCommandLine {
 };
 
 // kInvalidArgument names the flag, or file, line and key. `version` is printed by --version.
-absl::StatusOr<RouterCommandLine> ParseCommandLine(int argc, const char* const* argv, absl::string_view version);
+absl::StatusOr<RouterCommandLine> ParseCommandLine(int argc, const char* const* argv,
+                                                   absl::string_view version);
 
-// Values that cannot work together: "worker_lease_seconds 1 is not above heartbeat_interval_seconds 1".
+// Values that cannot work together: "worker_lease_seconds 1 is not above heartbeat_interval_seconds
+// 1".
 absl::Status CheckConfig(const RouterConfig& config);
 
 // As YAML that --config reads back to the same config.

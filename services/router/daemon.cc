@@ -94,13 +94,18 @@ struct RouterDaemon::Parts {
 
 RouterDaemon::RouterDaemon(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
-absl::StatusOr<std::unique_ptr<RouterDaemon>> RouterDaemon::Start(const RouterConfig& config, TimeSource& time) {
+absl::StatusOr<std::unique_ptr<RouterDaemon>> RouterDaemon::Start(const RouterConfig& config,
+                                                                  TimeSource& time) {
   RETURN_IF_ERROR(CheckConfig(config));
-  auto daemon = std::unique_ptr<RouterDaemon>(new RouterDaemon(std::make_unique<Parts>(config, time)));
+  auto daemon =
+      std::unique_ptr<RouterDaemon>(new RouterDaemon(std::make_unique<Parts>(config, time)));
   Parts& parts = *daemon->parts_;
   ASSIGN_OR_RETURN(parts.metrics_server, ServeMetrics(config.metrics_listen, parts.registry));
-  const auto not_ready_reason = [&parts] { return parts.serving ? "" : "the router starts or drains"; };
-  ASSIGN_OR_RETURN(parts.admin_server, ServeAdmin(config.admin_listen, not_ready_reason, {&parts.admin}));
+  const auto not_ready_reason = [&parts] {
+    return parts.serving ? "" : "the router starts or drains";
+  };
+  ASSIGN_OR_RETURN(parts.admin_server,
+                   ServeAdmin(config.admin_listen, not_ready_reason, {&parts.admin}));
   ASSIGN_OR_RETURN(parts.server, StartGrpcServer(config.listen, {&parts.workers, &parts.gateways}));
   parts.serving = true;
   LogInfo("router_serves", {{"router", parts.identity.router_id},
@@ -116,14 +121,16 @@ RouterDaemon::~RouterDaemon() {
   parts_->admin_server = nullptr;
   parts_->metrics_server = nullptr;
   // A deadline in the past: calls are cancelled at once.
-  if (parts_->server.server != nullptr) parts_->server.server->Shutdown(std::chrono::system_clock::time_point());
+  if (parts_->server.server != nullptr)
+    parts_->server.server->Shutdown(std::chrono::system_clock::time_point());
 }
 
 bool RouterDaemon::Drain() {
   parts_->serving = false;
   parts_->server.server->GetHealthCheckService()->SetServingStatus(false);
   parts_->core.StartDrain();
-  const bool drained = parts_->core.WaitUntilDrained(Duration::FromSeconds(parts_->config.drain_timeout_seconds));
+  const bool drained =
+      parts_->core.WaitUntilDrained(Duration::FromSeconds(parts_->config.drain_timeout_seconds));
   LogInfo("router_drained", {{"complete", drained}});
   return drained;
 }

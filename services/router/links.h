@@ -1,6 +1,7 @@
 #pragma once
 
-// How the core reaches its peers: plain interfaces, so that the core knows no gRPC and tests need none.
+// How the core reaches its peers: plain interfaces, so that the core knows no gRPC and tests need
+// none.
 
 #include <absl/status/status.h>
 

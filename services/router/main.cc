@@ -17,10 +17,12 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (!line->done.empty() || line->print_config) {
-    std::fputs((line->print_config ? router::PrintConfig(line->config) : line->done).c_str(), stdout);
+    std::fputs((line->print_config ? router::PrintConfig(line->config) : line->done).c_str(),
+               stdout);
     return 0;
   }
-  InitLog({"tandem-router", *ParseLogFormat(line->config.log_format), spdlog::level::from_str(line->config.log_level)});
+  InitLog({"tandem-router", *ParseLogFormat(line->config.log_format),
+           spdlog::level::from_str(line->config.log_level)});
   RealTimeSource time;
   const auto daemon = router::RouterDaemon::Start(line->config, time);
   if (!daemon.ok()) {

@@ -68,7 +68,8 @@ void RouterCore::ArmAlarm() {
   Instant due = controller_.NextDeadline();
   if (changed_) due = std::min(due, published_at_ + config_.snapshot_interval);
   if (due == armed_) return;
-  if (armed_ != Instant::Never() && !time_.Cancel(alarm_)) return;  // it fires now, and arms the next
+  if (armed_ != Instant::Never() && !time_.Cancel(alarm_))
+    return;  // it fires now, and arms the next
   armed_ = due;
   if (due == Instant::Never()) return;
   alarm_ = time_.CallAt(due, [this] {
@@ -105,10 +106,12 @@ void RouterCore::Dispatch(const control::Command& command) {
   std::visit(
       [&](const auto& c) {
         using C = std::decay_t<decltype(c)>;
-        if constexpr (std::is_same_v<C, control::AnswerRegistration> || std::is_same_v<C, control::CloseWorker> ||
+        if constexpr (std::is_same_v<C, control::AnswerRegistration> ||
+                      std::is_same_v<C, control::CloseWorker> ||
                       std::is_same_v<C, control::TellClusterState>) {
           Deliver(c);
-        } else if constexpr (std::is_same_v<C, control::TellPlaced> || std::is_same_v<C, control::TellEnd>) {
+        } else if constexpr (std::is_same_v<C, control::TellPlaced> ||
+                             std::is_same_v<C, control::TellEnd>) {
           SendToGateway(c.gateway, command);
         } else {
           SendToWorker(c.worker, command);
@@ -136,11 +139,13 @@ void RouterCore::Deliver(const control::TellClusterState& state) {
 }
 
 void RouterCore::SendToWorker(const WorkerId& worker, const control::Command& command) {
-  if (const auto found = workers_.find(worker); found != workers_.end()) found->second->Send(command);
+  if (const auto found = workers_.find(worker); found != workers_.end())
+    found->second->Send(command);
 }
 
 void RouterCore::SendToGateway(const GatewayId& gateway, const control::Command& command) {
-  if (const auto found = gateways_.find(gateway); found != gateways_.end()) found->second->Send(command);
+  if (const auto found = gateways_.find(gateway); found != gateways_.end())
+    found->second->Send(command);
 }
 
 bool RouterCore::IsCurrent(const WorkerLink& link) const {
@@ -148,11 +153,14 @@ bool RouterCore::IsCurrent(const WorkerLink& link) const {
   return found != workers_.end() && found->second.get() == &link;
 }
 
-void RouterCore::WorkerConnected(std::shared_ptr<WorkerLink> link, WorkerDescription worker, Taken taken) {
-  Post([this, link = std::move(link), worker = std::move(worker), taken = std::move(taken)]() mutable {
+void RouterCore::WorkerConnected(std::shared_ptr<WorkerLink> link, WorkerDescription worker,
+                                 Taken taken) {
+  Post([this, link = std::move(link), worker = std::move(worker),
+        taken = std::move(taken)]() mutable {
     const auto old = workers_.find(link->worker());
     if (old != workers_.end() && old->second->incarnation() == link->incarnation()) {
-      const std::string reason = absl::StrCat("worker ", link->worker().value(), " registered again");
+      const std::string reason =
+          absl::StrCat("worker ", link->worker().value(), " registered again");
       old->second->Close(absl::AbortedError(reason));
       workers_.erase(old);
       Handle(control::WorkerLost{link->worker(), link->incarnation(), reason});
@@ -165,10 +173,11 @@ void RouterCore::WorkerConnected(std::shared_ptr<WorkerLink> link, WorkerDescrip
 }
 
 void RouterCore::WorkerSaid(std::shared_ptr<WorkerLink> link, control::Event event, Taken taken) {
-  Post([this, link = std::move(link), event = std::move(event), taken = std::move(taken)]() mutable {
-    if (IsCurrent(*link)) Handle(event);
-    taken();
-  });
+  Post(
+      [this, link = std::move(link), event = std::move(event), taken = std::move(taken)]() mutable {
+        if (IsCurrent(*link)) Handle(event);
+        taken();
+      });
 }
 
 void RouterCore::WorkerDisconnected(std::shared_ptr<WorkerLink> link, std::string reason) {
@@ -183,7 +192,8 @@ void RouterCore::GatewayConnected(std::shared_ptr<GatewayLink> link, Taken taken
   Post([this, link = std::move(link), taken = std::move(taken)]() mutable {
     std::shared_ptr<GatewayLink>& current = gateways_[link->gateway()];
     if (current != nullptr) {
-      current->Close(absl::AbortedError(absl::StrCat("gateway ", link->gateway().value(), " connected again")));
+      current->Close(absl::AbortedError(
+          absl::StrCat("gateway ", link->gateway().value(), " connected again")));
       current = nullptr;
       Handle(control::GatewayLost{link->gateway()});
     }
@@ -194,18 +204,19 @@ void RouterCore::GatewayConnected(std::shared_ptr<GatewayLink> link, Taken taken
 }
 
 void RouterCore::GatewaySaid(std::shared_ptr<GatewayLink> link, control::Event event, Taken taken) {
-  Post([this, link = std::move(link), event = std::move(event), taken = std::move(taken)]() mutable {
-    const auto found = gateways_.find(link->gateway());
-    if (found != gateways_.end() && found->second == link) {
-      const auto* generate = std::get_if<control::GenerateArrived>(&event);
-      if (draining_ && generate != nullptr) {
-        RefuseWhileDraining(*generate);
-      } else {
-        Handle(event);
-      }
-    }
-    taken();
-  });
+  Post(
+      [this, link = std::move(link), event = std::move(event), taken = std::move(taken)]() mutable {
+        const auto found = gateways_.find(link->gateway());
+        if (found != gateways_.end() && found->second == link) {
+          const auto* generate = std::get_if<control::GenerateArrived>(&event);
+          if (draining_ && generate != nullptr) {
+            RefuseWhileDraining(*generate);
+          } else {
+            Handle(event);
+          }
+        }
+        taken();
+      });
 }
 
 void RouterCore::RefuseWhileDraining(const control::GenerateArrived& event) {
@@ -214,7 +225,8 @@ void RouterCore::RefuseWhileDraining(const control::GenerateArrived& event) {
     commands.push_back(control::TellEnd{
         event.gateway,
         {event.spec.request, choice.choice, choice.attempt},
-        {EndReason::kFailed, absl::UnavailableError("the router is draining: it takes no new requests")},
+        {EndReason::kFailed,
+         absl::UnavailableError("the router is draining: it takes no new requests")},
         config_.drain_retry_after});
   }
   for (RouterObserver* observer : observers_) observer->Handled(event, commands, time_.Now());

@@ -1,7 +1,7 @@
 #pragma once
 
-// The controller on one strand. Streams hand their messages over as events; the controller's commands
-// go to links. Knows no gRPC.
+// The controller on one strand. Streams hand their messages over as events; the controller's
+// commands go to links. Knows no gRPC.
 
 #include <absl/functional/any_invocable.h>
 #include <absl/status/status.h>
@@ -22,7 +22,8 @@ namespace tandem::router {
 
 struct RouterCoreConfig {
   control::ControllerConfig controller;
-  // Snapshots are made that far apart at most often: each copies every worker. Zero: after each event.
+  // Snapshots are made that far apart at most often: each copies every worker. Zero: after each
+  // event.
   Duration snapshot_interval = Duration::Milliseconds(50);
   // What a Generate that meets a draining router is told.
   Duration drain_retry_after = Duration::Seconds(1);
@@ -30,16 +31,18 @@ struct RouterCoreConfig {
 
 // Every public function may be called from any thread and returns at once (but WaitUntilDrained).
 //
-// The queue is bounded by construction: a stream hands over its next message only when `taken` of its
-// last one was called (on the strand, once it is handled), and streams are counted where they are
-// accepted. So the queue holds at most one message and one end of each stream.
+// The queue is bounded by construction: a stream hands over its next message only when `taken` of
+// its last one was called (on the strand, once it is handled), and streams are counted where they
+// are accepted. So the queue holds at most one message and one end of each stream.
 class RouterCore {
  public:
   using Taken = absl::AnyInvocable<void()>;
 
   // `observers` outlive the core.
-  RouterCore(const RouterCoreConfig& config, TimeSource& time, std::vector<RouterObserver*> observers);
-  // Handles nothing more and lets the links go. `taken`s of messages that were not handled are dropped.
+  RouterCore(const RouterCoreConfig& config, TimeSource& time,
+             std::vector<RouterObserver*> observers);
+  // Handles nothing more and lets the links go. `taken`s of messages that were not handled are
+  // dropped.
   ~RouterCore();
 
   // A worker's first message. The answer is an AnswerRegistration to `link`. A stream of the same
@@ -59,7 +62,8 @@ class RouterCore {
 
   // From now on every Generate is answered kUnavailable; what is queued or in prefill goes on.
   void StartDrain();
-  // True: nothing is queued or in prefill any more. False: `limit` passed. Call once, after StartDrain.
+  // True: nothing is queued or in prefill any more. False: `limit` passed. Call once, after
+  // StartDrain.
   bool WaitUntilDrained(Duration limit);
 
   // The newest published; never null.
@@ -89,13 +93,13 @@ class RouterCore {
 
   // Of the strand's thread alone.
   control::Controller controller_;
-  std::map<WorkerId, std::shared_ptr<WorkerLink>> workers_;    // accepted streams
+  std::map<WorkerId, std::shared_ptr<WorkerLink>> workers_;  // accepted streams
   std::map<GatewayId, std::shared_ptr<GatewayLink>> gateways_;
-  std::shared_ptr<WorkerLink> registering_;                    // while its WorkerRegistered is handled
-  Instant armed_ = Instant::Never();                           // when `alarm_` fires
+  std::shared_ptr<WorkerLink> registering_;  // while its WorkerRegistered is handled
+  Instant armed_ = Instant::Never();         // when `alarm_` fires
   AlarmId alarm_{};
   Instant published_at_;
-  bool changed_ = true;                                        // since the last snapshot
+  bool changed_ = true;  // since the last snapshot
   bool draining_ = false;
 
   mutable Mutex mu_;

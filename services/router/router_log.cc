@@ -10,20 +10,28 @@ namespace {
 
 absl::string_view ReasonName(EndReason reason) {
   switch (reason) {
-    case EndReason::kEos: return "eos";
-    case EndReason::kStopToken: return "stop_token";
-    case EndReason::kLength: return "length";
-    case EndReason::kStopped: return "stopped";
-    case EndReason::kCancelled: return "cancelled";
-    case EndReason::kPreempted: return "preempted";
-    case EndReason::kSuperseded: return "superseded";
-    case EndReason::kFailed: return "failed";
+    case EndReason::kEos:
+      return "eos";
+    case EndReason::kStopToken:
+      return "stop_token";
+    case EndReason::kLength:
+      return "length";
+    case EndReason::kStopped:
+      return "stopped";
+    case EndReason::kCancelled:
+      return "cancelled";
+    case EndReason::kPreempted:
+      return "preempted";
+    case EndReason::kSuperseded:
+      return "superseded";
+    case EndReason::kFailed:
+      return "failed";
   }
   return "unknown";
 }
 
-void LogEnd(absl::string_view event, const SequenceKey& key, absl::string_view peer, const std::string& peer_id,
-            const SequenceEnd& end) {
+void LogEnd(absl::string_view event, const SequenceKey& key, absl::string_view peer,
+            const std::string& peer_id, const SequenceEnd& end) {
   const bool failed = end.reason == EndReason::kFailed;
   LogEvent(failed ? spdlog::level::warn : spdlog::level::info, event,
            {{"request_id", key.request.value()},
@@ -47,8 +55,9 @@ void Log(const control::Command& command) {
   } else if (const auto* end = std::get_if<control::TellEnd>(&command)) {
     LogEnd("sequence_not_placed", end->sequence, "gateway", end->gateway.value(), end->end);
   } else if (const auto* answer = std::get_if<control::AnswerRegistration>(&command)) {
-    if (answer->status.ok()) LogInfo("worker_registered", {{"worker", answer->worker.value()},
-                                                           {"incarnation", answer->incarnation}});
+    if (answer->status.ok())
+      LogInfo("worker_registered",
+              {{"worker", answer->worker.value()}, {"incarnation", answer->incarnation}});
   } else if (const auto* close = std::get_if<control::CloseWorker>(&command)) {
     LogWarn("worker_closed", {{"worker", close->worker.value()}, {"reason", close->reason}});
   } else if (const auto* group = std::get_if<control::SendSetGroup>(&command)) {
@@ -62,7 +71,8 @@ void Log(const control::Command& command) {
 
 }  // namespace
 
-void RouterLog::Handled(const control::Event& event, const std::vector<control::Command>& commands, Instant) {
+void RouterLog::Handled(const control::Event& event, const std::vector<control::Command>& commands,
+                        Instant) {
   if (const auto* ended = std::get_if<control::SequenceEnded>(&event)) {
     LogEnd("sequence_ended", ended->sequence, "worker", ended->worker.value(), ended->end);
   } else if (const auto* lost = std::get_if<control::WorkerLost>(&event)) {

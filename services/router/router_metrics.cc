@@ -9,11 +9,12 @@
 namespace tandem::router {
 namespace {
 
-const prometheus::Histogram::BucketBoundaries kQueueSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-                                                               0.5,   1,      2.5,   5,    10,    30,   60};
+const prometheus::Histogram::BucketBoundaries kQueueSeconds = {
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
 constexpr const char* kStates[] = {"ready", "waiting_for_group", "draining"};
 
-prometheus::Counter& OneCounter(prometheus::Registry& registry, const char* name, const char* help) {
+prometheus::Counter& OneCounter(prometheus::Registry& registry, const char* name,
+                                const char* help) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
 prometheus::Gauge& OneGauge(prometheus::Registry& registry, const char* name, const char* help) {
@@ -29,10 +30,12 @@ std::string OutcomeOf(const SequenceEnd& end) {
 }  // namespace
 
 RouterMetrics::RouterMetrics(prometheus::Registry& registry)
-    : requests_(prometheus::BuildCounter()
-                    .Name("tandem_router_requests_total")
-                    .Help("Requests answered, by outcome: placed, cancelled, superseded or a status code.")
-                    .Register(registry)),
+    : requests_(
+          prometheus::BuildCounter()
+              .Name("tandem_router_requests_total")
+              .Help(
+                  "Requests answered, by outcome: placed, cancelled, superseded or a status code.")
+              .Register(registry)),
       placements_(prometheus::BuildCounter()
                       .Name("tandem_router_placements_total")
                       .Help("Sequences placed, by attention worker.")
@@ -41,13 +44,20 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
                    .Name("tandem_router_workers")
                    .Help("Registered workers, by state.")
                    .Register(registry)),
-      refusals_(OneCounter(registry, "tandem_router_registration_refusals_total", "Registrations refused.")),
-      leases_expired_(OneCounter(registry, "tandem_router_leases_expired_total", "Workers lost by silence.")),
-      workers_lost_(OneCounter(registry, "tandem_router_workers_lost_total", "Worker streams that ended.")),
-      shards_lost_(OneCounter(registry, "tandem_router_shards_lost_total", "FFN holders reported lost.")),
-      queued_(OneGauge(registry, "tandem_router_queued_requests", "Requests that wait for a placement.")),
-      sequences_(OneGauge(registry, "tandem_router_sequences_live", "Sequences placed and not ended.")),
-      ready_(OneGauge(registry, "tandem_router_cluster_ready", "1 when some topology can serve a request.")),
+      refusals_(OneCounter(registry, "tandem_router_registration_refusals_total",
+                           "Registrations refused.")),
+      leases_expired_(
+          OneCounter(registry, "tandem_router_leases_expired_total", "Workers lost by silence.")),
+      workers_lost_(
+          OneCounter(registry, "tandem_router_workers_lost_total", "Worker streams that ended.")),
+      shards_lost_(
+          OneCounter(registry, "tandem_router_shards_lost_total", "FFN holders reported lost.")),
+      queued_(OneGauge(registry, "tandem_router_queued_requests",
+                       "Requests that wait for a placement.")),
+      sequences_(
+          OneGauge(registry, "tandem_router_sequences_live", "Sequences placed and not ended.")),
+      ready_(OneGauge(registry, "tandem_router_cluster_ready",
+                      "1 when some topology can serve a request.")),
       queue_seconds_(prometheus::BuildHistogram()
                          .Name("tandem_router_queue_seconds")
                          .Help("From a request's arrival to its placement.")
@@ -56,7 +66,8 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
   for (const char* state : kStates) workers_.Add({{"state", state}}).Set(0);
 }
 
-void RouterMetrics::Handled(const control::Event& event, const std::vector<control::Command>& commands, Instant now) {
+void RouterMetrics::Handled(const control::Event& event,
+                            const std::vector<control::Command>& commands, Instant now) {
   Count(event, now);
   for (const control::Command& command : commands) {
     if (const auto* placed = std::get_if<control::TellPlaced>(&command)) {
@@ -79,7 +90,8 @@ void RouterMetrics::Count(const control::Event& event, Instant now) {
   if (const auto* generate = std::get_if<control::GenerateArrived>(&event)) {
     waiting_.try_emplace(generate->spec.request, Waiting{now, generate->gateway});
   } else if (const auto* lost = std::get_if<control::GatewayLost>(&event)) {
-    std::erase_if(waiting_, [&](const auto& entry) { return entry.second.gateway == lost->gateway; });
+    std::erase_if(waiting_,
+                  [&](const auto& entry) { return entry.second.gateway == lost->gateway; });
   } else if (std::holds_alternative<control::WorkerLost>(event)) {
     workers_lost_.Increment();
   } else if (std::holds_alternative<control::ShardLost>(event)) {

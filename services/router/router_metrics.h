@@ -18,7 +18,8 @@ class RouterMetrics final : public RouterObserver {
  public:
   explicit RouterMetrics(prometheus::Registry& registry);  // outlives this
 
-  void Handled(const control::Event& event, const std::vector<control::Command>& commands, Instant now) override;
+  void Handled(const control::Event& event, const std::vector<control::Command>& commands,
+               Instant now) override;
   void Published(const control::ControllerSnapshot& snapshot) override;
 
  private:
@@ -31,7 +32,8 @@ class RouterMetrics final : public RouterObserver {
   // A request counts once, with the answer to the first of its choices.
   void Answered(const RequestId& request, const std::string& outcome);
 
-  prometheus::Family<prometheus::Counter>& requests_;    // by outcome: placed, or a status code's name
+  prometheus::Family<prometheus::Counter>&
+      requests_;  // by outcome: placed, or a status code's name
   prometheus::Family<prometheus::Counter>& placements_;  // by attention worker, sequences
   prometheus::Family<prometheus::Gauge>& workers_;       // by state
   prometheus::Counter& refusals_;

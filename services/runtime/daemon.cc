@@ -29,7 +29,8 @@ int WaitForStopSignal() {
   const sigset_t signals = StopSignals();
   int signal = 0;
   TANDEM_CHECK(sigwait(&signals, &signal) == 0);
-  TANDEM_CHECK(pthread_sigmask(SIG_UNBLOCK, &signals, nullptr) == 0);  // the second one does what the system does
+  TANDEM_CHECK(pthread_sigmask(SIG_UNBLOCK, &signals, nullptr) ==
+               0);  // the second one does what the system does
   return signal;
 }
 

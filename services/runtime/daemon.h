@@ -19,24 +19,28 @@ struct ListeningServer {
   int port = 0;  // the one it listens on: `listen` may have asked for port 0
 };
 
-// Blocks SIGTERM and SIGINT in this thread and those it starts later, and ignores SIGPIPE: call first in main.
+// Blocks SIGTERM and SIGINT in this thread and those it starts later, and ignores SIGPIPE: call
+// first in main.
 void BlockStopSignals();
-// Waits for one of them; returns its number. A second one during the drain ends the process at once.
+// Waits for one of them; returns its number. A second one during the drain ends the process at
+// once.
 int WaitForStopSignal();
 
-// Serves GET /metrics at `listen` ("127.0.0.1:0" picks a port). kUnavailable, with the address: cannot listen there.
-absl::StatusOr<std::shared_ptr<ListeningServer>> ServeMetrics(const std::string& listen,
-                                                              const std::shared_ptr<prometheus::Registry>& registry);
+// Serves GET /metrics at `listen` ("127.0.0.1:0" picks a port). kUnavailable, with the address:
+// cannot listen there.
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeMetrics(
+    const std::string& listen, const std::shared_ptr<prometheus::Registry>& registry);
 
-// Serves GET /livez (200 "ok") and /readyz (200 "ok", or 503 with the reason) at `listen`. `not_ready_reason` returns an
-// empty string when ready; it is called from the server's thread. Errors as for ServeMetrics.
-absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(const std::string& listen,
-                                                             std::function<std::string()> not_ready_reason);
+// Serves GET /livez (200 "ok") and /readyz (200 "ok", or 503 with the reason) at `listen`.
+// `not_ready_reason` returns an empty string when ready; it is called from the server's thread.
+// Errors as for ServeMetrics.
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(
+    const std::string& listen, std::function<std::string()> not_ready_reason);
 
-// ServeHealth and gRPC on one port: a connection that begins as HTTP/2 does is a gRPC one, to `services` (not owned; they
-// outlive the result) and grpc.health.v1.
-absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(const std::string& listen,
-                                                            std::function<std::string()> not_ready_reason,
-                                                            const std::vector<grpc::Service*>& services);
+// ServeHealth and gRPC on one port: a connection that begins as HTTP/2 does is a gRPC one, to
+// `services` (not owned; they outlive the result) and grpc.health.v1.
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(
+    const std::string& listen, std::function<std::string()> not_ready_reason,
+    const std::vector<grpc::Service*>& services);
 
 }  // namespace tandem

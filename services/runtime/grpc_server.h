@@ -13,17 +13,21 @@
 
 namespace tandem {
 
-inline constexpr int kMaxFrameBytes = 64 << 20;  // gRPC's default of 4 MB is less than 128 rows x 16,384 x 4 B
+inline constexpr int kMaxFrameBytes =
+    64 << 20;  // gRPC's default of 4 MB is less than 128 rows x 16,384 x 4 B
 
-// A server on `listen` ("127.0.0.1:0" picks a port), with grpc.health.v1, serving `services` (not owned). With `listen`
-// empty it has no port: connections are handed to it (daemon.h's ServeAdmin). kUnavailable, with the address: it is taken.
+// A server on `listen` ("127.0.0.1:0" picks a port), with grpc.health.v1, serving `services` (not
+// owned). With `listen` empty it has no port: connections are handed to it (daemon.h's ServeAdmin).
+// kUnavailable, with the address: it is taken.
 struct GrpcServer {
   std::unique_ptr<grpc::Server> server;
   int port = 0;
 };
-absl::StatusOr<GrpcServer> StartGrpcServer(const std::string& listen, const std::vector<grpc::Service*>& services);
+absl::StatusOr<GrpcServer> StartGrpcServer(const std::string& listen,
+                                           const std::vector<grpc::Service*>& services);
 
-// A channel of its own connection (no sharing between streams of different purpose), large frames, quick reconnects.
+// A channel of its own connection (no sharing between streams of different purpose), large frames,
+// quick reconnects.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address);
 
 }  // namespace tandem

@@ -28,8 +28,8 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 using Tcp = asio::ip::tcp;
 
-constexpr int kMaxHttpConnections = 64;                       // later ones are closed at once
-constexpr std::chrono::seconds kHttpConnectionTimeout{5};     // without progress
+constexpr int kMaxHttpConnections = 64;                    // later ones are closed at once
+constexpr std::chrono::seconds kHttpConnectionTimeout{5};  // without progress
 constexpr std::chrono::milliseconds kAcceptRetry{100};
 constexpr uint32_t kMaxHttpHeaderBytes = 8192;
 
@@ -41,7 +41,8 @@ struct Page {
 using Pages = std::function<Page(absl::string_view target)>;
 using Http2Taker = std::function<void(int fd)>;  // owns the descriptor from then on
 
-http::response<http::string_body> Answer(const http::request<http::empty_body>& request, const Pages& pages) {
+http::response<http::string_body> Answer(const http::request<http::empty_body>& request,
+                                         const Pages& pages) {
   http::response<http::string_body> response(http::status::ok, request.version());
   Page page;
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
@@ -96,26 +97,30 @@ class Session : public std::enable_shared_from_this<Session> {
     first_bytes_.async_wait([self = shared_from_this()](beast::error_code error) {
       if (!error) self->stream_.close();
     });
-    stream_.socket().async_wait(Tcp::socket::wait_read, [self = shared_from_this()](beast::error_code error) {
-      self->first_bytes_.cancel();
-      if (!error) self->Sort();
-    });
+    stream_.socket().async_wait(Tcp::socket::wait_read,
+                                [self = shared_from_this()](beast::error_code error) {
+                                  self->first_bytes_.cancel();
+                                  if (!error) self->Sort();
+                                });
   }
 
   void Read() {
     parser_.emplace();
     parser_->header_limit(kMaxHttpHeaderBytes);
     stream_.expires_after(kHttpConnectionTimeout);
-    http::async_read(stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code error, size_t) {
-      if (!error) self->Write();
-    });
+    http::async_read(stream_, buffer_, *parser_,
+                     [self = shared_from_this()](beast::error_code error, size_t) {
+                       if (!error) self->Write();
+                     });
   }
 
  private:
-  // HTTP/2 begins with "PRI * HTTP/2.0" (RFC 9113, section 3.4), in one segment; no HTTP/1 method of ours does.
+  // HTTP/2 begins with "PRI * HTTP/2.0" (RFC 9113, section 3.4), in one segment; no HTTP/1 method
+  // of ours does.
   void Sort() {
     char start[3] = {};
-    const ssize_t got = ::recv(stream_.socket().native_handle(), start, sizeof(start), MSG_PEEK | MSG_DONTWAIT);
+    const ssize_t got =
+        ::recv(stream_.socket().native_handle(), start, sizeof(start), MSG_PEEK | MSG_DONTWAIT);
     if (got != sizeof(start) || absl::string_view(start, sizeof(start)) != "PRI") return Read();
     beast::error_code error;
     stream_.socket().native_non_blocking(true, error);
@@ -126,9 +131,10 @@ class Session : public std::enable_shared_from_this<Session> {
   void Write() {
     response_ = Answer(parser_->get(), pages_);
     stream_.expires_after(kHttpConnectionTimeout);
-    http::async_write(stream_, response_, [self = shared_from_this()](beast::error_code error, size_t) {
-      if (!error && self->response_.keep_alive()) self->Read();
-    });
+    http::async_write(stream_, response_,
+                      [self = shared_from_this()](beast::error_code error, size_t) {
+                        if (!error && self->response_.keep_alive()) self->Read();
+                      });
   }
 
   beast::tcp_stream stream_;
@@ -155,7 +161,8 @@ class HttpServer final : public ListeningServer {
   ~HttpServer() override {
     io_.stop();
     thread_.join();
-    if (grpc_.server != nullptr) grpc_.server->Shutdown(std::chrono::system_clock::time_point());  // cancels its calls
+    if (grpc_.server != nullptr)
+      grpc_.server->Shutdown(std::chrono::system_clock::time_point());  // cancels its calls
   }
 
  private:
@@ -178,7 +185,7 @@ class HttpServer final : public ListeningServer {
     });
   }
 
-  GrpcServer grpc_;      // null for ServeHealth
+  GrpcServer grpc_;  // null for ServeHealth
   Http2Taker take_http2_;
   int connections_ = 0;  // outlives io_, whose destructor ends the sessions
   asio::io_context io_{1};
@@ -192,43 +199,50 @@ class HttpServer final : public ListeningServer {
 absl::StatusOr<Tcp::endpoint> ParseEndpoint(const std::string& listen) {
   const size_t colon = listen.rfind(':');
   uint32_t port = 0;
-  if (colon == std::string::npos || !absl::SimpleAtoi(listen.substr(colon + 1), &port) || port > 65535) {
+  if (colon == std::string::npos || !absl::SimpleAtoi(listen.substr(colon + 1), &port) ||
+      port > 65535) {
     return absl::InvalidArgumentError(absl::StrCat("'", listen, "' is no address:port"));
   }
   std::string host = listen.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']')
+    host = host.substr(1, host.size() - 2);
   beast::error_code error;
   const asio::ip::address address = asio::ip::make_address(host, error);
-  if (error) return absl::InvalidArgumentError(absl::StrCat("'", host, "' in '", listen, "' is no IP address"));
+  if (error)
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", host, "' in '", listen, "' is no IP address"));
   return Tcp::endpoint(address, static_cast<uint16_t>(port));
 }
 
-absl::StatusOr<std::shared_ptr<ListeningServer>> Serve(absl::string_view what, const std::string& listen, Pages pages,
+absl::StatusOr<std::shared_ptr<ListeningServer>> Serve(absl::string_view what,
+                                                       const std::string& listen, Pages pages,
                                                        GrpcServer grpc) {
   absl::StatusOr<Tcp::endpoint> at = ParseEndpoint(listen);
   if (!at.ok()) return at.status();
   try {
-    return std::shared_ptr<ListeningServer>(std::make_shared<HttpServer>(*at, std::move(pages), std::move(grpc)));
+    return std::shared_ptr<ListeningServer>(
+        std::make_shared<HttpServer>(*at, std::move(pages), std::move(grpc)));
   } catch (const std::exception& error) {
-    return absl::UnavailableError(absl::StrCat(what, " cannot listen on ", listen, ": ", error.what()));
+    return absl::UnavailableError(
+        absl::StrCat(what, " cannot listen on ", listen, ": ", error.what()));
   }
 }
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<ListeningServer>> ServeMetrics(const std::string& listen,
-                                                              const std::shared_ptr<prometheus::Registry>& registry) {
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeMetrics(
+    const std::string& listen, const std::shared_ptr<prometheus::Registry>& registry) {
   return Serve("metrics", listen, MetricsPages(registry), GrpcServer());
 }
 
-absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(const std::string& listen,
-                                                             std::function<std::string()> not_ready_reason) {
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(
+    const std::string& listen, std::function<std::string()> not_ready_reason) {
   return Serve("health", listen, HealthPages(std::move(not_ready_reason)), GrpcServer());
 }
 
-absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(const std::string& listen,
-                                                            std::function<std::string()> not_ready_reason,
-                                                            const std::vector<grpc::Service*>& services) {
+absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(
+    const std::string& listen, std::function<std::string()> not_ready_reason,
+    const std::vector<grpc::Service*>& services) {
   absl::StatusOr<GrpcServer> grpc = StartGrpcServer("", services);
   if (!grpc.ok()) return grpc.status();
   return Serve("admin", listen, HealthPages(std::move(not_ready_reason)), *std::move(grpc));

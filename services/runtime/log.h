@@ -1,6 +1,7 @@
 #pragma once
 
-// One line an event, text or JSON, with the request id on every line that concerns a request. Never prompt text at info.
+// One line an event, text or JSON, with the request id on every line that concerns a request. Never
+// prompt text at info.
 
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
@@ -16,7 +17,7 @@ namespace tandem {
 enum class LogFormat { kText, kJson };
 
 struct LogConfig {
-  std::string daemon;                    // "tandem-router"; on every line
+  std::string daemon;  // "tandem-router"; on every line
   LogFormat format = LogFormat::kText;
   spdlog::level::level_enum level = spdlog::level::info;
 };
@@ -25,7 +26,8 @@ struct LogConfig {
 struct LogField {
   LogField(absl::string_view key, absl::string_view value) : key(key), value(value), quoted(true) {}
   LogField(absl::string_view key, const char* value) : LogField(key, absl::string_view(value)) {}
-  LogField(absl::string_view key, const std::string& value) : LogField(key, absl::string_view(value)) {}
+  LogField(absl::string_view key, const std::string& value)
+      : LogField(key, absl::string_view(value)) {}
   LogField(absl::string_view key, int64_t value);
   LogField(absl::string_view key, uint64_t value);
   LogField(absl::string_view key, int value) : LogField(key, static_cast<int64_t>(value)) {}
@@ -40,7 +42,8 @@ struct LogField {
 // Sets the process's logger (stderr). Call at start, before other threads log.
 void InitLog(const LogConfig& config);
 
-// The line of one event, without its newline. Whatever the values hold, it is one line, and valid JSON if asked for.
+// The line of one event, without its newline. Whatever the values hold, it is one line, and valid
+// JSON if asked for.
 //   unix_ms  milliseconds since 1970, UTC
 std::string FormatLogLine(const LogConfig& config, int64_t unix_ms, spdlog::level::level_enum level,
                           absl::string_view event, std::initializer_list<LogField> fields);
@@ -50,9 +53,11 @@ absl::StatusOr<LogFormat> ParseLogFormat(absl::string_view name);
 
 // LogEvent(spdlog::level::info, "sequence_placed", {{"request_id", id}, {"worker", worker}});
 // text:  2026-11-24T08:00:00.123Z info tandem-router sequence_placed request_id=... worker=...
-// json:  {"time":"...","level":"info","daemon":"tandem-router","event":"sequence_placed","request_id":"...",...}
+// json:
+// {"time":"...","level":"info","daemon":"tandem-router","event":"sequence_placed","request_id":"...",...}
 // Safe from any thread.
-void LogEvent(spdlog::level::level_enum level, absl::string_view event, std::initializer_list<LogField> fields = {});
+void LogEvent(spdlog::level::level_enum level, absl::string_view event,
+              std::initializer_list<LogField> fields = {});
 
 inline void LogInfo(absl::string_view event, std::initializer_list<LogField> fields = {}) {
   LogEvent(spdlog::level::info, event, fields);

@@ -1,6 +1,7 @@
 #pragma once
 
-// A std::mutex that clang's thread-safety analysis checks and TSan sees (Debian's absl::Mutex it does not).
+// A std::mutex that clang's thread-safety analysis checks and TSan sees (Debian's absl::Mutex it
+// does not).
 
 #include <chrono>
 #include <condition_variable>

@@ -16,8 +16,9 @@ namespace {
 constexpr Duration kLongestWait = Duration::Seconds(3600);
 
 Instant MachineNow() {
-  return Instant::FromNanoseconds(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
+  return Instant::FromNanoseconds(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                      std::chrono::steady_clock::now().time_since_epoch())
+                                      .count());
 }
 
 }  // namespace
@@ -64,7 +65,8 @@ RealTimeSource::RealTimeSource() : impl_(std::make_unique<Impl>()) {
 }
 
 RealTimeSource::~RealTimeSource() {
-  TANDEM_CHECK(std::this_thread::get_id() != impl_->thread.get_id());  // an alarm must not destroy its own clock
+  TANDEM_CHECK(std::this_thread::get_id() !=
+               impl_->thread.get_id());  // an alarm must not destroy its own clock
   {
     MutexLock lock(impl_->mu);
     impl_->stopping = true;
@@ -93,7 +95,8 @@ AlarmId RealTimeSource::CallAt(Instant when, absl::AnyInvocable<void()> fn) {
 }
 
 bool RealTimeSource::Cancel(AlarmId alarm) {
-  absl::AnyInvocable<void()> dropped;  // destroyed after the lock is let go: it may own things with locks
+  absl::AnyInvocable<void()>
+      dropped;  // destroyed after the lock is let go: it may own things with locks
   MutexLock lock(impl_->mu);
   const auto found = impl_->when_by_id.find(static_cast<uint64_t>(alarm));
   if (found == impl_->when_by_id.end()) return false;

@@ -7,9 +7,9 @@
 
 namespace tandem {
 
-// The machine's monotonic clock; alarms fire on one thread of its own, in order of time, then of call.
-// Safe from any thread. Cancel does not wait for an alarm that is running. The destructor drops the alarms that have not
-// fired and waits for the one that is running.
+// The machine's monotonic clock; alarms fire on one thread of its own, in order of time, then of
+// call. Safe from any thread. Cancel does not wait for an alarm that is running. The destructor
+// drops the alarms that have not fired and waits for the one that is running.
 class RealTimeSource final : public TimeSource {
  public:
   RealTimeSource();

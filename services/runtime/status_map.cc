@@ -9,7 +9,8 @@
 namespace tandem {
 namespace {
 
-// gRPC sends a status in its trailers, which peers limit to 8 KiB, percent-encoded (3 bytes for one, at worst).
+// gRPC sends a status in its trailers, which peers limit to 8 KiB, percent-encoded (3 bytes for
+// one, at worst).
 constexpr size_t kMaxGrpcMessageBytes = 2048;
 
 constexpr bool IsErrorCode(int code) { return code >= 1 && code <= 16; }
@@ -32,12 +33,14 @@ absl::Status FromGrpc(const grpc::Status& status) {
 void ToProto(const absl::Status& status, v1::ErrorStatus* out) {
   TANDEM_CHECK(!status.ok());
   out->set_code(static_cast<int>(status.code()));
-  out->set_message(ToValidUtf8(status.message()));  // a proto3 string that is no UTF-8 ends the peer's stream
+  out->set_message(
+      ToValidUtf8(status.message()));  // a proto3 string that is no UTF-8 ends the peer's stream
 }
 
 absl::Status FromProto(const v1::ErrorStatus& error) {
   if (!IsErrorCode(error.code())) {
-    return absl::InternalError(absl::StrCat("error of unknown code ", error.code(), ": ", error.message()));
+    return absl::InternalError(
+        absl::StrCat("error of unknown code ", error.code(), ": ", error.message()));
   }
   return absl::Status(static_cast<absl::StatusCode>(error.code()), error.message());
 }

@@ -9,7 +9,7 @@
 
 namespace tandem {
 
-grpc::Status ToGrpc(const absl::Status& status);      // same code, same message
+grpc::Status ToGrpc(const absl::Status& status);  // same code, same message
 absl::Status FromGrpc(const grpc::Status& status);
 void ToProto(const absl::Status& status, v1::ErrorStatus* out);  // status is not OK
 absl::Status FromProto(const v1::ErrorStatus& error);            // code 0 or unknown: kInternal

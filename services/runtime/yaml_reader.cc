@@ -17,18 +17,24 @@ std::string Place(const std::string& file, const YAML::Mark& mark) {
 
 const char* KindOf(const YAML::Node& node) {
   switch (node.Type()) {
-    case YAML::NodeType::Scalar: return "a scalar";
-    case YAML::NodeType::Sequence: return "a list";
-    case YAML::NodeType::Map: return "a mapping";
-    default: return "nothing";
+    case YAML::NodeType::Scalar:
+      return "a scalar";
+    case YAML::NodeType::Sequence:
+      return "a list";
+    case YAML::NodeType::Map:
+      return "a mapping";
+    default:
+      return "nothing";
   }
 }
 
 }  // namespace
 
 YamlReader::YamlReader(const YAML::Node& node, std::string file)
-    : node_(std::make_shared<YAML::Node>(node)), found_(std::make_shared<YAML::Node>()),
-      key_(std::make_shared<YAML::Node>()), file_(std::move(file)) {
+    : node_(std::make_shared<YAML::Node>(node)),
+      found_(std::make_shared<YAML::Node>()),
+      key_(std::make_shared<YAML::Node>()),
+      file_(std::move(file)) {
   if (node.IsNull()) return;
   if (!node.IsMap()) {
     Fail(node, "", absl::StrCat("expected a mapping, found ", KindOf(node)));
@@ -139,7 +145,8 @@ void YamlReader::Get(const std::string& key, std::vector<std::string>& value) {
   value = std::move(entries);
 }
 
-void YamlReader::GetMapping(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read) {
+void YamlReader::GetMapping(const std::string& key,
+                            const std::function<absl::Status(const YAML::Node&)>& read) {
   const YAML::Node* found = Find(key);
   if (found == nullptr) return;
   if (!found->IsMap()) {
@@ -150,7 +157,8 @@ void YamlReader::GetMapping(const std::string& key, const std::function<absl::St
   status_.Update(read(node));
 }
 
-void YamlReader::GetList(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read) {
+void YamlReader::GetList(const std::string& key,
+                         const std::function<absl::Status(const YAML::Node&)>& read) {
   const YAML::Node* found = Find(key);
   if (found == nullptr) return;
   if (!found->IsSequence()) {
@@ -165,7 +173,8 @@ absl::Status YamlReader::Finish() {
   if (!node_->IsMap()) return status_;
   for (const auto& entry : *node_) {
     if (!status_.ok()) break;
-    if (!known_.contains(entry.first.Scalar())) Fail(entry.first, entry.first.Scalar(), "unknown key");
+    if (!known_.contains(entry.first.Scalar()))
+      Fail(entry.first, entry.first.Scalar(), "unknown key");
   }
   return status_;
 }

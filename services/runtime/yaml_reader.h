@@ -1,7 +1,7 @@
 #pragma once
 
-// Strict reading of a daemon's YAML: unknown keys, wrong types and numbers out of range are errors that name file, line
-// and key.
+// Strict reading of a daemon's YAML: unknown keys, wrong types and numbers out of range are errors
+// that name file, line and key.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -19,9 +19,9 @@ class Node;
 
 namespace tandem {
 
-// Reads one mapping. Each Get leaves `value` alone when the key is absent. Finish reports the first error, or a key that
-// no Get asked for, or that stands there twice: "gateway.yaml:3: port: 70000 is not in [0, 65535]". An empty file is a
-// mapping without keys.
+// Reads one mapping. Each Get leaves `value` alone when the key is absent. Finish reports the first
+// error, or a key that no Get asked for, or that stands there twice: "gateway.yaml:3: port: 70000
+// is not in [0, 65535]". An empty file is a mapping without keys.
 //
 //   YamlReader reader(node, "gateway.yaml");
 //   reader.Get("port", config.port, 0, 65535);
@@ -41,7 +41,8 @@ class YamlReader {
     if (GetInteger(key, wide, min, max)) value = static_cast<Int>(wide);
   }
   // Calls `read` for a nested mapping, or for each entry of a list of mappings.
-  void GetMapping(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read);
+  void GetMapping(const std::string& key,
+                  const std::function<absl::Status(const YAML::Node&)>& read);
   void GetList(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read);
   bool Has(const std::string& key) const;
 
@@ -49,7 +50,8 @@ class YamlReader {
 
  private:
   bool GetInteger(const std::string& key, int64_t& value, int64_t min, int64_t max);
-  // The key's scalar, or its value of any kind; nullptr when it is absent or an error came first. Valid until the next.
+  // The key's scalar, or its value of any kind; nullptr when it is absent or an error came first.
+  // Valid until the next.
   const YAML::Node* Find(const std::string& key);
   const YAML::Node* FindScalar(const std::string& key, const char* wanted);
   void Fail(const YAML::Node& node, const std::string& key, const std::string& what);

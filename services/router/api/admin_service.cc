@@ -8,12 +8,12 @@
 
 namespace tandem::router {
 
-AdminService::AdminService(const RouterIdentity& self, std::string version, RouterCore& core, const WorkerBook& book,
-                           const TimeSource& time)
+AdminService::AdminService(const RouterIdentity& self, std::string version, RouterCore& core,
+                           const WorkerBook& book, const TimeSource& time)
     : self_(self), version_(std::move(version)), core_(core), book_(book), time_(time) {}
 
-grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* context, const v1::StatusRequest*,
-                                               v1::StatusReply* reply) {
+grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* context,
+                                               const v1::StatusRequest*, v1::StatusReply* reply) {
   const auto snapshot = core_.Snapshot();
   const Instant now = time_.Now();
   reply->set_router_id(self_.router_id);
@@ -41,10 +41,12 @@ grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* cont
 }
 
 grpc::ServerUnaryReactor* AdminService::DrainWorker(grpc::CallbackServerContext* context,
-                                                    const v1::DrainWorkerRequest* request, v1::DrainWorkerReply*) {
+                                                    const v1::DrainWorkerRequest* request,
+                                                    v1::DrainWorkerReply*) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   LogInfo("drain_worker", {{"worker", request->worker_id()}});
-  core_.DrainWorker(WorkerId(request->worker_id()), [reactor](absl::Status status) { reactor->Finish(ToGrpc(status)); });
+  core_.DrainWorker(WorkerId(request->worker_id()),
+                    [reactor](absl::Status status) { reactor->Finish(ToGrpc(status)); });
   return reactor;
 }
 

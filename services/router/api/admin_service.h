@@ -14,14 +14,16 @@ namespace tandem::router {
 class AdminService final : public v1::Admin::CallbackService {
  public:
   // All outlive the service. `version` is the router's.
-  AdminService(const RouterIdentity& self, std::string version, RouterCore& core, const WorkerBook& book,
-               const TimeSource& time);
+  AdminService(const RouterIdentity& self, std::string version, RouterCore& core,
+               const WorkerBook& book, const TimeSource& time);
 
   // From the newest snapshot and each worker's newest heartbeat.
-  grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context, const v1::StatusRequest* request,
+  grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context,
+                                   const v1::StatusRequest* request,
                                    v1::StatusReply* reply) override;
   // NOT_FOUND: no such worker is registered.
-  grpc::ServerUnaryReactor* DrainWorker(grpc::CallbackServerContext* context, const v1::DrainWorkerRequest* request,
+  grpc::ServerUnaryReactor* DrainWorker(grpc::CallbackServerContext* context,
+                                        const v1::DrainWorkerRequest* request,
                                         v1::DrainWorkerReply* reply) override;
 
  private:

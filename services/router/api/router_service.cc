@@ -18,8 +18,8 @@ using Stream = PeerStream<v1::GatewayMessage, v1::RouterMessage>;
 
 class GatewayStream final : public Stream, public GatewayLink {
  public:
-  GatewayStream(grpc::CallbackServerContext* context, StreamCount::Place place, const RouterServiceLimits& limits,
-                const RouterIdentity& self, RouterCore& core)
+  GatewayStream(grpc::CallbackServerContext* context, StreamCount::Place place,
+                const RouterServiceLimits& limits, const RouterIdentity& self, RouterCore& core)
       : Stream(context, std::move(place), limits.max_queued_answers),
         limits_(limits.generate),
         self_(self),
@@ -45,24 +45,29 @@ class GatewayStream final : public Stream, public GatewayLink {
   void OnMessage(v1::GatewayMessage& message) override {
     if (!greeted_) return OnHello(message);
     switch (message.message_case()) {
-      case v1::GatewayMessage::kGenerate: return OnGenerate(message.generate());
-      case v1::GatewayMessage::kAbort: return OnAbort(message.abort());
-      case v1::GatewayMessage::kHello: return EndMalformed(absl::InvalidArgumentError("a second hello on one stream"));
-      default: return EndMalformed(absl::InvalidArgumentError("a message of unknown kind"));
+      case v1::GatewayMessage::kGenerate:
+        return OnGenerate(message.generate());
+      case v1::GatewayMessage::kAbort:
+        return OnAbort(message.abort());
+      case v1::GatewayMessage::kHello:
+        return EndMalformed(absl::InvalidArgumentError("a second hello on one stream"));
+      default:
+        return EndMalformed(absl::InvalidArgumentError("a message of unknown kind"));
     }
   }
 
   void OnHello(const v1::GatewayMessage& message) {
     hello_.Cancel();
     if (!message.has_hello()) {
-      return EndMalformed(absl::InvalidArgumentError("the first message of a Generate stream is its hello"));
+      return EndMalformed(
+          absl::InvalidArgumentError("the first message of a Generate stream is its hello"));
     }
     const absl::StatusOr<GatewayId> gateway = ToGateway(message.hello());
     if (!gateway.ok()) return EndMalformed(gateway.status());
     if (message.hello().model() != self_.model) {
-      return EndMalformed(absl::NotFoundError(absl::StrCat("gateway ", gateway->value(), " serves model '",
-                                                           message.hello().model(), "', this router '",
-                                                           self_.model, "'")));
+      return EndMalformed(absl::NotFoundError(
+          absl::StrCat("gateway ", gateway->value(), " serves model '", message.hello().model(),
+                       "', this router '", self_.model, "'")));
     }
     gateway_ = *gateway;
     greeted_ = true;
@@ -70,19 +75,25 @@ class GatewayStream final : public Stream, public GatewayLink {
     core_.GatewayConnected(Link(), Taken());
   }
 
-  // A request that cannot be taken ends by itself; the stream goes on. One that cannot be answered ends the stream.
+  // A request that cannot be taken ends by itself; the stream goes on. One that cannot be answered
+  // ends the stream.
   void OnGenerate(const v1::GenerateRequest& request) {
     const absl::Status valid = CheckGenerate(request, limits_);
-    if (valid.ok()) return core_.GatewaySaid(Link(), control::GenerateArrived{gateway_, ToSpec(request)}, Taken());
-    const bool can_be_answered = !request.request_id().empty() && request.request_id().size() <= kMaxIdBytes &&
-                                 !request.choices().empty() && request.choices_size() <= kMaxChoices;
+    if (valid.ok())
+      return core_.GatewaySaid(Link(), control::GenerateArrived{gateway_, ToSpec(request)},
+                               Taken());
+    const bool can_be_answered =
+        !request.request_id().empty() && request.request_id().size() <= kMaxIdBytes &&
+        !request.choices().empty() && request.choices_size() <= kMaxChoices;
     if (!can_be_answered) return EndMalformed(valid);
-    LogWarn("generate_invalid", {{"request_id", request.request_id()}, {"reason", valid.message()}});
+    LogWarn("generate_invalid",
+            {{"request_id", request.request_id()}, {"reason", valid.message()}});
     for (const v1::ChoiceStart& choice : request.choices()) {
-      Write(ToProto(control::TellEnd{gateway_,
-                                     {RequestId(request.request_id()), choice.choice(), choice.attempt()},
-                                     {EndReason::kFailed, valid},
-                                     Duration()}));
+      Write(ToProto(
+          control::TellEnd{gateway_,
+                           {RequestId(request.request_id()), choice.choice(), choice.attempt()},
+                           {EndReason::kFailed, valid},
+                           Duration()}));
     }
     ReadNext();
   }
@@ -90,7 +101,8 @@ class GatewayStream final : public Stream, public GatewayLink {
   void OnAbort(const v1::AbortRequest& abort) {
     if (absl::Status valid = CheckAbort(abort); !valid.ok()) return EndMalformed(valid);
     core_.GatewaySaid(Link(),
-                      control::AbortArrived{gateway_, RequestId(abort.request_id()),
+                      control::AbortArrived{gateway_,
+                                            RequestId(abort.request_id()),
                                             {abort.choices().begin(), abort.choices().end()}},
                       Taken());
   }
@@ -124,8 +136,8 @@ class GatewayStream final : public Stream, public GatewayLink {
 
 }  // namespace
 
-RouterService::RouterService(const RouterIdentity& self, const RouterServiceLimits& limits, RouterCore& core,
-                             TimeSource& time)
+RouterService::RouterService(const RouterIdentity& self, const RouterServiceLimits& limits,
+                             RouterCore& core, TimeSource& time)
     : self_(self), limits_(limits), core_(core), time_(time), streams_(limits.max_streams) {}
 
 grpc::ServerBidiReactor<v1::GatewayMessage, v1::RouterMessage>* RouterService::Generate(

@@ -11,8 +11,9 @@ namespace tandem::router {
 
 struct RouterServiceLimits {
   GenerateLimits generate;
-  size_t max_streams = 2048;          // twice max_gateways: a gateway may dial again before its old stream ended
-  size_t max_queued_answers = 65536;  // of one gateway; past it the stream ends
+  size_t max_streams =
+      2048;  // twice max_gateways: a gateway may dial again before its old stream ended
+  size_t max_queued_answers = 65536;               // of one gateway; past it the stream ends
   Duration hello_timeout = Duration::Seconds(10);  // from the stream's start to its first message
 };
 
@@ -20,7 +21,8 @@ struct RouterServiceLimits {
 class RouterService final : public v1::Router::CallbackService {
  public:
   // All outlive the service.
-  RouterService(const RouterIdentity& self, const RouterServiceLimits& limits, RouterCore& core, TimeSource& time);
+  RouterService(const RouterIdentity& self, const RouterServiceLimits& limits, RouterCore& core,
+                TimeSource& time);
 
   grpc::ServerBidiReactor<v1::GatewayMessage, v1::RouterMessage>* Generate(
       grpc::CallbackServerContext* context) override;

@@ -1,7 +1,7 @@
 #pragma once
 
-// Protos to the controller's values and back: the router's only edge. What comes from a peer is checked
-// here; errors name the field, the number and the limit.
+// Protos to the controller's values and back: the router's only edge. What comes from a peer is
+// checked here; errors name the field, the number and the limit.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -17,23 +17,23 @@
 namespace tandem::router {
 
 inline constexpr uint32_t kProtocolVersion = 1;
-inline constexpr size_t kMaxIdBytes = 128;        // request, worker, gateway ids
-inline constexpr size_t kMaxTextBytes = 1024;     // names, addresses, class parts
+inline constexpr size_t kMaxIdBytes = 128;     // request, worker, gateway ids
+inline constexpr size_t kMaxTextBytes = 1024;  // names, addresses, class parts
 inline constexpr int kMaxChoices = 128;
 inline constexpr int kMaxStopTokenIds = 64;
 inline constexpr int kMaxLogitBias = 1024;
 inline constexpr uint32_t kMaxTopLogprobs = 20;
-inline constexpr int kMaxLiveSequences = 65536;   // of one registration
+inline constexpr int kMaxLiveSequences = 65536;  // of one registration
 
 struct GenerateLimits {
   uint32_t max_prompt_tokens = 1 << 20;  // prompt and emitted ids of a request; named so in errors
 };
 
-// ---- From peers. kInvalidArgument: malformed, the stream cannot go on or the request cannot be taken.
+// ---- From peers. kInvalidArgument: malformed, the stream cannot go on or the request cannot be
+// taken.
 absl::StatusOr<WorkerDescription> ToWorker(const v1::Registration& proto);
 WorkerLoad ToLoad(const v1::Heartbeat& proto);
-absl::StatusOr<control::Event> ToEvent(const WorkerId& worker,
-                                       const v1::SequenceEvent& proto);
+absl::StatusOr<control::Event> ToEvent(const WorkerId& worker, const v1::SequenceEvent& proto);
 absl::StatusOr<GatewayId> ToGateway(const v1::GatewayHello& proto);  // its version, too
 // The model's name is the caller's to compare.
 absl::Status CheckGenerate(const v1::GenerateRequest& proto, const GenerateLimits& limits);

@@ -18,9 +18,11 @@ absl::Status CheckId(absl::string_view field, const std::string& id) {
       absl::StrCat(field, " has ", id.size(), " bytes; at most ", kMaxIdBytes, " are taken"));
 }
 
-absl::Status CheckCount(absl::string_view field, uint64_t count, uint64_t max, absl::string_view limit) {
+absl::Status CheckCount(absl::string_view field, uint64_t count, uint64_t max,
+                        absl::string_view limit) {
   if (count <= max) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(field, " has ", count, " entries; ", limit, " is ", max));
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " has ", count, " entries; ", limit, " is ", max));
 }
 
 absl::Status CheckChoices(const v1::GenerateRequest& proto) {
@@ -29,12 +31,13 @@ absl::Status CheckChoices(const v1::GenerateRequest& proto) {
   std::set<uint32_t> seen;
   for (const v1::ChoiceStart& choice : proto.choices()) {
     if (!seen.insert(choice.choice()).second) {
-      return absl::InvalidArgumentError(absl::StrCat("choice ", choice.choice(), " stands in choices twice"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("choice ", choice.choice(), " stands in choices twice"));
     }
     if (!choice.emitted_ids().empty() && proto.choices_size() > 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("choice ", choice.choice(), " has emitted ", choice.emitted_ids_size(),
-                       " tokens and comes with ", proto.choices_size() - 1, " others; it must come alone"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "choice ", choice.choice(), " has emitted ", choice.emitted_ids_size(),
+          " tokens and comes with ", proto.choices_size() - 1, " others; it must come alone"));
     }
   }
   return absl::OkStatus();
@@ -45,9 +48,9 @@ absl::Status CheckChoices(const v1::GenerateRequest& proto) {
 absl::StatusOr<GatewayId> ToGateway(const v1::GatewayHello& proto) {
   RETURN_IF_ERROR(CheckId("hello.gateway_id", proto.gateway_id()));
   if (proto.protocol_version() != kProtocolVersion) {
-    return absl::InvalidArgumentError(absl::StrCat("gateway ", proto.gateway_id(), " speaks protocol version ",
-                                                   proto.protocol_version(), ", this router ",
-                                                   kProtocolVersion));
+    return absl::InvalidArgumentError(
+        absl::StrCat("gateway ", proto.gateway_id(), " speaks protocol version ",
+                     proto.protocol_version(), ", this router ", kProtocolVersion));
   }
   return GatewayId(proto.gateway_id());
 }
@@ -61,15 +64,17 @@ absl::Status CheckGenerate(const v1::GenerateRequest& proto, const GenerateLimit
                              limits.max_prompt_tokens, "max_prompt_tokens"));
   if (proto.stop().max_tokens() == 0) return absl::InvalidArgumentError("stop.max_tokens is 0");
   if (emitted >= proto.stop().max_tokens()) {
-    return absl::InvalidArgumentError(absl::StrCat("emitted_ids has ", emitted, " entries; stop.max_tokens ",
-                                                   proto.stop().max_tokens(), " leaves none to generate"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("emitted_ids has ", emitted, " entries; stop.max_tokens ",
+                     proto.stop().max_tokens(), " leaves none to generate"));
   }
-  RETURN_IF_ERROR(CheckCount("stop.stop_token_ids", proto.stop().stop_token_ids_size(), kMaxStopTokenIds,
-                             "max_stop_token_ids"));
-  RETURN_IF_ERROR(CheckCount("sampling.logit_bias", proto.sampling().logit_bias_size(), kMaxLogitBias,
-                             "max_logit_bias"));
+  RETURN_IF_ERROR(CheckCount("stop.stop_token_ids", proto.stop().stop_token_ids_size(),
+                             kMaxStopTokenIds, "max_stop_token_ids"));
+  RETURN_IF_ERROR(CheckCount("sampling.logit_bias", proto.sampling().logit_bias_size(),
+                             kMaxLogitBias, "max_logit_bias"));
   if (proto.sampling().top_logprobs() > kMaxTopLogprobs) {
-    return absl::InvalidArgumentError(absl::StrCat("sampling.top_logprobs is ", proto.sampling().top_logprobs(),
+    return absl::InvalidArgumentError(absl::StrCat("sampling.top_logprobs is ",
+                                                   proto.sampling().top_logprobs(),
                                                    "; max_top_logprobs is ", kMaxTopLogprobs));
   }
   return absl::OkStatus();
@@ -95,10 +100,13 @@ GenerateSpec ToSpec(const v1::GenerateRequest& proto) {
   spec.prompt_ids.assign(proto.prompt_ids().begin(), proto.prompt_ids().end());
   spec.sampling = ToSampling(proto.sampling());
   spec.stop.max_tokens = proto.stop().max_tokens();
-  spec.stop.stop_token_ids.assign(proto.stop().stop_token_ids().begin(), proto.stop().stop_token_ids().end());
+  spec.stop.stop_token_ids.assign(proto.stop().stop_token_ids().begin(),
+                                  proto.stop().stop_token_ids().end());
   spec.stop.ignore_eos = proto.stop().ignore_eos();
   for (const v1::ChoiceStart& choice : proto.choices()) {
-    spec.choices.push_back({choice.choice(), choice.attempt(), choice.seed(),
+    spec.choices.push_back({choice.choice(),
+                            choice.attempt(),
+                            choice.seed(),
                             {choice.emitted_ids().begin(), choice.emitted_ids().end()}});
   }
   spec.resume = proto.resume();

@@ -9,7 +9,8 @@
 namespace tandem::router {
 namespace {
 
-absl::Status CheckText(absl::string_view field, const std::string& text, size_t max_bytes, bool required) {
+absl::Status CheckText(absl::string_view field, const std::string& text, size_t max_bytes,
+                       bool required) {
   if (required && text.empty()) return absl::InvalidArgumentError(absl::StrCat(field, " is empty"));
   if (text.size() <= max_bytes) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -17,29 +18,35 @@ absl::Status CheckText(absl::string_view field, const std::string& text, size_t 
 }
 
 absl::Status CheckKey(absl::string_view field, const v1::SequenceKey& key) {
-  return CheckText(absl::StrCat(field, ".request_id"), key.request_id(), kMaxIdBytes, /*required=*/true);
+  return CheckText(absl::StrCat(field, ".request_id"), key.request_id(), kMaxIdBytes,
+                   /*required=*/true);
 }
 
 absl::Status CheckRegistrationFields(const v1::Registration& proto) {
   RETURN_IF_ERROR(CheckText("registration.worker_id", proto.worker_id(), kMaxIdBytes, true));
   if (proto.protocol_version() != kProtocolVersion) {
-    return absl::InvalidArgumentError(absl::StrCat("worker ", proto.worker_id(), " speaks protocol version ",
-                                                   proto.protocol_version(), ", this router ",
-                                                   kProtocolVersion));
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker ", proto.worker_id(), " speaks protocol version ",
+                     proto.protocol_version(), ", this router ", kProtocolVersion));
   }
   if (proto.incarnation() == 0) return absl::InvalidArgumentError("registration.incarnation is 0");
   RETURN_IF_ERROR(CheckText("registration.pool", proto.pool(), kMaxIdBytes, true));
   RETURN_IF_ERROR(CheckText("registration.model", proto.model(), kMaxTextBytes, true));
   RETURN_IF_ERROR(CheckText("registration.address", proto.address(), kMaxTextBytes, true));
   RETURN_IF_ERROR(CheckText("registration.metrics_url", proto.metrics_url(), kMaxTextBytes, false));
-  RETURN_IF_ERROR(CheckText("registration.numerics.prefill", proto.numerics().prefill(), kMaxTextBytes, false));
-  RETURN_IF_ERROR(CheckText("registration.numerics.attention", proto.numerics().attention(), kMaxTextBytes, false));
-  RETURN_IF_ERROR(CheckText("registration.numerics.ffn", proto.numerics().ffn(), kMaxTextBytes, false));
+  RETURN_IF_ERROR(
+      CheckText("registration.numerics.prefill", proto.numerics().prefill(), kMaxTextBytes, false));
+  RETURN_IF_ERROR(CheckText("registration.numerics.attention", proto.numerics().attention(),
+                            kMaxTextBytes, false));
+  RETURN_IF_ERROR(
+      CheckText("registration.numerics.ffn", proto.numerics().ffn(), kMaxTextBytes, false));
   if (proto.live_size() > kMaxLiveSequences) {
     return absl::InvalidArgumentError(absl::StrCat("registration.live has ", proto.live_size(),
-                                                   " sequences; at most ", kMaxLiveSequences, " are taken"));
+                                                   " sequences; at most ", kMaxLiveSequences,
+                                                   " are taken"));
   }
-  for (const v1::SequenceKey& key : proto.live()) RETURN_IF_ERROR(CheckKey("registration.live", key));
+  for (const v1::SequenceKey& key : proto.live())
+    RETURN_IF_ERROR(CheckKey("registration.live", key));
   return absl::OkStatus();
 }
 
@@ -47,13 +54,22 @@ absl::Status ReadStages(const v1::Registration& proto, WorkerDescription& worker
   for (const int stage : proto.stages()) {
     Stage read{};
     switch (stage) {
-      case v1::STAGE_PREFILL: read = Stage::kPrefill; break;
-      case v1::STAGE_ATTENTION: read = Stage::kAttention; break;
-      case v1::STAGE_FFN: read = Stage::kFfn; break;
-      default: return absl::InvalidArgumentError(absl::StrCat("registration.stages holds unknown stage ", stage));
+      case v1::STAGE_PREFILL:
+        read = Stage::kPrefill;
+        break;
+      case v1::STAGE_ATTENTION:
+        read = Stage::kAttention;
+        break;
+      case v1::STAGE_FFN:
+        read = Stage::kFfn;
+        break;
+      default:
+        return absl::InvalidArgumentError(
+            absl::StrCat("registration.stages holds unknown stage ", stage));
     }
     if (!worker.stages.insert(read).second) {
-      return absl::InvalidArgumentError(absl::StrCat("registration.stages holds stage ", stage, " twice"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("registration.stages holds stage ", stage, " twice"));
     }
   }
   if (worker.stages.empty()) return absl::InvalidArgumentError("registration.stages is empty");
@@ -71,13 +87,18 @@ absl::StatusOr<WorkerDescription> ToWorker(const v1::Registration& proto) {
   worker.model = proto.model();
   RETURN_IF_ERROR(ReadStages(proto, worker));
   switch (proto.memory_class()) {
-    case v1::MEMORY_CLASS_HBM: worker.memory_class = MemoryClass::kHbm; break;
-    case v1::MEMORY_CLASS_SRAM: worker.memory_class = MemoryClass::kSram; break;
+    case v1::MEMORY_CLASS_HBM:
+      worker.memory_class = MemoryClass::kHbm;
+      break;
+    case v1::MEMORY_CLASS_SRAM:
+      worker.memory_class = MemoryClass::kSram;
+      break;
     default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("registration.memory_class is ", static_cast<int>(proto.memory_class()), ": unknown"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "registration.memory_class is ", static_cast<int>(proto.memory_class()), ": unknown"));
   }
-  worker.numerics = {proto.numerics().prefill(), proto.numerics().attention(), proto.numerics().ffn()};
+  worker.numerics = {proto.numerics().prefill(), proto.numerics().attention(),
+                     proto.numerics().ffn()};
   worker.address = proto.address();
   worker.metrics_url = proto.metrics_url();
   const v1::WorkerCapacity& capacity = proto.capacity();
@@ -85,7 +106,7 @@ absl::StatusOr<WorkerDescription> ToWorker(const v1::Registration& proto) {
                      capacity.prefill_slots(), capacity.max_handoff_rows()};
   worker.shard_epoch = proto.shard_epoch();
   const v1::ModelDimensions& model = proto.dimensions();
-  worker.dimensions = {model.layers(), model.hidden(), model.kv_heads(),
+  worker.dimensions = {model.layers(),   model.hidden(),     model.kv_heads(),
                        model.head_dim(), model.vocabulary(), model.context_tokens()};
   worker.weights_bytes = proto.weights_bytes();
   worker.pid = proto.pid();
@@ -94,23 +115,24 @@ absl::StatusOr<WorkerDescription> ToWorker(const v1::Registration& proto) {
 }
 
 WorkerLoad ToLoad(const v1::Heartbeat& proto) {
-  return {proto.kv_blocks_free(), proto.sequences(), proto.prefills(), proto.tokens_total(), proto.draining()};
+  return {proto.kv_blocks_free(), proto.sequences(), proto.prefills(), proto.tokens_total(),
+          proto.draining()};
 }
 
-absl::StatusOr<control::Event> ToEvent(const WorkerId& worker,
-                                       const v1::SequenceEvent& proto) {
+absl::StatusOr<control::Event> ToEvent(const WorkerId& worker, const v1::SequenceEvent& proto) {
   RETURN_IF_ERROR(CheckKey("sequence", proto.sequence()));
   if (proto.kind() == v1::SequenceEvent::KIND_PREFILLED) {
     return control::SequencePrefilled{worker, ToKey(proto.sequence())};
   }
   if (proto.kind() != v1::SequenceEvent::KIND_ENDED) {
-    return absl::InvalidArgumentError(absl::StrCat("sequence event of unknown kind ", static_cast<int>(proto.kind())));
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence event of unknown kind ", static_cast<int>(proto.kind())));
   }
   control::SequenceEnded ended{worker, ToKey(proto.sequence()), {}};
   const std::optional<EndReason> reason = ToEndReason(proto.reason());
   if (!reason.has_value()) {
-    return absl::InvalidArgumentError(absl::StrCat("sequence ended for unknown reason ",
-                                                   static_cast<int>(proto.reason())));
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ended for unknown reason ", static_cast<int>(proto.reason())));
   }
   ended.end.reason = *reason;
   if (*reason == EndReason::kFailed) ended.end.status = FromProto(proto.error());

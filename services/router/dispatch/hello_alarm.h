@@ -25,7 +25,8 @@ class HelloAlarm {
     time_ = &time;
     alarm_ = time.CallAt(time.Now() + limit, [limit, stream = std::move(stream)] {
       if (const std::shared_ptr<Stream> alive = stream.lock()) {
-        alive->EndNow(absl::DeadlineExceededError(absl::StrCat("no first message within ", limit.seconds(), " s")));
+        alive->EndNow(absl::DeadlineExceededError(
+            absl::StrCat("no first message within ", limit.seconds(), " s")));
       }
     });
   }

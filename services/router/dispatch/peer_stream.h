@@ -1,7 +1,7 @@
 #pragma once
 
-// What the streams of workers and gateways share: one message read at a time, one write in flight, a
-// bounded queue of outgoing messages, one end.
+// What the streams of workers and gateways share: one message read at a time, one write in flight,
+// a bounded queue of outgoing messages, one end.
 
 #include <absl/status/status.h>
 #include <absl/strings/str_cat.h>
@@ -19,13 +19,14 @@
 
 namespace tandem::router {
 
-// Owned by shared_ptr; keeps itself alive from Start until gRPC's last word. The public functions may be
-// called from any thread, at any time, and never block.
+// Owned by shared_ptr; keeps itself alive from Start until gRPC's last word. The public functions
+// may be called from any thread, at any time, and never block.
 template <typename In, typename Out>
 class PeerStream : public grpc::ServerBidiReactor<In, Out> {
  public:
   // `context` lives until gRPC's last word; `place` is given back then.
-  PeerStream(grpc::CallbackServerContext* context, StreamCount::Place place, size_t max_queued_messages)
+  PeerStream(grpc::CallbackServerContext* context, StreamCount::Place place,
+             size_t max_queued_messages)
       : context_(context), place_(std::move(place)), max_queued_messages_(max_queued_messages) {}
 
   // Starts the first read. `self` is this stream.

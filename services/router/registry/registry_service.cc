@@ -26,9 +26,11 @@ struct Shared {
 
 class WorkerStream final : public Stream, public WorkerLink {
  public:
-  WorkerStream(grpc::CallbackServerContext* context, StreamCount::Place place, const RegistryLimits& limits,
-               const Shared& shared, uint64_t number)
-      : Stream(context, std::move(place), limits.max_queued_commands), shared_(shared), number_(number) {}
+  WorkerStream(grpc::CallbackServerContext* context, StreamCount::Place place,
+               const RegistryLimits& limits, const Shared& shared, uint64_t number)
+      : Stream(context, std::move(place), limits.max_queued_commands),
+        shared_(shared),
+        number_(number) {}
 
   const WorkerId& worker() const override { return worker_; }
   uint64_t incarnation() const override { return incarnation_; }
@@ -41,14 +43,17 @@ class WorkerStream final : public Stream, public WorkerLink {
 
  private:
   void SendOne(const control::AnswerRegistration& answer) {
-    if (answer.status.ok()) return Write(ToProto(shared_.self, answer));
-    Refuse(answer.status);
+    if (!answer.status.ok()) return Refuse(answer.status);
+    shared_.book.Add(number_,
+                     std::move(registration_));  // before the worker's next message is read
+    Write(ToProto(shared_.self, answer));
   }
   void SendOne(const control::SendSetGroup& command) { Write(ToProto(shared_.self, command)); }
   void SendOne(const control::SendDrain& command) { Write(ToProto(shared_.self, command)); }
   template <typename Command>
   void SendOne(const Command& command) {
-    if constexpr (std::is_same_v<Command, control::SendDecode> || std::is_same_v<Command, control::SendPrefill> ||
+    if constexpr (std::is_same_v<Command, control::SendDecode> ||
+                  std::is_same_v<Command, control::SendPrefill> ||
                   std::is_same_v<Command, control::SendRelease>) {
       Write(ToProto(command));
     } else {
@@ -68,7 +73,8 @@ class WorkerStream final : public Stream, public WorkerLink {
     if (message.has_heartbeat()) shared_.book.Update(worker_, number_, message.heartbeat());
     absl::StatusOr<control::Event> event = ToEvent(message);
     if (!event.ok()) {
-      LogWarn("worker_malformed", {{"worker", worker_.value()}, {"reason", event.status().message()}});
+      LogWarn("worker_malformed",
+              {{"worker", worker_.value()}, {"reason", event.status().message()}});
       return EndNow(event.status());
     }
     shared_.core.WorkerSaid(Link(), *std::move(event), Taken());
@@ -77,14 +83,15 @@ class WorkerStream final : public Stream, public WorkerLink {
   void OnFirst(v1::WorkerMessage& message) {
     hello_.Cancel();
     if (!message.has_registration()) {
-      return Refuse(absl::InvalidArgumentError("the first message of a Register stream is its registration"));
+      return Refuse(
+          absl::InvalidArgumentError("the first message of a Register stream is its registration"));
     }
     absl::StatusOr<WorkerDescription> worker = ToWorker(message.registration());
     if (!worker.ok()) return Refuse(worker.status());
     worker_ = worker->id;
     incarnation_ = worker->incarnation;
     registered_ = true;
-    shared_.book.Add(number_, std::move(*message.mutable_registration()));
+    registration_ = std::move(*message.mutable_registration());
     shared_.core.WorkerConnected(Link(), *std::move(worker), Taken());
   }
 
@@ -94,16 +101,20 @@ class WorkerStream final : public Stream, public WorkerLink {
         return control::WorkerHeartbeat{worker_, incarnation_, ToLoad(message.heartbeat())};
       case v1::WorkerMessage::kResult: {
         const v1::CommandResult& result = message.result();
-        const absl::Status status = result.has_error() ? FromProto(result.error()) : absl::OkStatus();
-        return control::CommandAnswered{worker_, incarnation_, control::CommandId{result.command_id()}, status};
+        const absl::Status status =
+            result.has_error() ? FromProto(result.error()) : absl::OkStatus();
+        return control::CommandAnswered{worker_, incarnation_,
+                                        control::CommandId{result.command_id()}, status};
       }
-      case v1::WorkerMessage::kSequence: return router::ToEvent(worker_, message.sequence());
+      case v1::WorkerMessage::kSequence:
+        return router::ToEvent(worker_, message.sequence());
       case v1::WorkerMessage::kShardLost:
         return control::ShardLost{worker_, WorkerId(message.shard_lost().ffn_worker_id()),
                                   message.shard_lost().message()};
       case v1::WorkerMessage::kRegistration:
         return absl::InvalidArgumentError("a second registration on one stream");
-      default: return absl::InvalidArgumentError("a message of unknown kind");
+      default:
+        return absl::InvalidArgumentError("a message of unknown kind");
     }
   }
 
@@ -111,7 +122,8 @@ class WorkerStream final : public Stream, public WorkerLink {
     hello_.Cancel();
     if (!registered_) return;
     shared_.book.Remove(worker_, number_);
-    if (std::shared_ptr<WorkerLink> link = Link()) shared_.core.WorkerDisconnected(std::move(link), reason);
+    if (std::shared_ptr<WorkerLink> link = Link())
+      shared_.core.WorkerDisconnected(std::move(link), reason);
   }
 
   // Null once gRPC is done with the stream.
@@ -125,16 +137,22 @@ class WorkerStream final : public Stream, public WorkerLink {
   const Shared shared_;
   const uint64_t number_;  // rises with each stream
   HelloAlarm hello_;
-  WorkerId worker_;        // these three are set with the first message, before anyone else knows the link
+  WorkerId worker_;  // these are set with the first message, before anyone else knows the link
   uint64_t incarnation_ = 0;
+  v1::Registration registration_;
   std::atomic<bool> registered_ = false;
 };
 
 }  // namespace
 
-RegistryService::RegistryService(const RouterIdentity& self, const RegistryLimits& limits, RouterCore& core,
-                                 WorkerBook& book, TimeSource& time)
-    : self_(self), limits_(limits), core_(core), book_(book), time_(time), streams_(limits.max_streams) {}
+RegistryService::RegistryService(const RouterIdentity& self, const RegistryLimits& limits,
+                                 RouterCore& core, WorkerBook& book, TimeSource& time)
+    : self_(self),
+      limits_(limits),
+      core_(core),
+      book_(book),
+      time_(time),
+      streams_(limits.max_streams) {}
 
 grpc::ServerBidiReactor<v1::WorkerMessage, v1::RouterCommand>* RegistryService::Register(
     grpc::CallbackServerContext* context) {
@@ -144,8 +162,8 @@ grpc::ServerBidiReactor<v1::WorkerMessage, v1::RouterCommand>* RegistryService::
         absl::StrCat("max_streams: ", streams_.max_streams(), " worker streams are open")));
   }
   static std::atomic<uint64_t> next{1};
-  auto stream = std::make_shared<WorkerStream>(context, *std::move(place), limits_, Shared{self_, core_, book_},
-                                               next.fetch_add(1));
+  auto stream = std::make_shared<WorkerStream>(context, *std::move(place), limits_,
+                                               Shared{self_, core_, book_}, next.fetch_add(1));
   stream->hello().Arm(time_, limits_.hello_timeout, std::weak_ptr<Stream>(stream));
   Stream* reactor = stream.get();
   reactor->Start(std::move(stream));

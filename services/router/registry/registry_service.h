@@ -13,8 +13,10 @@
 namespace tandem::router {
 
 struct RegistryLimits {
-  size_t max_streams = 2048;          // twice max_workers: a worker may dial again before its old stream ended
-  size_t max_queued_commands = 1024;  // of one worker; past it the stream ends and the worker is lost
+  size_t max_streams =
+      2048;  // twice max_workers: a worker may dial again before its old stream ended
+  size_t max_queued_commands =
+      1024;  // of one worker; past it the stream ends and the worker is lost
   Duration hello_timeout = Duration::Seconds(10);  // from the stream's start to its first message
 };
 

@@ -16,7 +16,8 @@ void WorkerBook::Add(uint64_t stream, v1::Registration registration) {
 void WorkerBook::Update(const WorkerId& worker, uint64_t stream, const v1::Heartbeat& heartbeat) {
   MutexLock lock(mu_);
   const auto found = slots_.find(worker);
-  if (found != slots_.end() && found->second.stream == stream) found->second.entry.heartbeat = heartbeat;
+  if (found != slots_.end() && found->second.stream == stream)
+    found->second.entry.heartbeat = heartbeat;
 }
 
 void WorkerBook::Remove(const WorkerId& worker, uint64_t stream) {
@@ -25,10 +26,12 @@ void WorkerBook::Remove(const WorkerId& worker, uint64_t stream) {
   if (found != slots_.end() && found->second.stream == stream) slots_.erase(found);
 }
 
-std::optional<WorkerBook::Entry> WorkerBook::Find(const WorkerId& worker, uint64_t incarnation) const {
+std::optional<WorkerBook::Entry> WorkerBook::Find(const WorkerId& worker,
+                                                  uint64_t incarnation) const {
   MutexLock lock(mu_);
   const auto found = slots_.find(worker);
-  if (found == slots_.end() || found->second.entry.registration.incarnation() != incarnation) return std::nullopt;
+  if (found == slots_.end() || found->second.entry.registration.incarnation() != incarnation)
+    return std::nullopt;
   return found->second.entry;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// What each worker last said of itself, word for word: the ledger and the gauges that the controller
-// does not read and `tandemctl status` shows.
+// What each worker last said of itself, word for word: the ledger and the gauges that the
+// controller does not read and `tandemctl status` shows.
 
 #include <cstdint>
 #include <map>
@@ -13,7 +13,7 @@
 
 namespace tandem::router {
 
-// Safe from any thread. Holds one entry for each open stream that registered.
+// Safe from any thread. Holds one entry for each worker whose registration was accepted.
 class WorkerBook {
  public:
   struct Entry {

@@ -66,7 +66,8 @@ TEST(ServeHealth, LivezIsOkAndReadyzTellsTheReason) {
 TEST(ServeHealth, BadOrTakenAddressIsAnErrorThatNamesIt) {
   EXPECT_EQ(ServeHealth("nonsense", [] { return ""; }).status(),
             absl::InvalidArgumentError("'nonsense' is no address:port"));
-  EXPECT_EQ(ServeHealth("127.0.0.1:70000", [] { return ""; }).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ServeHealth("127.0.0.1:70000", [] { return ""; }).status().code(),
+            absl::StatusCode::kInvalidArgument);
   auto first = ServeHealth("127.0.0.1:0", [] { return ""; });
   ASSERT_TRUE(first.ok()) << first.status();
   const std::string address = absl::StrCat("127.0.0.1:", (*first)->port);
@@ -92,7 +93,8 @@ TEST(ServeHealth, DropsAHeadOfMoreThanItsBoundAndServesOn) {
 
 class NamedAdmin final : public v1::Admin::Service {
  public:
-  grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*, v1::StatusReply* reply) override {
+  grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*,
+                      v1::StatusReply* reply) override {
     reply->set_router_id("r-1");
     return grpc::Status::OK;
   }
@@ -121,7 +123,8 @@ TEST(ServeMetrics, ShowsTheRegistryAndNamesATakenAddress) {
   prometheus::BuildCounter().Name("tandem_test_total").Register(*registry).Add({}).Increment(3);
   auto server = ServeMetrics("127.0.0.1:0", registry);
   ASSERT_TRUE(server.ok()) << server.status();
-  EXPECT_NE(Fetch((*server)->port, "/metrics").body.find("\ntandem_test_total 3"), std::string::npos);
+  EXPECT_NE(Fetch((*server)->port, "/metrics").body.find("\ntandem_test_total 3"),
+            std::string::npos);
   const std::string address = absl::StrCat("127.0.0.1:", (*server)->port);
   const absl::Status second = ServeMetrics(address, registry).status();
   EXPECT_EQ(second.code(), absl::StatusCode::kUnavailable);

@@ -1,8 +1,8 @@
 #include "services/runtime/grpc_server.h"
 
 #include <absl/strings/str_cat.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <gtest/gtest.h>
 
@@ -16,7 +16,8 @@ namespace {
 class BigAdmin final : public v1::Admin::Service {
  public:
   explicit BigAdmin(size_t bytes) : bytes_(bytes) {}
-  grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*, v1::StatusReply* reply) override {
+  grpc::Status Status(grpc::ServerContext*, const v1::StatusRequest*,
+                      v1::StatusReply* reply) override {
     reply->set_reason(std::string(bytes_, 'x'));
     return grpc::Status::OK;
   }
@@ -25,10 +26,12 @@ class BigAdmin final : public v1::Admin::Service {
   size_t bytes_;
 };
 
-std::chrono::system_clock::time_point Soon() { return std::chrono::system_clock::now() + std::chrono::seconds(30); }
+std::chrono::system_clock::time_point Soon() {
+  return std::chrono::system_clock::now() + std::chrono::seconds(30);
+}
 
-// Calls grpc.health.v1.Health/Check of the whole server (an empty request) without its generated code: the reply
-// of a serving server is field 1, varint 1.
+// Calls grpc.health.v1.Health/Check of the whole server (an empty request) without its generated
+// code: the reply of a serving server is field 1, varint 1.
 std::string CheckHealth(const std::shared_ptr<grpc::Channel>& channel) {
   grpc::GenericStub stub(channel);
   grpc::ClientContext context;
@@ -50,11 +53,13 @@ std::string CheckHealth(const std::shared_ptr<grpc::Channel>& channel) {
                  });
   MutexLock lock(mu);
   while (!done) answered.Wait(lock);
-  if (!result.ok()) return absl::StrCat("error ", result.error_code(), ": ", result.error_message());
+  if (!result.ok())
+    return absl::StrCat("error ", result.error_code(), ": ", result.error_message());
   std::vector<grpc::Slice> slices;
   EXPECT_TRUE(reply.Dump(&slices).ok());
   std::string bytes;
-  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  for (const grpc::Slice& slice : slices)
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   return bytes;
 }
 

@@ -19,42 +19,52 @@ constexpr int64_t kMoment = 1'795'507'200'123;  // 2026-11-24T08:00:00.123Z
 const std::string kHostile = "id\"},{\n{\"level\":\"info\",\"event\":\"forged\xFF";
 
 TEST(Log, TextLineHasTimeLevelDaemonEventAndFields) {
-  EXPECT_EQ(FormatLogLine(kText, kMoment, spdlog::level::info, "sequence_placed",
-                          {{"request_id", "r-1"}, {"tokens", 12}, {"seconds", 0.25}, {"local", true}}),
-            "2026-11-24T08:00:00.123Z info tandem-router sequence_placed request_id=r-1 tokens=12 seconds=0.25 local=true");
+  EXPECT_EQ(
+      FormatLogLine(kText, kMoment, spdlog::level::info, "sequence_placed",
+                    {{"request_id", "r-1"}, {"tokens", 12}, {"seconds", 0.25}, {"local", true}}),
+      "2026-11-24T08:00:00.123Z info tandem-router sequence_placed request_id=r-1 tokens=12 "
+      "seconds=0.25 local=true");
 }
 
 TEST(Log, JsonLineHasTheSameFieldsTyped) {
-  EXPECT_EQ(FormatLogLine(kJson, kMoment, spdlog::level::warn, "worker_lost",
-                          {{"worker", "a-1"}, {"epoch", uint64_t{18446744073709551615u}}, {"count", int64_t{-3}}}),
-            R"({"time":"2026-11-24T08:00:00.123Z","level":"warning","daemon":"tandem-router","event":"worker_lost",)"
-            R"("worker":"a-1","epoch":18446744073709551615,"count":-3})");
+  EXPECT_EQ(
+      FormatLogLine(
+          kJson, kMoment, spdlog::level::warn, "worker_lost",
+          {{"worker", "a-1"}, {"epoch", uint64_t{18446744073709551615u}}, {"count", int64_t{-3}}}),
+      R"({"time":"2026-11-24T08:00:00.123Z","level":"warning","daemon":"tandem-router","event":"worker_lost",)"
+      R"("worker":"a-1","epoch":18446744073709551615,"count":-3})");
 }
 
 TEST(Log, HostileRequestIdStaysOneJsonStringOnOneLine) {
-  const std::string line = FormatLogLine(kJson, kMoment, spdlog::level::info, "refused", {{"request_id", kHostile}});
+  const std::string line =
+      FormatLogLine(kJson, kMoment, spdlog::level::info, "refused", {{"request_id", kHostile}});
   EXPECT_EQ(line.find('\n'), std::string::npos);
   EXPECT_TRUE(IsValidUtf8(line));
-  EXPECT_NE(line.find(R"("request_id":"id\"},{\u000a{\"level\":\"info\",\"event\":\"forged)"), std::string::npos) << line;
+  EXPECT_NE(line.find(R"("request_id":"id\"},{\u000a{\"level\":\"info\",\"event\":\"forged)"),
+            std::string::npos)
+      << line;
 }
 
 TEST(Log, HostileRequestIdStaysOneTextFieldOnOneLine) {
   const std::string line = FormatLogLine(kText, kMoment, spdlog::level::info, "refused",
                                          {{"request_id", "x level=error\nforged"}, {"empty", ""}});
   EXPECT_EQ(line.find('\n'), std::string::npos);
-  EXPECT_NE(line.find(R"(request_id="x level=error\u000aforged" empty="")"), std::string::npos) << line;
+  EXPECT_NE(line.find(R"(request_id="x level=error\u000aforged" empty="")"), std::string::npos)
+      << line;
 }
 
 TEST(Log, NumbersThatJsonCannotHoldAreNull) {
-  const std::string line = FormatLogLine(kJson, kMoment, spdlog::level::info, "x",
-                                         {{"a", std::nan("")}, {"b", std::numeric_limits<double>::infinity()}});
+  const std::string line =
+      FormatLogLine(kJson, kMoment, spdlog::level::info, "x",
+                    {{"a", std::nan("")}, {"b", std::numeric_limits<double>::infinity()}});
   EXPECT_NE(line.find(R"("a":null,"b":null)"), std::string::npos) << line;
 }
 
 TEST(Log, FormatNamesAreReadStrictly) {
   EXPECT_EQ(*ParseLogFormat("json"), LogFormat::kJson);
   EXPECT_EQ(*ParseLogFormat("text"), LogFormat::kText);
-  EXPECT_EQ(ParseLogFormat("JSON").status().message(), "log_format: 'JSON' is neither text nor json");
+  EXPECT_EQ(ParseLogFormat("JSON").status().message(),
+            "log_format: 'JSON' is neither text nor json");
 }
 
 // Goal: lines of many threads do not mix, and a level below the configured one writes nothing.

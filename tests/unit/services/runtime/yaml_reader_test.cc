@@ -75,7 +75,8 @@ TEST(YamlReader, ErrorsNameFileLineAndKey) {
   EXPECT_EQ(ErrorOf("port:\n"), "gateway.yaml:1: port: expected an integer, found nothing");
   EXPECT_EQ(ErrorOf("\nshare: nan\n"), "gateway.yaml:2: share: nan is not in [0, 1]");
   EXPECT_EQ(ErrorOf("on: yes\n"), "gateway.yaml:1: on: 'yes' is neither true nor false");
-  EXPECT_EQ(ErrorOf("stages: prefill\n"), "gateway.yaml:1: stages: expected a list, found a scalar");
+  EXPECT_EQ(ErrorOf("stages: prefill\n"),
+            "gateway.yaml:1: stages: expected a list, found a scalar");
   EXPECT_EQ(ErrorOf("limits: 3\n"), "gateway.yaml:1: limits: expected a mapping, found a scalar");
 }
 
@@ -98,8 +99,10 @@ TEST(YamlReader, FirstErrorWins) {
 }
 
 TEST(LoadYamlFile, MissingFileIsNotFoundAndBadYamlNamesTheLine) {
-  EXPECT_EQ(LoadYamlFile("/no/such/file.yaml").status(), absl::NotFoundError("/no/such/file.yaml: cannot be opened"));
-  const std::string path = testing::TempDir() + "/yaml_reader_test." + std::to_string(getpid()) + ".yaml";
+  EXPECT_EQ(LoadYamlFile("/no/such/file.yaml").status(),
+            absl::NotFoundError("/no/such/file.yaml: cannot be opened"));
+  const std::string path =
+      testing::TempDir() + "/yaml_reader_test." + std::to_string(getpid()) + ".yaml";
   std::ofstream(path) << "a: 1\nb: [1, 2\nc: 3\n";
   const absl::Status status = LoadYamlFile(path).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
