@@ -1,10 +1,10 @@
 #pragma once
 
-// Where the engine meets the outside: plain values and small interfaces, no socket and no protobuf. The loopback connector
-// and workers/rpc implement the far sides.
+// Where the engine meets the outside: plain values and small interfaces, no socket and no protobuf.
+// The loopback connector and workers/rpc implement the far sides.
 //
-// Direction: a *Link is what the engine holds to send; a *Listener is what it hears from that link; a *Door is what the
-// engine offers to streams that others opened; a *Sink is how it answers them.
+// Direction: a *Link is what the engine holds to send; a *Listener is what it hears from that link;
+// a *Door is what the engine offers to streams that others opened; a *Sink is how it answers them.
 
 #include <absl/functional/any_invocable.h>
 #include <absl/status/status.h>
@@ -33,9 +33,9 @@ struct HandoffHello {
   std::string model;
   uint32_t hidden = 0;
   uint32_t layers = 0;
-  std::string ffn_class;      // empty takes any
+  std::string ffn_class;  // empty takes any
   uint64_t shard_epoch = 0;
-  uint32_t max_rows = 0;      // of the sender's largest call
+  uint32_t max_rows = 0;  // of the sender's largest call
 };
 
 struct HandoffGrantInfo {
@@ -58,7 +58,8 @@ struct F2a {
   std::vector<float> data;
   Duration queue_time, compute_time;
   uint32_t merged_rows = 0;
-  absl::Status status;        // kFailedPrecondition "STALE_SHARD ...", kInvalidArgument, kResourceExhausted
+  absl::Status
+      status;  // kFailedPrecondition "STALE_SHARD ...", kInvalidArgument, kResourceExhausted
 };
 
 // Calls may come from any thread; after Broken none follows.
@@ -67,10 +68,12 @@ class FfnLinkListener {
   virtual ~FfnLinkListener() = default;
   virtual void OnGrant(const HandoffGrantInfo& grant) = 0;
   virtual void OnReply(F2a reply) = 0;
-  virtual void OnBroken(const absl::Status& status) = 0;  // refused, lost, or no reply within the stall time
+  virtual void OnBroken(
+      const absl::Status& status) = 0;  // refused, lost, or no reply within the stall time
 };
 
-// One attention worker's stream to one FFN holder. Destroying it closes the stream; no listener call follows.
+// One attention worker's stream to one FFN holder. Destroying it closes the stream; no listener
+// call follows.
 class FfnLink {
  public:
   virtual ~FfnLink() = default;
@@ -90,12 +93,14 @@ class ActivationConnector {
                                         std::shared_ptr<FfnLinkListener> listener) = 0;
 };
 
-// How the FFN engine answers one stream. Room for the reply was reserved by the call's credit, so it never blocks.
+// How the FFN engine answers one stream. Room for the reply was reserved by the call's credit, so
+// it never blocks.
 class FfnReplySink {
  public:
   virtual ~FfnReplySink() = default;
   virtual void Reply(F2a reply) = 0;
-  // The engine stops: the last call. A transport whose server ends its streams anyway needs nothing more.
+  // The engine stops: the last call. A transport whose server ends its streams anyway needs nothing
+  // more.
   virtual void Close(const absl::Status& /*status*/) {}
 };
 
@@ -103,9 +108,11 @@ class FfnReplySink {
 class FfnDoor {
  public:
   virtual ~FfnDoor() = default;
-  using Opened = absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)>;
+  using Opened =
+      absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)>;
   // `opened` is called once, from the device's thread. The stream is known by the id that it gives.
-  virtual void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink, Opened opened) = 0;
+  virtual void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink,
+                          Opened opened) = 0;
   virtual void Call(step::StreamId stream, A2f call) = 0;
   virtual void CloseStream(step::StreamId stream) = 0;
 };
@@ -118,7 +125,7 @@ struct KvRows {
   uint32_t layer = 0;
   uint32_t first_position = 0;
   uint32_t count = 0;
-  std::vector<uint8_t> rows;   // K [count, kv_heads, head_dim], then V
+  std::vector<uint8_t> rows;  // K [count, kv_heads, head_dim], then V
   bool cancel = false;
   double prefill_seconds = 0;  // with the last frame: what the prefill cost its device
   uint32_t prefill_calls = 0;
@@ -129,8 +136,8 @@ struct KvAckInfo {
   ReservationId reservation;
   uint32_t attempt = 0;
   uint32_t layer = 0;
-  uint32_t positions = 0;      // rows 0 to positions-1 are there
-  absl::Status status;         // kNotFound: no such reservation
+  uint32_t positions = 0;  // rows 0 to positions-1 are there
+  absl::Status status;     // kNotFound: no such reservation
 };
 
 class KvLinkListener {
@@ -154,7 +161,8 @@ class KvConnector {
                                        std::shared_ptr<KvLinkListener> listener) = 0;
 };
 
-// The attention engine's door for KV frames; safe from any thread. `ack` is called once, from the device's thread.
+// The attention engine's door for KV frames; safe from any thread. `ack` is called once, from the
+// device's thread.
 class KvDoor {
  public:
   virtual ~KvDoor() = default;
@@ -176,13 +184,15 @@ struct SequenceCost {
   double kv_transfer_seconds = 0;
 };
 
-// One gateway's stream: messages in order. `costs` is parallel to message.emits; empty but for ends.
+// One gateway's stream: messages in order. `costs` is parallel to message.emits; empty but for
+// ends.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;
   virtual void Send(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs) = 0;
-  // The last call. kAborted: a newer stream replaces it; kResourceExhausted: too many gateways; kUnavailable: the worker
-  // stops, or "gateway_overloaded": the gateway fell behind, and its sequences here have ended for good.
+  // The last call. kAborted: a newer stream replaces it; kResourceExhausted: too many gateways;
+  // kUnavailable: the worker stops, or "gateway_overloaded": the gateway fell behind, and its
+  // sequences here have ended for good.
   virtual void Close(const absl::Status& status) = 0;
 };
 
@@ -190,8 +200,10 @@ class TokenSink {
 class TokenDoor {
  public:
   virtual ~TokenDoor() = default;
-  // A sequence of `resume` that the worker does not hold any more is told as ended, kFailed with kUnavailable.
-  virtual void Attach(const GatewayId& gateway, std::vector<step::ResumePoint> resume, std::shared_ptr<TokenSink> sink) = 0;
+  // A sequence of `resume` that the worker does not hold any more is told as ended, kFailed with
+  // kUnavailable.
+  virtual void Attach(const GatewayId& gateway, std::vector<step::ResumePoint> resume,
+                      std::shared_ptr<TokenSink> sink) = 0;
   // The stream of `sink` broke; ignored when a newer one has replaced it.
   virtual void Detach(const GatewayId& gateway, const TokenSink* sink) = 0;
   virtual void Acknowledge(const GatewayId& gateway, uint64_t step) = 0;
@@ -213,11 +225,13 @@ class CommandDoor {
   virtual ~CommandDoor() = default;
   virtual void Decode(step::DecodeRequest request, Answer answer) = 0;
   virtual void Prefill(PrefillOrder order, Answer answer) = 0;
-  virtual void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences, EndReason reason,
-                       Answer answer) = 0;
+  virtual void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences,
+                       EndReason reason, Answer answer) = 0;
   // kFailedPrecondition: (router_epoch, version) is lower than one seen before.
-  virtual void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders, Answer answer) = 0;
-  virtual void Drain(Answer answer) = 0;  // no new work from now on; answered when all that was in hand has ended
+  virtual void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders,
+                        Answer answer) = 0;
+  virtual void Drain(
+      Answer answer) = 0;  // no new work from now on; answered when all that was in hand has ended
 };
 
 // What happens on a worker that its routers want to know; called from the device's thread.
@@ -226,7 +240,8 @@ class WorkerListener {
   virtual ~WorkerListener() = default;
   virtual void OnPrefilled(const SequenceKey& sequence) = 0;
   virtual void OnEnded(const SequenceKey& sequence, const SequenceEnd& end) = 0;
-  virtual void OnShardLost(const WorkerId& ffn_worker, uint64_t shard_epoch, const std::string& message) = 0;
+  virtual void OnShardLost(const WorkerId& ffn_worker, uint64_t shard_epoch,
+                           const std::string& message) = 0;
 };
 
 // Since the engine started.
@@ -236,20 +251,20 @@ struct EngineCounters {
   uint64_t replies_dropped = 0;    // F2A that matched nothing awaited
   uint64_t calls_resent = 0;       // layer calls sent again after a holder's loss
   uint64_t holders_lost = 0;
-  uint64_t steps = 0;              // decode steps computed
-  uint64_t ffn_calls = 0;          // layer calls computed as an FFN worker
-  uint64_t ffn_merged_calls = 0;   // of those, computed together with another
+  uint64_t steps = 0;             // decode steps computed
+  uint64_t ffn_calls = 0;         // layer calls computed as an FFN worker
+  uint64_t ffn_merged_calls = 0;  // of those, computed together with another
 };
 
 // For heartbeats, metrics and readiness; a copy.
 struct WorkerReport {
   WorkerLoad load;
   EngineCounters counters;
-  uint32_t ffn_streams = 0;        // FFN: open streams of attention workers
+  uint32_t ffn_streams = 0;  // FFN: open streams of attention workers
   uint64_t ffn_rows_queued = 0;
   std::vector<SequenceKey> live;
-  ledger::LedgerSnapshot ledger;   // cumulative seconds by (stage, state, cause); sums to elapsed
-  bool has_group = true;           // attention: some FFN holder's stream is open
+  ledger::LedgerSnapshot ledger;  // cumulative seconds by (stage, state, cause); sums to elapsed
+  bool has_group = true;          // attention: some FFN holder's stream is open
 };
 
 }  // namespace tandem

@@ -1,6 +1,7 @@
 #pragma once
 
-// What the engines of one device share. Everything here but the mailbox and the books is the device's thread's alone.
+// What the engines of one device share. Everything here but the mailbox and the books is the
+// device's thread's alone.
 
 #include <absl/status/status.h>
 #include <absl/strings/str_cat.h>

@@ -12,7 +12,8 @@ void DecodeEngine::RunTask() {
   CarryOut();
   if (!task.has_value()) return;
   context_.books.EnterBusy(ledger::LedgerStage::kAttention);
-  const auto [step, index] = std::visit([](const auto& t) { return std::pair(t.step, t.micro_batch); }, *task);
+  const auto [step, index] =
+      std::visit([](const auto& t) { return std::pair(t.step, t.micro_batch); }, *task);
   step_cost_.Start(step);
   if (slots_.size() <= index) slots_.resize(index + 1);
 
@@ -20,7 +21,8 @@ void DecodeEngine::RunTask() {
   absl::Status status;
   std::vector<step::SampledToken> tokens;
   if (const auto* attention = std::get_if<step::AttentionTask>(&*task)) {
-    if (attention->layer == 0) step_cost_.AddMicroBatch(static_cast<uint32_t>(attention->rows.size()));
+    if (attention->layer == 0)
+      step_cost_.AddMicroBatch(static_cast<uint32_t>(attention->rows.size()));
     status = Compute(*attention);
   } else {
     status = Compute(std::get<step::HeadTask>(*task), tokens);
@@ -53,12 +55,15 @@ absl::Status DecodeEngine::Compute(const step::AttentionTask& task) {
   return backend.AttentionLayer(task.layer, task.rows, *slot.buffers.residual, ffn_out)->Wait();
 }
 
-absl::Status DecodeEngine::Compute(const step::HeadTask& task, std::vector<step::SampledToken>& tokens) {
+absl::Status DecodeEngine::Compute(const step::HeadTask& task,
+                                   std::vector<step::SampledToken>& tokens) {
   RowBuffers& buffers = slots_[task.micro_batch].buffers;
   RETURN_IF_ERROR(
-      context_.backend.HeadAndSample(task.rows, *buffers.residual, buffers.ffn_out.get(), tokens)->Wait());
+      context_.backend.HeadAndSample(task.rows, *buffers.residual, buffers.ffn_out.get(), tokens)
+          ->Wait());
   if (tokens.size() != task.rows.size()) {
-    return absl::InternalError(absl::StrCat("the backend drew ", tokens.size(), " tokens for ", task.rows.size(), " rows"));
+    return absl::InternalError(absl::StrCat("the backend drew ", tokens.size(), " tokens for ",
+                                            task.rows.size(), " rows"));
   }
   return absl::OkStatus();
 }
@@ -82,8 +87,10 @@ void DecodeEngine::CarryOut(step::SendA2f& send) {
 
 void DecodeEngine::OnReply(const std::string& holder, F2a reply) {
   if (!reply.status.ok()) {
-    // A holder of another shard, or one that is going, gets no more calls; a full queue is an answer to this one only.
-    const bool refused = absl::IsResourceExhausted(reply.status) || absl::IsInvalidArgument(reply.status);
+    // A holder of another shard, or one that is going, gets no more calls; a full queue is an
+    // answer to this one only.
+    const bool refused =
+        absl::IsResourceExhausted(reply.status) || absl::IsInvalidArgument(reply.status);
     if (!refused) {
       group_.GiveUp(holder, reply.status);
     } else if (!machine_.OnFfnRefused(holder, reply.call, reply.status, context_.Now())) {
@@ -103,8 +110,9 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a reply) {
   const size_t floats = size_t{slot.rows} * context_.model().hidden;
   const Instant now = context_.Now();
   if (reply.call == slot.call && reply.data.size() != floats) {
-    group_.GiveUp(holder, absl::InternalError(absl::StrCat("FFN worker ", holder, " answered ", slot.rows, " rows with ",
-                                                           reply.data.size(), " floats, not ", floats)));
+    group_.GiveUp(holder, absl::InternalError(absl::StrCat(
+                              "FFN worker ", holder, " answered ", slot.rows, " rows with ",
+                              reply.data.size(), " floats, not ", floats)));
     CarryOut();
     return;
   }

@@ -28,7 +28,8 @@ step::DecodeConfig MachineConfig(const EngineContext& context) {
 
 }  // namespace
 
-DecodeEngine::DecodeEngine(EngineContext& context, step::KvBook& book, ActivationConnector& activation)
+DecodeEngine::DecodeEngine(EngineContext& context, step::KvBook& book,
+                           ActivationConnector& activation)
     : context_(context),
       machine_(MachineConfig(context), book),
       group_(context, activation, context.config.max_batch,
@@ -45,8 +46,8 @@ DecodeEngine::DecodeEngine(EngineContext& context, step::KvBook& book, Activatio
 
 absl::Status DecodeEngine::Admit(step::DecodeRequest request) {
   if (request.local_prefill && prefill_ == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("worker ", context_.config.worker.value(), " has no prefill stage for a local prefill"));
+    return absl::FailedPreconditionError(absl::StrCat("worker ", context_.config.worker.value(),
+                                                      " has no prefill stage for a local prefill"));
   }
   RETURN_IF_ERROR(gateways_.Expect(request.gateway));
   const absl::Status admitted = machine_.Admit(std::move(request), context_.Now());
@@ -55,19 +56,21 @@ absl::Status DecodeEngine::Admit(step::DecodeRequest request) {
   return admitted;
 }
 
-void DecodeEngine::Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences,
-                           EndReason reason) {
+void DecodeEngine::Release(const ReservationId& reservation,
+                           const std::vector<SequenceKey>& sequences, EndReason reason) {
   const Instant now = context_.Now();
   if (!reservation.empty()) machine_.Release(reservation, reason, now);
   for (const SequenceKey& sequence : sequences) machine_.Stop(sequence, 0, reason, now);
   CarryOut();
 }
 
-void DecodeEngine::SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders, Answer answer) {
+void DecodeEngine::SetGroup(uint64_t router_epoch, uint64_t version,
+                            std::vector<FfnEndpoint> holders, Answer answer) {
   const std::pair<uint64_t, uint64_t> asked(router_epoch, version);
   if (asked < group_version_) {
-    answer(absl::FailedPreconditionError(absl::StrCat("group version (", router_epoch, ", ", version, ") is older than (",
-                                                      group_version_.first, ", ", group_version_.second, ")")));
+    answer(absl::FailedPreconditionError(
+        absl::StrCat("group version (", router_epoch, ", ", version, ") is older than (",
+                     group_version_.first, ", ", group_version_.second, ")")));
     return;
   }
   group_version_ = asked;
@@ -80,41 +83,48 @@ void DecodeEngine::SetGroup(uint64_t router_epoch, uint64_t version, std::vector
 
 KvAckInfo DecodeEngine::OnKvFrame(const KvRows& frame) {
   KvAckInfo ack{frame.reservation, frame.attempt, frame.layer, 0, absl::OkStatus()};
-  if (frame.cancel) return ack;  // nothing more is written; the reservation waits for the next prefill worker
+  if (frame.cancel)
+    return ack;  // nothing more is written; the reservation waits for the next prefill worker
   const Instant now = context_.Now();
-  const absl::StatusOr<const step::BlockTable*> blocks =
-      machine_.KvDestination(frame.reservation, frame.attempt, frame.layer, frame.first_position, frame.count);
+  const absl::StatusOr<const step::BlockTable*> blocks = machine_.KvDestination(
+      frame.reservation, frame.attempt, frame.layer, frame.first_position, frame.count);
   ack.status = blocks.status();
   if (ack.status.ok() && frame.rows.size() != frame.count * context_.backend.info().kv_row_bytes) {
-    ack.status = absl::InvalidArgumentError(absl::StrCat("KV frame of ", frame.count, " rows: ", frame.rows.size(), " B, not ",
-                                                         frame.count * context_.backend.info().kv_row_bytes));
+    ack.status = absl::InvalidArgumentError(
+        absl::StrCat("KV frame of ", frame.count, " rows: ", frame.rows.size(), " B, not ",
+                     frame.count * context_.backend.info().kv_row_bytes));
   }
   if (!ack.status.ok()) {
     context_.counters.kv_frames_dropped++;
     return ack;
   }
-  ack.status = context_.backend.WriteKv(frame.layer, **blocks, frame.first_position, frame.count, frame.rows);
+  ack.status = context_.backend.WriteKv(frame.layer, **blocks, frame.first_position, frame.count,
+                                        frame.rows);
   if (!ack.status.ok()) return ack;
 
   Arrival& arrival = arrivals_[frame.reservation];
   if (!arrival.first_frame.has_value()) arrival.first_frame = now;
   arrival.transfer_seconds = (now - *arrival.first_frame).seconds();
   if (!frame.prefill_worker.empty()) {
-    arrival.prefill = {Stage::kPrefill, frame.prefill_worker, frame.prefill_seconds, frame.prefill_calls};
+    arrival.prefill = {Stage::kPrefill, frame.prefill_worker, frame.prefill_seconds,
+                       frame.prefill_calls};
   }
-  ack.positions = machine_.OnKvRows(frame.reservation, frame.layer, frame.first_position, frame.count, now);
+  ack.positions =
+      machine_.OnKvRows(frame.reservation, frame.layer, frame.first_position, frame.count, now);
   CarryOut();
   return ack;
 }
 
 void DecodeEngine::OnLocalPrefillDone(const ReservationId& reservation, const PrefillCost& cost) {
-  arrivals_[reservation].prefill = {Stage::kPrefill, context_.config.worker.value(), cost.seconds, cost.calls};
+  arrivals_[reservation].prefill = {Stage::kPrefill, context_.config.worker.value(), cost.seconds,
+                                    cost.calls};
   machine_.OnLocalPrefillDone(reservation, context_.Now());
   CarryOut();
   arrivals_.erase(reservation);  // freed meanwhile
 }
 
-void DecodeEngine::OnLocalPrefillFailed(const ReservationId& reservation, const absl::Status& status) {
+void DecodeEngine::OnLocalPrefillFailed(const ReservationId& reservation,
+                                        const absl::Status& status) {
   machine_.OnLocalPrefillFailed(reservation, status, context_.Now());
   CarryOut();
 }
@@ -167,8 +177,8 @@ void DecodeEngine::CarryOut() {
 }
 
 void DecodeEngine::CarryOut(step::StartLocalPrefill& start) {
-  const absl::Status queued =
-      prefill_->PrefillLocal({start.reservation, start.sequence, std::move(start.ids), start.blocks});
+  const absl::Status queued = prefill_->PrefillLocal(
+      {start.reservation, start.sequence, std::move(start.ids), start.blocks});
   if (!queued.ok()) machine_.OnLocalPrefillFailed(start.reservation, queued, context_.Now());
 }
 
@@ -182,7 +192,8 @@ void DecodeEngine::CarryOut(step::CopyBlocks& copy) {
   TANDEM_CHECK(context_.backend.CopyBlocks(copy.copies).ok());
 }
 
-void DecodeEngine::CarryOut(step::HolderSuspected&) {}  // the group, which lost the holder, has told the router
+void DecodeEngine::CarryOut(step::HolderSuspected&) {
+}  // the group, which lost the holder, has told the router
 
 void DecodeEngine::CarryOut(step::SequencesStarted& started) {
   const auto arrival = arrivals_.find(started.reservation);
@@ -198,7 +209,8 @@ void DecodeEngine::CarryOut(step::SequencesStarted& started) {
 
 void DecodeEngine::CarryOut(step::Emit& emit) {
   if (emit.token.has_value()) {
-    for (const StageTime& share : step_cost_.Share(context_.config.worker.value())) costs_.Charge(emit.sequence, share);
+    for (const StageTime& share : step_cost_.Share(context_.config.worker.value()))
+      costs_.Charge(emit.sequence, share);
   }
   if (emit.end.has_value()) {
     live_version_++;

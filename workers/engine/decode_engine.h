@@ -1,7 +1,8 @@
 #pragma once
 
-// The sequences that one device decodes: their KV, the steps of the running batch, the calls to the FFN group, the tokens.
-// What happens when is step::DecodeMachine's; this class feeds it and carries its word out.
+// The sequences that one device decodes: their KV, the steps of the running batch, the calls to the
+// FFN group, the tokens. What happens when is step::DecodeMachine's; this class feeds it and
+// carries its word out.
 
 #include <absl/status/status.h>
 
@@ -28,14 +29,19 @@ class DecodeEngine {
 
   // ---- Doors.
   absl::Status Admit(step::DecodeRequest request);
-  void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences, EndReason reason);
-  void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders, Answer answer);
+  void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences,
+               EndReason reason);
+  void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders,
+                Answer answer);
   KvAckInfo OnKvFrame(const KvRows& frame);
   void OnLocalPrefillDone(const ReservationId& reservation, const PrefillCost& cost);
   void OnLocalPrefillFailed(const ReservationId& reservation, const absl::Status& status);
-  void Attach(const GatewayId& gateway, const std::vector<step::ResumePoint>& resume, std::shared_ptr<TokenSink> sink);
+  void Attach(const GatewayId& gateway, const std::vector<step::ResumePoint>& resume,
+              std::shared_ptr<TokenSink> sink);
   void Detach(const GatewayId& gateway, const TokenSink* sink) { gateways_.Detach(gateway, sink); }
-  void Acknowledge(const GatewayId& gateway, uint64_t step) { gateways_.Acknowledge(gateway, step); }
+  void Acknowledge(const GatewayId& gateway, uint64_t step) {
+    gateways_.Acknowledge(gateway, step);
+  }
   void Stop(const SequenceKey& sequence, uint32_t position, EndReason reason);
   // Ends everything; the machine and the links are empty afterwards.
   void EndAll(const absl::Status& status);
@@ -59,7 +65,8 @@ class DecodeEngine {
   std::vector<SequenceKey> live() const { return machine_.live(); }
 
  private:
-  // Rows of one micro-batch. The residual is kept until its call's reply, for the call may have to be sent again.
+  // Rows of one micro-batch. The residual is kept until its call's reply, for the call may have to
+  // be sent again.
   struct Slot {
     RowBuffers buffers;
     uint32_t rows = 0;
@@ -96,12 +103,13 @@ class DecodeEngine {
   GatewayStreams gateways_;
   PrefillEngine* prefill_ = nullptr;
 
-  std::pair<uint64_t, uint64_t> group_version_{0, 0};  // (router epoch, version) of the last SetGroup
-  std::vector<Slot> slots_;                            // by micro-batch
+  std::pair<uint64_t, uint64_t> group_version_{0,
+                                               0};  // (router epoch, version) of the last SetGroup
+  std::vector<Slot> slots_;                         // by micro-batch
   StepCost step_cost_;
   SequenceCosts costs_;
-  std::map<ReservationId, Arrival> arrivals_;          // of prompts that are not complete
-  std::map<GatewayId, std::vector<step::Emit>> emits_;    // of the effects being carried out
+  std::map<ReservationId, Arrival> arrivals_;           // of prompts that are not complete
+  std::map<GatewayId, std::vector<step::Emit>> emits_;  // of the effects being carried out
   std::map<GatewayId, std::map<SequenceKey, SequenceCost>> bills_;
   bool carrying_out_ = false;
   uint64_t live_version_ = 0;

@@ -3,17 +3,20 @@
 #include <algorithm>
 #include <utility>
 
+#include "workers/connector/own_copy.h"
+
 namespace tandem {
 
 using ledger::Cause;
 using ledger::LedgerState;
 
-Device::Device(EngineContext& context, ActivationConnector& activation, LoopbackActivationConnector& own_ffn,
-               KvConnector& kv)
+Device::Device(EngineContext& context, ActivationConnector& activation,
+               LoopbackActivationConnector& own_ffn, KvConnector& kv)
     : context_(context) {
   const bool prefills = context.Runs(Stage::kPrefill), decodes = context.Runs(Stage::kAttention);
   const bool has_ffn = context.Runs(Stage::kFfn);
-  if (prefills || decodes) book_ = std::make_unique<step::KvBook>(context.config.kv_blocks, context.config.block_tokens);
+  if (prefills || decodes)
+    book_ = std::make_unique<step::KvBook>(context.config.kv_blocks, context.config.block_tokens);
   if (has_ffn) ffn_ = std::make_unique<FfnEngine>(context);
   if (decodes) {
     ActivationConnector& group = has_ffn ? static_cast<ActivationConnector&>(own_ffn) : activation;
@@ -33,7 +36,8 @@ Device::Device(EngineContext& context, ActivationConnector& activation, Loopback
     if (decodes) decode_->UsePrefill(prefill_.get());
   }
   if (decodes && has_ffn) {
-    decode_->SetGroup(0, 0, {{context.config.worker, "", context.config.shard_epoch}}, [](const absl::Status&) {});
+    decode_->SetGroup(0, 0, {{context.config.worker, "", context.config.shard_epoch}},
+                      [](const absl::Status&) {});
   }
   Publish();
 }
@@ -107,20 +111,26 @@ policy::DeviceWork Device::NextWork() const {
 void Device::Run(policy::DeviceWork work) {
   turn_.Took(work);
   switch (work) {
-    case policy::DeviceWork::kFfn: return ffn_->RunTask();
-    case policy::DeviceWork::kDecode: return decode_->RunTask();
-    case policy::DeviceWork::kPrefill: return prefill_->RunTask();
-    case policy::DeviceWork::kNone: return;
+    case policy::DeviceWork::kFfn:
+      return ffn_->RunTask();
+    case policy::DeviceWork::kDecode:
+      return decode_->RunTask();
+    case policy::DeviceWork::kPrefill:
+      return prefill_->RunTask();
+    case policy::DeviceWork::kNone:
+      return;
   }
 }
 
 void Device::EnterWait() {
-  const bool waits_for_kv =
-      (decode_ != nullptr && decode_->sequences() > 0) || (prefill_ != nullptr && prefill_->jobs() > 0);
+  const bool waits_for_kv = (decode_ != nullptr && decode_->sequences() > 0) ||
+                            (prefill_ != nullptr && prefill_->jobs() > 0);
   const bool waits_for_ffn =
-      decode_ != nullptr && (decode_->waits_for_ffn() || (decode_->sequences() > 0 && !decode_->has_group()));
+      decode_ != nullptr &&
+      (decode_->waits_for_ffn() || (decode_->sequences() > 0 && !decode_->has_group()));
   if (waits_for_ffn) {
-    context_.books.EnterWait(LedgerState::kStall, Cause::kHandoff);  // a reply books it to its causes
+    context_.books.EnterWait(LedgerState::kStall,
+                             Cause::kHandoff);  // a reply books it to its causes
   } else if (waits_for_kv) {
     context_.books.EnterWait(LedgerState::kStall, Cause::kKvTransfer);
   } else if (draining_) {
@@ -173,15 +183,16 @@ void Device::Publish() {
 void Device::EndAll() {
   const absl::Status status =
       absl::UnavailableError(absl::StrCat("worker ", context_.config.worker.value(), " stops"));
+  if (decode_ != nullptr)
+    decode_->EndAll(status);  // first: its local prefills end with it, for its reason
   if (prefill_ != nullptr) prefill_->CancelAll(status);
-  if (decode_ != nullptr) decode_->EndAll(status);
   if (ffn_ != nullptr) ffn_->EndAll(status);
   if (armed_for_ != Instant::Never()) context_.time.Cancel(alarm_);
   armed_for_ = Instant::Never();
   draining_ = true;
   std::vector<Answer> answers;
   answers.swap(drains_);
-  for (Answer& answer : answers) answer(status);
+  for (Answer& answer : answers) answer(OwnCopy(status));
   Publish();
   context_.books.EnterWait(LedgerState::kIdle, Cause::kDraining);
   context_.mailbox->Close(status);

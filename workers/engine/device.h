@@ -1,7 +1,7 @@
 #pragma once
 
-// The loop of one device: drains the mailbox into the engines, runs what scheduler/policy/device_order picks, and sleeps
-// when there is nothing to do.
+// The loop of one device: drains the mailbox into the engines, runs what
+// scheduler/policy/device_order picks, and sleeps when there is nothing to do.
 
 #include <cstdint>
 #include <memory>
@@ -17,12 +17,13 @@
 
 namespace tandem {
 
-// Start and Stop are the owner's; everything else is the device's thread's, where the mailbox brings it.
+// Start and Stop are the owner's; everything else is the device's thread's, where the mailbox
+// brings it.
 class Device {
  public:
   // `own_ffn` leads to this device's FFN engine; it is used when the worker runs attention and FFN.
-  Device(EngineContext& context, ActivationConnector& activation, LoopbackActivationConnector& own_ffn,
-         KvConnector& kv);
+  Device(EngineContext& context, ActivationConnector& activation,
+         LoopbackActivationConnector& own_ffn, KvConnector& kv);
 
   void Start();
   void Stop();  // ends everything kUnavailable, joins
@@ -48,7 +49,7 @@ class Device {
   void EndAll();
 
   EngineContext& context_;
-  std::unique_ptr<step::KvBook> book_;       // null on an FFN worker
+  std::unique_ptr<step::KvBook> book_;  // null on an FFN worker
   std::unique_ptr<PrefillEngine> prefill_;
   std::unique_ptr<DecodeEngine> decode_;
   std::unique_ptr<FfnEngine> ffn_;
@@ -59,7 +60,7 @@ class Device {
   std::vector<Answer> drains_;
   Instant armed_for_ = Instant::Never();
   AlarmId alarm_{};
-  uint64_t live_version_ = 0;                // of what is published
+  uint64_t live_version_ = 0;  // of what is published
   std::thread thread_;
 };
 

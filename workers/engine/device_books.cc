@@ -7,7 +7,10 @@ using ledger::LedgerStage;
 using ledger::LedgerState;
 
 DeviceBooks::DeviceBooks(LedgerStage own_stage, const TimeSource& time)
-    : time_(time), ledger_(own_stage, time.Now()), state_(LedgerState::kIdle, Cause::kStarting), busy_stage_(own_stage) {}
+    : time_(time),
+      ledger_(own_stage, time.Now()),
+      state_(LedgerState::kIdle, Cause::kStarting),
+      busy_stage_(own_stage) {}
 
 void DeviceBooks::EnterBusy(LedgerStage stage) {
   MutexLock lock(mu_);
@@ -26,7 +29,8 @@ void DeviceBooks::EnterWait(LedgerState state, Cause cause) {
 
 void DeviceBooks::OnReply(const ledger::CallTimes& call) {
   MutexLock lock(mu_);
-  if (state_ == std::pair(LedgerState::kStall, Cause::kHandoff)) ledger_.BookExposedWait(call, Now());
+  if (state_ == std::pair(LedgerState::kStall, Cause::kHandoff))
+    ledger_.BookExposedWait(call, Now());
 }
 
 void DeviceBooks::Publish(WorkerReport report) {

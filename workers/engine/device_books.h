@@ -1,6 +1,7 @@
 #pragma once
 
-// What one device tells of itself while it runs: its ledger and its report. The device's thread writes, anyone reads.
+// What one device tells of itself while it runs: its ledger and its report. The device's thread
+// writes, anyone reads.
 
 #include <utility>
 #include <vector>
@@ -19,7 +20,8 @@ class DeviceBooks {
 
   void EnterBusy(ledger::LedgerStage stage) TANDEM_EXCLUDES(mu_);
   void EnterWait(ledger::LedgerState state, ledger::Cause cause) TANDEM_EXCLUDES(mu_);
-  // A layer call's reply came. If the device was waiting for replies, its wait is booked to the call's causes.
+  // A layer call's reply came. If the device was waiting for replies, its wait is booked to the
+  // call's causes.
   void OnReply(const ledger::CallTimes& call) TANDEM_EXCLUDES(mu_);
 
   // All but `ledger`, which Report fills, and `live`.

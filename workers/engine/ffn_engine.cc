@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "scheduler/base/status.h"
+#include "workers/connector/own_copy.h"
 
 namespace tandem {
 namespace {
@@ -17,39 +18,43 @@ step::FfnConfig MachineConfig(const EngineContext& context) {
   return config;
 }
 
-F2a Refusal(const step::CallId& call, absl::Status status) {
+F2a Refusal(const step::CallId& call, const absl::Status& status) {
   F2a reply;
   reply.call = call;
-  reply.status = std::move(status);
+  reply.status = OwnCopy(status);
   return reply;
 }
 
 }  // namespace
 
-FfnEngine::FfnEngine(EngineContext& context) : context_(context), machine_(MachineConfig(context)) {}
+FfnEngine::FfnEngine(EngineContext& context)
+    : context_(context), machine_(MachineConfig(context)) {}
 
 absl::Status FfnEngine::CheckHello(const HandoffHello& hello) const {
   const ModelDimensions& model = context_.model();
   const std::string& worker = context_.config.worker.value();
-  if (hello.model != context_.config.model || hello.hidden != model.hidden || hello.layers != model.layers) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "FFN worker ", worker, " holds ", context_.config.model, " (", model.layers, " layers of ", model.hidden, "), not ",
-        hello.model, " (", hello.layers, " layers of ", hello.hidden, ")"));
+  if (hello.model != context_.config.model || hello.hidden != model.hidden ||
+      hello.layers != model.layers) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("FFN worker ", worker, " holds ", context_.config.model, " (", model.layers,
+                     " layers of ", model.hidden, "), not ", hello.model, " (", hello.layers,
+                     " layers of ", hello.hidden, ")"));
   }
   const std::string& own_class = context_.backend.info().numerics.ffn;
   if (!hello.ffn_class.empty() && hello.ffn_class != own_class) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("FFN worker ", worker, " computes in class ", own_class, ", not ", hello.ffn_class));
+    return absl::FailedPreconditionError(absl::StrCat("FFN worker ", worker, " computes in class ",
+                                                      own_class, ", not ", hello.ffn_class));
   }
   if (hello.shard_epoch != context_.config.shard_epoch) {
-    return absl::FailedPreconditionError(absl::StrCat("STALE_SHARD: FFN worker ", worker, " is at epoch ",
-                                                      context_.config.shard_epoch, ", not ", hello.shard_epoch));
+    return absl::FailedPreconditionError(absl::StrCat("STALE_SHARD: FFN worker ", worker,
+                                                      " is at epoch ", context_.config.shard_epoch,
+                                                      ", not ", hello.shard_epoch));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> FfnEngine::OpenStream(const HandoffHello& hello,
-                                                                                  std::shared_ptr<FfnReplySink> sink) {
+absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> FfnEngine::OpenStream(
+    const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink) {
   RETURN_IF_ERROR(CheckHello(hello));
   const step::StreamId id{next_stream_};
   HandoffGrantInfo grant;
@@ -59,19 +64,21 @@ absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> FfnEngine::OpenStrea
   next_stream_++;
   Stream& stream = streams_[id];
   stream.sink = std::move(sink);
-  stream.own = context_.Runs(Stage::kAttention) && hello.attention_worker == context_.config.worker.value();
+  stream.own =
+      context_.Runs(Stage::kAttention) && hello.attention_worker == context_.config.worker.value();
   if (stream.own) own_streams_++;
   return std::pair(id, grant);
 }
 
 absl::Status FfnEngine::CheckCall(const A2f& call) const {
   if (call.shard_epoch != context_.config.shard_epoch) {
-    return absl::FailedPreconditionError(absl::StrCat("STALE_SHARD: FFN worker ", context_.config.worker.value(),
-                                                      " is at epoch ", context_.config.shard_epoch, ", not ",
-                                                      call.shard_epoch));
+    return absl::FailedPreconditionError(
+        absl::StrCat("STALE_SHARD: FFN worker ", context_.config.worker.value(), " is at epoch ",
+                     context_.config.shard_epoch, ", not ", call.shard_epoch));
   }
   if (call.data.size() != size_t{call.rows} * context_.model().hidden) {
-    return absl::InvalidArgumentError(absl::StrCat("a call of ", call.rows, " rows of ", context_.model().hidden, " with ",
+    return absl::InvalidArgumentError(absl::StrCat("a call of ", call.rows, " rows of ",
+                                                   context_.model().hidden, " with ",
                                                    call.data.size(), " floats"));
   }
   return absl::OkStatus();
@@ -82,10 +89,11 @@ void FfnEngine::Call(step::StreamId id, A2f call) {
   if (found == streams_.end()) return;
   Stream& stream = found->second;
   absl::Status taken = CheckCall(call);
-  if (taken.ok() && stream.queued.contains(call.call)) taken = absl::InvalidArgumentError("the same call is queued already");
+  if (taken.ok() && stream.queued.contains(call.call))
+    taken = absl::InvalidArgumentError("the same call is queued already");
   if (taken.ok()) taken = machine_.Enqueue({id, call.call, call.rows, context_.Now()});
   if (!taken.ok()) {
-    stream.sink->Reply(Refusal(call.call, std::move(taken)));
+    stream.sink->Reply(Refusal(call.call, taken));
     return;
   }
   stream.queued[call.call] = std::move(call.data);
@@ -103,7 +111,7 @@ void FfnEngine::EndAll(const absl::Status& status) {
   for (auto& [id, stream] : streams_) {
     machine_.CloseStream(id);
     for (const auto& [call, rows] : stream.queued) stream.sink->Reply(Refusal(call, status));
-    stream.sink->Close(status);
+    stream.sink->Close(OwnCopy(status));
   }
   streams_.clear();
   own_streams_ = 0;
@@ -118,7 +126,9 @@ void FfnEngine::RunTask() {
   const Instant start = context_.Now();
   absl::Status status = Gather(*task);
   if (status.ok() && task->rows > 0) {
-    status = context_.backend.FfnLayer(task->layer, task->rows, *buffers_.residual, *buffers_.ffn_out)->Wait();
+    status =
+        context_.backend.FfnLayer(task->layer, task->rows, *buffers_.residual, *buffers_.ffn_out)
+            ->Wait();
   }
   const Duration compute = context_.Now() - start;
   machine_.OnTaskDone(*task);
@@ -138,20 +148,22 @@ absl::Status FfnEngine::Gather(const step::FfnTask& task) {
   return absl::OkStatus();
 }
 
-void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, Instant start, Duration compute) {
+void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, Instant start,
+                       Duration compute) {
   const float* from = status.ok() && task.rows > 0 ? buffers_.ffn_out->host() : nullptr;
   for (const step::QueuedCall& call : task.calls) {
     Stream& stream = streams_.at(call.stream);
     F2a reply;
     reply.call = call.call;
-    reply.status = status;
+    reply.status = OwnCopy(status);
     reply.queue_time = start - call.arrival;
     reply.compute_time = compute;
     reply.merged_rows = task.rows;
     // The call's own memory takes its result.
     reply.data = std::move(stream.queued.extract(call.call).mapped());
     if (!status.ok()) reply.data.clear();
-    if (!reply.data.empty()) std::memcpy(reply.data.data(), from, reply.data.size() * sizeof(float));
+    if (!reply.data.empty())
+      std::memcpy(reply.data.data(), from, reply.data.size() * sizeof(float));
     if (from != nullptr) from += reply.data.size();
     if (task.layer + 1 == context_.model().layers) {
       stream.next_layer.erase(call.call.micro_batch);

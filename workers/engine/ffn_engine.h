@@ -1,7 +1,7 @@
 #pragma once
 
-// Layer calls of attention workers on one device: gathers the rows of calls that step::FfnMachine merges, computes them,
-// scatters the replies.
+// Layer calls of attention workers on one device: gathers the rows of calls that step::FfnMachine
+// merges, computes them, scatters the replies.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -24,9 +24,10 @@ class FfnEngine {
  public:
   explicit FfnEngine(EngineContext& context);
 
-  // kFailedPrecondition: another model, shape, numerics class or shard ("STALE_SHARD"); others as FfnMachine::OpenStream's.
-  absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> OpenStream(const HandoffHello& hello,
-                                                                         std::shared_ptr<FfnReplySink> sink);
+  // kFailedPrecondition: another model, shape, numerics class or shard ("STALE_SHARD"); others as
+  // FfnMachine::OpenStream's.
+  absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> OpenStream(
+      const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink);
   // Answered on the stream's sink, once; without a stream it is dropped.
   void Call(step::StreamId stream, A2f call);
   void CloseStream(step::StreamId stream);
@@ -38,25 +39,29 @@ class FfnEngine {
   void RunTask();
 
   uint32_t streams() const { return machine_.streams(); }
-  uint32_t peers() const { return static_cast<uint32_t>(streams_.size() - own_streams_); }  // streams of other workers
+  uint32_t peers() const {
+    return static_cast<uint32_t>(streams_.size() - own_streams_);
+  }  // streams of other workers
   uint64_t queued_rows() const { return machine_.queued_rows(); }
-  // Some stream is within a step: its last answered call was not of the last layer, so the next call is on its way. Between
-  // steps the sender cannot be told from one without sequences, so that time counts as no_work: starvation is
-  // under-reported by the sender's head and sampling time, never over-reported.
+  // Some stream is within a step: its last answered call was not of the last layer, so the next
+  // call is on its way. Between steps the sender cannot be told from one without sequences, so that
+  // time counts as no_work: starvation is under-reported by the sender's head and sampling time,
+  // never over-reported.
   bool starved() const;
 
  private:
   struct Stream {
     std::shared_ptr<FfnReplySink> sink;
-    bool own = false;                 // of the attention stage of this worker
+    bool own = false;                                   // of the attention stage of this worker
     std::map<step::CallId, std::vector<float>> queued;  // rows of calls in the machine
-    std::map<uint32_t, uint32_t> next_layer;            // of micro-batches within a step, by micro-batch
+    std::map<uint32_t, uint32_t> next_layer;  // of micro-batches within a step, by micro-batch
   };
 
   absl::Status CheckHello(const HandoffHello& hello) const;
   absl::Status CheckCall(const A2f& call) const;
   absl::Status Gather(const step::FfnTask& task);
-  void Answer(const step::FfnTask& task, const absl::Status& status, Instant start, Duration compute);
+  void Answer(const step::FfnTask& task, const absl::Status& status, Instant start,
+              Duration compute);
 
   EngineContext& context_;
   step::FfnMachine machine_;

@@ -3,28 +3,32 @@
 #include <algorithm>
 
 #include "scheduler/base/check.h"
+#include "workers/connector/own_copy.h"
 
 namespace tandem {
 
-// Brings a link's words to the device. The mailbox refuses them once the engine has stopped, so the group outlives them.
+// Brings a link's words to the device. The mailbox refuses them once the engine has stopped, so the
+// group outlives them.
 class FfnGroup::Listener final : public FfnLinkListener {
  public:
   Listener(FfnGroup& group, std::shared_ptr<Mailbox> mailbox, WorkerId worker, uint64_t id)
       : group_(group), mailbox_(std::move(mailbox)), worker_(std::move(worker)), id_(id) {}
 
   void OnGrant(const HandoffGrantInfo& grant) override {
-    mailbox_->PostBounded([&group = group_, worker = worker_, id = id_, grant](const absl::Status& posted) {
-      if (posted.ok()) group.OnGrant(worker, id, grant);
-    });
-  }
-  void OnReply(F2a reply) override {
     mailbox_->PostBounded(
-        [&group = group_, worker = worker_, id = id_, reply = std::move(reply)](const absl::Status& posted) mutable {
-          if (posted.ok()) group.OnReply(worker, id, std::move(reply));
+        [&group = group_, worker = worker_, id = id_, grant](const absl::Status& posted) {
+          if (posted.ok()) group.OnGrant(worker, id, grant);
         });
   }
+  void OnReply(F2a reply) override {
+    mailbox_->PostBounded([&group = group_, worker = worker_, id = id_,
+                           reply = std::move(reply)](const absl::Status& posted) mutable {
+      if (posted.ok()) group.OnReply(worker, id, std::move(reply));
+    });
+  }
   void OnBroken(const absl::Status& status) override {
-    mailbox_->PostBounded([&group = group_, worker = worker_, id = id_, status](const absl::Status& posted) {
+    mailbox_->PostBounded([&group = group_, worker = worker_, id = id_,
+                           status = OwnCopy(status)](const absl::Status& posted) {
       if (posted.ok()) group.OnBroken(worker, id, status);
     });
   }
@@ -36,8 +40,12 @@ class FfnGroup::Listener final : public FfnLinkListener {
   const uint64_t id_;
 };
 
-FfnGroup::FfnGroup(EngineContext& context, ActivationConnector& connector, uint32_t max_rows, Callbacks callbacks)
-    : context_(context), connector_(connector), max_rows_(max_rows), callbacks_(std::move(callbacks)) {}
+FfnGroup::FfnGroup(EngineContext& context, ActivationConnector& connector, uint32_t max_rows,
+                   Callbacks callbacks)
+    : context_(context),
+      connector_(connector),
+      max_rows_(max_rows),
+      callbacks_(std::move(callbacks)) {}
 
 void FfnGroup::SetGroup(std::vector<FfnEndpoint> holders, Answer switched) {
   for (auto& [worker, holder] : holders_) holder.in_group = false;
@@ -47,12 +55,14 @@ void FfnGroup::SetGroup(std::vector<FfnEndpoint> holders, Answer switched) {
     if (known != holders_.end()) {
       Holder& holder = known->second;
       const FfnEndpoint& old = holder.endpoint;
-      if (holder.link != nullptr && old.address == endpoint.address && old.shard_epoch == endpoint.shard_epoch) {
+      if (holder.link != nullptr && old.address == endpoint.address &&
+          old.shard_epoch == endpoint.shard_epoch) {
         holder.in_group = true;
         continue;
       }
-      Drop(worker, absl::UnavailableError(absl::StrCat("FFN worker ", worker.value(), " is named anew: epoch ",
-                                                       endpoint.shard_epoch, " at ", endpoint.address)));
+      Drop(worker, absl::UnavailableError(
+                       absl::StrCat("FFN worker ", worker.value(), " is named anew: epoch ",
+                                    endpoint.shard_epoch, " at ", endpoint.address)));
     }
     Holder& holder = holders_[worker];
     holder.endpoint = std::move(endpoint);
@@ -74,8 +84,9 @@ void FfnGroup::Open(Holder& holder) {
   hello.max_rows = max_rows_;
   holder.id = next_id_++;
   holder.reopen_at = Instant::Never();
-  holder.link = connector_.Open(holder.endpoint, hello,
-                                std::make_shared<Listener>(*this, context_.mailbox, holder.endpoint.worker, holder.id));
+  holder.link = connector_.Open(
+      holder.endpoint, hello,
+      std::make_shared<Listener>(*this, context_.mailbox, holder.endpoint.worker, holder.id));
 }
 
 void FfnGroup::Send(const std::string& name, A2f call) {
@@ -94,7 +105,8 @@ void FfnGroup::GiveUp(const std::string& name, const absl::Status& status) {
 
 FfnGroup::Holder* FfnGroup::Find(const WorkerId& worker, uint64_t id) {
   const auto found = holders_.find(worker);
-  const bool current = found != holders_.end() && found->second.id == id && found->second.link != nullptr;
+  const bool current =
+      found != holders_.end() && found->second.id == id && found->second.link != nullptr;
   return current ? &found->second : nullptr;
 }
 
@@ -155,7 +167,8 @@ void FfnGroup::DropLeft() {
     }
   }
   for (const WorkerId& worker : left) {
-    Drop(worker, absl::UnavailableError(absl::StrCat("FFN worker ", worker.value(), " left the group")));
+    Drop(worker,
+         absl::UnavailableError(absl::StrCat("FFN worker ", worker.value(), " left the group")));
   }
   if (owed) return;
   std::vector<Answer> answers;
@@ -164,7 +177,8 @@ void FfnGroup::DropLeft() {
 }
 
 bool FfnGroup::AnyUp() const {
-  return std::any_of(holders_.begin(), holders_.end(), [](const auto& holder) { return holder.second.up; });
+  return std::any_of(holders_.begin(), holders_.end(),
+                     [](const auto& holder) { return holder.second.up; });
 }
 
 Instant FfnGroup::NextDeadline() const {
@@ -188,7 +202,7 @@ void FfnGroup::CloseAll(const absl::Status& status) {
   for (const std::string& holder : up) callbacks_.on_down(holder, status);
   std::vector<Answer> answers;
   answers.swap(switching_);
-  for (Answer& answer : answers) answer(status);
+  for (Answer& answer : answers) answer(OwnCopy(status));
 }
 
 }  // namespace tandem

@@ -1,7 +1,8 @@
 #pragma once
 
-// The streams of one attention worker to the FFN holders of its group: opened as SetGroup names them, opened again some time
-// after a loss, kept until their calls in flight are answered when a holder leaves the group.
+// The streams of one attention worker to the FFN holders of its group: opened as SetGroup names
+// them, opened again some time after a loss, kept until their calls in flight are answered when a
+// holder leaves the group.
 
 #include <absl/status/status.h>
 
@@ -28,13 +29,15 @@ class FfnGroup {
     std::function<void(const std::string& holder, const absl::Status&)> on_down;
   };
   // `max_rows`: of this worker's largest call.
-  FfnGroup(EngineContext& context, ActivationConnector& connector, uint32_t max_rows, Callbacks callbacks);
+  FfnGroup(EngineContext& context, ActivationConnector& connector, uint32_t max_rows,
+           Callbacks callbacks);
 
   // `switched` is called once no call is in flight at a holder that left.
   void SetGroup(std::vector<FfnEndpoint> holders, Answer switched);
   // `call.shard_epoch` is filled here. Only to holders that are up.
   void Send(const std::string& holder, A2f call);
-  // The holder answered that it is not what the group says, or broke a promise: as if its stream had broken.
+  // The holder answered that it is not what the group says, or broke a promise: as if its stream
+  // had broken.
   void GiveUp(const std::string& holder, const absl::Status& status);
 
   bool AnyUp() const;

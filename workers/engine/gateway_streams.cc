@@ -4,13 +4,15 @@
 #include <set>
 #include <utility>
 
+#include "workers/connector/own_copy.h"
+
 namespace tandem {
 
 absl::Status GatewayStreams::Expect(const GatewayId& gateway) {
   if (gateways_.contains(gateway)) return absl::OkStatus();
   if (gateways_.size() >= context_.config.max_gateways) {
-    return absl::ResourceExhaustedError(absl::StrCat("gateway ", gateway.value(), ": ", context_.config.max_gateways,
-                                                     " gateways are in hand"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "gateway ", gateway.value(), ": ", context_.config.max_gateways, " gateways are in hand"));
   }
   Gateway& added = gateways_.emplace(gateway, context_.config).first->second;
   added.outbox.Attach({});
@@ -54,16 +56,19 @@ void GatewayStreams::Attach(const GatewayId& id, const std::vector<step::ResumeP
     return;
   }
   Gateway& gateway = gateways_.at(id);
-  if (gateway.sink != nullptr) gateway.sink->Close(absl::AbortedError("a newer stream of this gateway replaces it"));
+  if (gateway.sink != nullptr)
+    gateway.sink->Close(absl::AbortedError("a newer stream of this gateway replaces it"));
   gateway.sink = std::move(sink);
 
   const std::set<SequenceKey> held(live.begin(), live.end());
   std::vector<step::Emit> unknown;
   for (const step::ResumePoint& point : resume) {
     if (held.contains(point.sequence) || gateway.ends.contains(point.sequence)) continue;
-    const absl::Status status = absl::UnavailableError(absl::StrCat(
-        "worker ", context_.config.worker.value(), " does not hold sequence ", ToString(point.sequence)));
-    unknown.push_back({id, point.sequence, point.received, std::nullopt, SequenceEnd{EndReason::kFailed, status}});
+    const absl::Status status =
+        absl::UnavailableError(absl::StrCat("worker ", context_.config.worker.value(),
+                                            " does not hold sequence ", ToString(point.sequence)));
+    unknown.push_back({id, point.sequence, point.received, std::nullopt,
+                       SequenceEnd{EndReason::kFailed, status}});
   }
   gateway.outbox.Attach(resume);
   Send(gateway);
@@ -100,12 +105,13 @@ std::vector<GatewayId> GatewayStreams::TakeExpired(Instant now) {
 }
 
 bool GatewayStreams::AllAcknowledged() const {
-  return std::all_of(gateways_.begin(), gateways_.end(), [](const auto& gateway) { return gateway.second.outbox.idle(); });
+  return std::all_of(gateways_.begin(), gateways_.end(),
+                     [](const auto& gateway) { return gateway.second.outbox.idle(); });
 }
 
 void GatewayStreams::CloseAll(const absl::Status& status) {
   for (auto& [id, gateway] : gateways_) {
-    if (gateway.sink != nullptr) gateway.sink->Close(status);
+    if (gateway.sink != nullptr) gateway.sink->Close(OwnCopy(status));
   }
   gateways_.clear();
 }

@@ -2,21 +2,28 @@
 
 #include <utility>
 
+#include "workers/connector/own_copy.h"
+
 namespace tandem {
 
-// Brings a link's words to the device. The mailbox refuses them once the engine has stopped, so the sender outlives them.
+// Brings a link's words to the device. The mailbox refuses them once the engine has stopped, so the
+// sender outlives them.
 class KvSender::Listener final : public KvLinkListener {
  public:
   Listener(KvSender& sender, std::shared_ptr<Mailbox> mailbox, WorkerId worker, uint64_t id)
       : sender_(sender), mailbox_(std::move(mailbox)), worker_(std::move(worker)), id_(id) {}
 
-  void OnAck(const KvAckInfo& ack) override {
-    mailbox_->PostBounded([&sender = sender_, worker = worker_, id = id_, ack](const absl::Status& posted) {
+  void OnAck(const KvAckInfo& theirs) override {
+    KvAckInfo ack = theirs;
+    ack.status = OwnCopy(theirs.status);
+    mailbox_->PostBounded([&sender = sender_, worker = worker_, id = id_,
+                           ack = std::move(ack)](const absl::Status& posted) {
       if (posted.ok()) sender.OnAck(worker, id, ack);
     });
   }
   void OnBroken(const absl::Status& status) override {
-    mailbox_->PostBounded([&sender = sender_, worker = worker_, id = id_, status](const absl::Status& posted) {
+    mailbox_->PostBounded([&sender = sender_, worker = worker_, id = id_,
+                           status = OwnCopy(status)](const absl::Status& posted) {
       if (posted.ok()) sender.OnBroken(worker, id, status);
     });
   }
@@ -36,13 +43,15 @@ void KvSender::Open(const WorkerId& attention_worker, const std::string& address
   if (found != links_.end()) {
     if (found->second.address == address) return;
     OnBroken(attention_worker, found->second.id,
-             absl::UnavailableError(absl::StrCat("attention worker ", attention_worker.value(), " moved to ", address)));
+             absl::UnavailableError(absl::StrCat("attention worker ", attention_worker.value(),
+                                                 " moved to ", address)));
   }
   Link& link = links_[attention_worker];
   link.id = next_id_++;
   link.address = address;
-  link.link = connector_.Open(attention_worker, address,
-                              std::make_shared<Listener>(*this, context_.mailbox, attention_worker, link.id));
+  link.link = connector_.Open(
+      attention_worker, address,
+      std::make_shared<Listener>(*this, context_.mailbox, attention_worker, link.id));
 }
 
 void KvSender::Push(const WorkerId& attention_worker, KvRows frame) {

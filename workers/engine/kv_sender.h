@@ -1,7 +1,7 @@
 #pragma once
 
-// The KV streams of one prefill worker: one to each attention worker that an order named, kept until it breaks and opened
-// again by the next order.
+// The KV streams of one prefill worker: one to each attention worker that an order named, kept
+// until it breaks and opened again by the next order.
 
 #include <absl/status/status.h>
 
@@ -24,7 +24,8 @@ class KvSender {
   };
   KvSender(EngineContext& context, KvConnector& connector, Callbacks callbacks);
 
-  // Makes sure that a stream to the worker exists; one to another address of it is given up first (on_broken).
+  // Makes sure that a stream to the worker exists; one to another address of it is given up first
+  // (on_broken).
   void Open(const WorkerId& attention_worker, const std::string& address);
   // Without a stream the frame is dropped: its loss was told.
   void Push(const WorkerId& attention_worker, KvRows frame);

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "workers/connector/own_copy.h"
+
 namespace tandem {
 
 void Mailbox::Post(Event event) { Put(std::move(event), max_events_); }
@@ -15,9 +17,10 @@ void Mailbox::Put(Event event, uint32_t limit) {
   absl::Status refused;
   {
     MutexLock lock(mu_);
-    refused = closed_;
+    refused = OwnCopy(closed_);
     if (refused.ok() && events_.size() >= limit) {
-      refused = absl::ResourceExhaustedError(absl::StrCat("the device is behind: ", limit, " events wait"));
+      refused = absl::ResourceExhaustedError(
+          absl::StrCat("the device is behind: ", limit, " events wait"));
     }
     if (refused.ok()) {
       events_.push_back(std::move(event));
@@ -45,7 +48,7 @@ void Mailbox::Close(const absl::Status& status) {
   {
     MutexLock lock(mu_);
     if (!closed_.ok()) return;
-    closed_ = status;
+    closed_ = OwnCopy(status);
     refused.swap(events_);
   }
   for (Event& event : refused) event(status);

@@ -1,6 +1,7 @@
 #pragma once
 
-// What the doors put on the device's desk: events in arrival order, run by the device's thread between two computes.
+// What the doors put on the device's desk: events in arrival order, run by the device's thread
+// between two computes.
 
 #include <absl/functional/any_invocable.h>
 #include <absl/status/status.h>
@@ -15,15 +16,16 @@ namespace tandem {
 // Safe from any thread; Take and Wait are the device's.
 class Mailbox {
  public:
-  // Called exactly once: with OK on the device's thread, or with the reason why it never gets there, at once on the
-  // caller's (full: kResourceExhausted; closed: kUnavailable) or by Close.
+  // Called exactly once: with OK on the device's thread, or with the reason why it never gets
+  // there, at once on the caller's (full: kResourceExhausted; closed: kUnavailable) or by Close.
   using Event = absl::AnyInvocable<void(const absl::Status&)>;
 
   explicit Mailbox(uint32_t max_events) : max_events_(max_events) {}
 
   // Refused while `max_events` wait.
   void Post(Event event) TANDEM_EXCLUDES(mu_);
-  // For events that another limit bounds (replies by calls, losses by links): refused only when closed.
+  // For events that another limit bounds (replies by calls, losses by links): refused only when
+  // closed.
   void PostBounded(Event event) TANDEM_EXCLUDES(mu_);
 
   // What waits, in order; empties the box.

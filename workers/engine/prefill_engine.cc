@@ -22,22 +22,30 @@ step::PrefillConfig MachineConfig(const EngineContext& context) {
 
 }  // namespace
 
-PrefillEngine::PrefillEngine(EngineContext& context, step::KvBook& book, KvConnector& connector, LocalCallbacks local)
+PrefillEngine::PrefillEngine(EngineContext& context, step::KvBook& book, KvConnector& connector,
+                             LocalCallbacks local)
     : context_(context),
       machine_(MachineConfig(context), book),
       sender_(context, connector,
               {[this](const KvAckInfo& ack) { OnAck(ack); },
-               [this](const WorkerId& worker, const absl::Status& status) { OnBroken(worker, status); }}),
+               [this](const WorkerId& worker, const absl::Status& status) {
+                 OnBroken(worker, status);
+               }}),
       local_(std::move(local)) {}
 
 absl::Status PrefillEngine::Prefill(PrefillOrder order) {
-  if (order.attention_worker.empty()) return absl::InvalidArgumentError("a prefill order without an attention worker");
+  if (order.attention_worker.empty())
+    return absl::InvalidArgumentError("a prefill order without an attention worker");
   if (order.job.ids.size() > context_.model().context_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("prefill ", order.job.reservation.value(), ": ", order.job.ids.size(),
-                                                   " ids exceed the context of ", context_.model().context_tokens));
+    return absl::InvalidArgumentError(
+        absl::StrCat("prefill ", order.job.reservation.value(), ": ", order.job.ids.size(),
+                     " ids exceed the context of ", context_.model().context_tokens));
   }
   const ReservationId reservation = order.job.reservation;
-  Job job{order.job.sequence, order.attention_worker, static_cast<uint32_t>(order.job.ids.size()) - 1, {}};
+  Job job{order.job.sequence,
+          order.attention_worker,
+          static_cast<uint32_t>(order.job.ids.size()) - 1,
+          {}};
   order.job.local_blocks = nullptr;
   RETURN_IF_ERROR(machine_.Enqueue(std::move(order.job)));
   jobs_[reservation] = std::move(job);
@@ -98,7 +106,8 @@ void PrefillEngine::RunTask() {
   CarryOut();
 }
 
-// The last layer's FFN is left out: nothing reads its output, for the attention worker computes the last prompt token.
+// The last layer's FFN is left out: nothing reads its output, for the attention worker computes the
+// last prompt token.
 absl::Status PrefillEngine::Compute(const step::PrefillTask& task) {
   StageBackend& backend = context_.backend;
   const auto rows = static_cast<uint32_t>(task.rows.size());
@@ -109,7 +118,8 @@ absl::Status PrefillEngine::Compute(const step::PrefillTask& task) {
     RETURN_IF_ERROR(backend.Embed(ids, *buffers_.residual)->Wait());
   }
   const Buffer* ffn_out = task.layer > 0 ? buffers_.ffn_out.get() : nullptr;
-  RETURN_IF_ERROR(backend.AttentionLayer(task.layer, task.rows, *buffers_.residual, ffn_out)->Wait());
+  RETURN_IF_ERROR(
+      backend.AttentionLayer(task.layer, task.rows, *buffers_.residual, ffn_out)->Wait());
   if (task.layer + 1 == context_.model().layers) return absl::OkStatus();
   return backend.FfnLayer(task.layer, rows, *buffers_.residual, *buffers_.ffn_out)->Wait();
 }
@@ -139,8 +149,8 @@ void PrefillEngine::CarryOut(const step::PushKv& push) {
   frame.first_position = push.first_position;
   frame.count = push.count;
   frame.rows.resize(push.count * context_.backend.info().kv_row_bytes);
-  const absl::Status read =
-      context_.backend.ReadKv(push.layer, *push.blocks, push.first_position, push.count, absl::MakeSpan(frame.rows));
+  const absl::Status read = context_.backend.ReadKv(push.layer, *push.blocks, push.first_position,
+                                                    push.count, absl::MakeSpan(frame.rows));
   if (!read.ok()) {
     unread_.emplace_back(push.reservation, read);
     return;

@@ -1,7 +1,8 @@
 #pragma once
 
-// Prompts of one device: computes their layers chunk by chunk and pushes the KV to the attention worker that owns the
-// reservation, or writes it where it is decoded (local). The order of work is step::PrefillMachine's.
+// Prompts of one device: computes their layers chunk by chunk and pushes the KV to the attention
+// worker that owns the reservation, or writes it where it is decoded (local). The order of work is
+// step::PrefillMachine's.
 
 #include <absl/status/status.h>
 
@@ -32,7 +33,8 @@ class PrefillEngine {
     std::function<void(const ReservationId&, const PrefillCost&)> on_done;
     std::function<void(const ReservationId&, const absl::Status&)> on_failed;
   };
-  PrefillEngine(EngineContext& context, step::KvBook& book, KvConnector& connector, LocalCallbacks local);
+  PrefillEngine(EngineContext& context, step::KvBook& book, KvConnector& connector,
+                LocalCallbacks local);
 
   // For another attention worker. Errors as PrefillMachine::Enqueue's.
   absl::Status Prefill(PrefillOrder order);
@@ -70,8 +72,10 @@ class PrefillEngine {
   KvSender sender_;
   LocalCallbacks local_;
   std::map<ReservationId, Job> jobs_;
-  std::vector<std::pair<ReservationId, absl::Status>> unread_;  // whose KV the backend could not read
-  RowBuffers buffers_;  // the chunk's that is being computed: the machine finishes a chunk before another job's
+  std::vector<std::pair<ReservationId, absl::Status>>
+      unread_;          // whose KV the backend could not read
+  RowBuffers buffers_;  // the chunk's that is being computed: the machine finishes a chunk before
+                        // another job's
 };
 
 }  // namespace tandem

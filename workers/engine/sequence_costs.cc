@@ -16,7 +16,8 @@ void StepCost::AddMicroBatch(uint32_t rows) {
   micro_batches_++;
 }
 
-void StepCost::AddFfnCall(const std::string& holder, Duration merged_compute, uint32_t rows, uint32_t merged_rows) {
+void StepCost::AddFfnCall(const std::string& holder, Duration merged_compute, uint32_t rows,
+                          uint32_t merged_rows) {
   Ffn& ffn = ffn_[holder];
   ffn.seconds += merged_compute.seconds() * rows / std::max({merged_rows, rows, 1u});
   ffn.calls++;
@@ -24,7 +25,8 @@ void StepCost::AddFfnCall(const std::string& holder, Duration merged_compute, ui
 
 std::vector<StageTime> StepCost::Share(const std::string& own_worker) const {
   if (rows_ == 0) return {};
-  std::vector<StageTime> share{{Stage::kAttention, own_worker, seconds_ / rows_, calls_ / micro_batches_}};
+  std::vector<StageTime> share{
+      {Stage::kAttention, own_worker, seconds_ / rows_, calls_ / micro_batches_}};
   for (const auto& [holder, ffn] : ffn_) {
     share.push_back({Stage::kFfn, holder, ffn.seconds / rows_, ffn.calls / micro_batches_});
   }

@@ -11,14 +11,15 @@
 
 namespace tandem {
 
-// One step's device time, here and at the FFN holders. A call's time is shared by its rows alike; an FFN call that merged
-// rows of others counts by its own rows of the merged ones.
+// One step's device time, here and at the FFN holders. A call's time is shared by its rows alike;
+// an FFN call that merged rows of others counts by its own rows of the merged ones.
 class StepCost {
  public:
-  void Start(uint64_t step);                 // does nothing while that step runs
+  void Start(uint64_t step);  // does nothing while that step runs
   void AddMicroBatch(uint32_t rows);
   void AddCall(Duration time) { seconds_ += time.seconds(), calls_++; }
-  void AddFfnCall(const std::string& holder, Duration merged_compute, uint32_t rows, uint32_t merged_rows);
+  void AddFfnCall(const std::string& holder, Duration merged_compute, uint32_t rows,
+                  uint32_t merged_rows);
   // One row's share, by stage.
   std::vector<StageTime> Share(const std::string& own_worker) const;
 
@@ -37,7 +38,9 @@ class StepCost {
 class SequenceCosts {
  public:
   void Charge(const SequenceKey& sequence, const StageTime& time);
-  void ChargeKvTransfer(const SequenceKey& sequence, double seconds) { costs_[sequence].kv_transfer_seconds += seconds; }
+  void ChargeKvTransfer(const SequenceKey& sequence, double seconds) {
+    costs_[sequence].kv_transfer_seconds += seconds;
+  }
   // The sequence has ended: its bill, forgotten here.
   SequenceCost Take(const SequenceKey& sequence);
 

@@ -4,6 +4,7 @@
 
 #include "scheduler/base/check.h"
 #include "workers/connector/activation/loopback.h"
+#include "workers/connector/own_copy.h"
 #include "workers/engine/device.h"
 
 namespace tandem {
@@ -12,9 +13,12 @@ namespace {
 ledger::LedgerStage OwnStage(const std::set<Stage>& stages) {
   if (stages.size() != 1) return ledger::LedgerStage::kShared;
   switch (*stages.begin()) {
-    case Stage::kPrefill: return ledger::LedgerStage::kPrefill;
-    case Stage::kAttention: return ledger::LedgerStage::kAttention;
-    case Stage::kFfn: return ledger::LedgerStage::kFfn;
+    case Stage::kPrefill:
+      return ledger::LedgerStage::kPrefill;
+    case Stage::kAttention:
+      return ledger::LedgerStage::kAttention;
+    case Stage::kFfn:
+      return ledger::LedgerStage::kFfn;
   }
   return ledger::LedgerStage::kShared;
 }
@@ -27,11 +31,13 @@ class Doors {
 
  protected:
   absl::Status NoStage(const char* stage) const {
-    return absl::FailedPreconditionError(absl::StrCat("worker ", context_.config.worker.value(), " does not run ", stage));
+    return absl::FailedPreconditionError(
+        absl::StrCat("worker ", context_.config.worker.value(), " does not run ", stage));
   }
   absl::Status Draining() const {
     if (!device_->draining()) return absl::OkStatus();
-    return absl::UnavailableError(absl::StrCat("worker ", context_.config.worker.value(), " is draining"));
+    return absl::UnavailableError(
+        absl::StrCat("worker ", context_.config.worker.value(), " is draining"));
   }
 
   EngineContext& context_;
@@ -43,29 +49,33 @@ class Commands final : public Doors, public CommandDoor {
   using Doors::Doors;
 
   void Decode(step::DecodeRequest request, Answer answer) override {
-    context_.mailbox->Post([this, request = std::move(request), answer = std::move(answer)](absl::Status status) mutable {
+    context_.mailbox->Post([this, request = std::move(request),
+                            answer = std::move(answer)](absl::Status status) mutable {
       if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
       if (status.ok()) status = Draining();
       if (status.ok()) status = device_->decode()->Admit(std::move(request));
-      answer(status);
+      answer(OwnCopy(status));
     });
   }
   void Prefill(PrefillOrder order, Answer answer) override {
-    context_.mailbox->Post([this, order = std::move(order), answer = std::move(answer)](absl::Status status) mutable {
-      if (status.ok() && device_->prefill() == nullptr) status = NoStage("prefill");
-      if (status.ok()) status = Draining();
-      if (status.ok()) status = device_->prefill()->Prefill(std::move(order));
-      answer(status);
-    });
+    context_.mailbox->Post(
+        [this, order = std::move(order), answer = std::move(answer)](absl::Status status) mutable {
+          if (status.ok() && device_->prefill() == nullptr) status = NoStage("prefill");
+          if (status.ok()) status = Draining();
+          if (status.ok()) status = device_->prefill()->Prefill(std::move(order));
+          answer(OwnCopy(status));
+        });
   }
-  void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences, EndReason reason,
-               Answer answer) override {
-    context_.mailbox->PostBounded([this, reservation, sequences, reason, answer = std::move(answer)](absl::Status status) mutable {
+  void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences,
+               EndReason reason, Answer answer) override {
+    context_.mailbox->PostBounded([this, reservation, sequences, reason,
+                                   answer = std::move(answer)](absl::Status status) mutable {
       if (status.ok()) DoRelease(reservation, sequences, reason);
-      answer(status);
+      answer(OwnCopy(status));
     });
   }
-  void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders, Answer answer) override {
+  void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders,
+                Answer answer) override {
     context_.mailbox->Post([this, router_epoch, version, holders = std::move(holders),
                             answer = std::move(answer)](absl::Status status) mutable {
       if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
@@ -76,22 +86,24 @@ class Commands final : public Doors, public CommandDoor {
       if (status.ok()) {
         device_->decode()->SetGroup(router_epoch, version, std::move(holders), std::move(answer));
       } else {
-        answer(status);
+        answer(OwnCopy(status));
       }
     });
   }
   void Drain(Answer answer) override {
-    context_.mailbox->PostBounded([this, answer = std::move(answer)](const absl::Status& status) mutable {
-      if (status.ok()) {
-        device_->Drain(std::move(answer));
-      } else {
-        answer(status);
-      }
-    });
+    context_.mailbox->PostBounded(
+        [this, answer = std::move(answer)](const absl::Status& status) mutable {
+          if (status.ok()) {
+            device_->Drain(std::move(answer));
+          } else {
+            answer(OwnCopy(status));
+          }
+        });
   }
 
  private:
-  void DoRelease(const ReservationId& reservation, const std::vector<SequenceKey>& sequences, EndReason reason) {
+  void DoRelease(const ReservationId& reservation, const std::vector<SequenceKey>& sequences,
+                 EndReason reason) {
     if (device_->decode() != nullptr) device_->decode()->Release(reservation, sequences, reason);
     if (device_->prefill() == nullptr) return;
     if (!reservation.empty()) device_->prefill()->Cancel(reservation);
@@ -103,19 +115,23 @@ class Ffn final : public Doors, public FfnDoor {
  public:
   using Doors::Doors;
 
-  void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink, Opened opened) override {
-    context_.mailbox->Post([this, hello, sink = std::move(sink), opened = std::move(opened)](absl::Status status) mutable {
+  void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink,
+                  Opened opened) override {
+    context_.mailbox->Post([this, hello, sink = std::move(sink),
+                            opened = std::move(opened)](absl::Status status) mutable {
       if (status.ok() && device_->ffn() == nullptr) status = NoStage("ffn");
       if (status.ok()) status = Draining();
-      if (!status.ok()) return opened(status);
+      if (!status.ok()) return opened(OwnCopy(status));
       opened(device_->ffn()->OpenStream(hello, std::move(sink)));
     });
   }
   void Call(step::StreamId stream, A2f call) override {
     // Credit bounds the calls of a stream, and the grants the streams.
-    context_.mailbox->PostBounded([this, stream, call = std::move(call)](const absl::Status& status) mutable {
-      if (status.ok() && device_->ffn() != nullptr) device_->ffn()->Call(stream, std::move(call));
-    });
+    context_.mailbox->PostBounded(
+        [this, stream, call = std::move(call)](const absl::Status& status) mutable {
+          if (status.ok() && device_->ffn() != nullptr)
+            device_->ffn()->Call(stream, std::move(call));
+        });
   }
   void CloseStream(step::StreamId stream) override {
     context_.mailbox->PostBounded([this, stream](const absl::Status& status) {
@@ -129,14 +145,15 @@ class Kv final : public Doors, public KvDoor {
   using Doors::Doors;
 
   void OnKvFrame(KvRows frame, absl::AnyInvocable<void(KvAckInfo)> ack) override {
-    context_.mailbox->Post([this, frame = std::move(frame), ack = std::move(ack)](absl::Status status) mutable {
-      if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
-      if (status.ok()) {
-        ack(device_->decode()->OnKvFrame(frame));
-      } else {
-        ack({frame.reservation, frame.attempt, frame.layer, 0, status});
-      }
-    });
+    context_.mailbox->Post(
+        [this, frame = std::move(frame), ack = std::move(ack)](absl::Status status) mutable {
+          if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
+          if (status.ok()) {
+            ack(device_->decode()->OnKvFrame(frame));
+          } else {
+            ack({frame.reservation, frame.attempt, frame.layer, 0, OwnCopy(status)});
+          }
+        });
   }
 };
 
@@ -144,13 +161,15 @@ class Tokens final : public Doors, public TokenDoor {
  public:
   using Doors::Doors;
 
-  void Attach(const GatewayId& gateway, std::vector<step::ResumePoint> resume, std::shared_ptr<TokenSink> sink) override {
-    context_.mailbox->Post([this, gateway, resume = std::move(resume), sink = std::move(sink)](absl::Status status) mutable {
+  void Attach(const GatewayId& gateway, std::vector<step::ResumePoint> resume,
+              std::shared_ptr<TokenSink> sink) override {
+    context_.mailbox->Post([this, gateway, resume = std::move(resume),
+                            sink = std::move(sink)](absl::Status status) mutable {
       if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
       if (status.ok()) {
         device_->decode()->Attach(gateway, resume, std::move(sink));
       } else {
-        sink->Close(status);
+        sink->Close(OwnCopy(status));
       }
     });
   }
@@ -161,12 +180,14 @@ class Tokens final : public Doors, public TokenDoor {
   }
   void Acknowledge(const GatewayId& gateway, uint64_t step) override {
     context_.mailbox->Post([this, gateway, step](const absl::Status& status) {
-      if (status.ok() && device_->decode() != nullptr) device_->decode()->Acknowledge(gateway, step);
+      if (status.ok() && device_->decode() != nullptr)
+        device_->decode()->Acknowledge(gateway, step);
     });
   }
   void Stop(const SequenceKey& sequence, uint32_t position, EndReason reason) override {
     context_.mailbox->PostBounded([this, sequence, position, reason](const absl::Status& status) {
-      if (status.ok() && device_->decode() != nullptr) device_->decode()->Stop(sequence, position, reason);
+      if (status.ok() && device_->decode() != nullptr)
+        device_->decode()->Stop(sequence, position, reason);
     });
   }
 };
@@ -174,11 +195,13 @@ class Tokens final : public Doors, public TokenDoor {
 }  // namespace
 
 struct WorkerCore::Parts {
-  Parts(EngineConfig engine_config, StageBackend& backend, TimeSource& time, ActivationConnector& activation,
-        KvConnector& kv_connector, WorkerListener& listener)
+  Parts(EngineConfig engine_config, StageBackend& backend, TimeSource& time,
+        ActivationConnector& activation, KvConnector& kv_connector, WorkerListener& listener)
       : config(std::move(engine_config)),
         books(OwnStage(config.stages), time),
-        context{config, backend, time, listener, std::make_shared<Mailbox>(config.max_mailbox_events), books, {}},
+        context{
+            config, backend, time, listener, std::make_shared<Mailbox>(config.max_mailbox_events),
+            books,  {}},
         commands(context),
         ffn(context),
         kv(context),
@@ -186,8 +209,8 @@ struct WorkerCore::Parts {
     TANDEM_CHECK(!config.stages.empty());
     own_ffn.Add(config.worker, ffn);
     device = std::make_unique<Device>(context, activation, own_ffn, kv_connector);
-    for (Doors* doors : {static_cast<Doors*>(&commands), static_cast<Doors*>(&ffn), static_cast<Doors*>(&kv),
-                         static_cast<Doors*>(&tokens)}) {
+    for (Doors* doors : {static_cast<Doors*>(&commands), static_cast<Doors*>(&ffn),
+                         static_cast<Doors*>(&kv), static_cast<Doors*>(&tokens)}) {
       doors->set_device(device.get());
     }
   }
@@ -203,8 +226,8 @@ struct WorkerCore::Parts {
   std::unique_ptr<Device> device;
 };
 
-WorkerCore::WorkerCore(EngineConfig config, StageBackend& backend, TimeSource& time, ActivationConnector& activation,
-                       KvConnector& kv, WorkerListener& listener)
+WorkerCore::WorkerCore(EngineConfig config, StageBackend& backend, TimeSource& time,
+                       ActivationConnector& activation, KvConnector& kv, WorkerListener& listener)
     : parts_(std::make_unique<Parts>(std::move(config), backend, time, activation, kv, listener)) {}
 WorkerCore::~WorkerCore() { Stop(); }
 

@@ -10,12 +10,15 @@
 namespace tandem {
 namespace {
 
-// Both ends of one stream. The lock is held while the listener is called, so that none is called after Close.
+// Both ends of one stream. The lock is held while the listener is called, so that none is called
+// after Close.
 class LoopbackStream {
  public:
-  LoopbackStream(FfnDoor& door, std::shared_ptr<FfnLinkListener> listener) : door_(door), listener_(std::move(listener)) {}
+  LoopbackStream(FfnDoor& door, std::shared_ptr<FfnLinkListener> listener)
+      : door_(door), listener_(std::move(listener)) {}
 
-  void OnOpened(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> opened) TANDEM_EXCLUDES(mu_) {
+  void OnOpened(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> opened)
+      TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
     if (!opened.ok()) {
       if (listener_ != nullptr) listener_->OnBroken(opened.status());
@@ -43,7 +46,8 @@ class LoopbackStream {
       MutexLock lock(mu_);
       stream = stream_;
     }
-    if (stream.has_value()) door_.Call(*stream, std::move(call));  // else it is closed, and the listener was told
+    if (stream.has_value())
+      door_.Call(*stream, std::move(call));  // else it is closed, and the listener was told
   }
   void Close() TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
@@ -84,11 +88,13 @@ class LoopbackFfnLink final : public FfnLink {
 
 }  // namespace
 
-std::unique_ptr<FfnLink> LoopbackActivationConnector::Open(const FfnEndpoint& holder, const HandoffHello& hello,
-                                                           std::shared_ptr<FfnLinkListener> listener) {
+std::unique_ptr<FfnLink> LoopbackActivationConnector::Open(
+    const FfnEndpoint& holder, const HandoffHello& hello,
+    std::shared_ptr<FfnLinkListener> listener) {
   const auto door = doors_.find(holder.worker);
   if (door == doors_.end()) {
-    listener->OnBroken(absl::UnavailableError(absl::StrCat("no FFN worker ", holder.worker.value(), " in this process")));
+    listener->OnBroken(absl::UnavailableError(
+        absl::StrCat("no FFN worker ", holder.worker.value(), " in this process")));
     return std::make_unique<LoopbackFfnLink>(nullptr);
   }
   auto stream = std::make_shared<LoopbackStream>(*door->second, std::move(listener));

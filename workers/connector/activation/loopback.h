@@ -1,6 +1,7 @@
 #pragma once
 
-// A2F/F2A within one process: calls move by pointer from an attention engine to an FFN engine and back.
+// A2F/F2A within one process: calls move by pointer from an attention engine to an FFN engine and
+// back.
 
 #include <map>
 #include <memory>
@@ -9,8 +10,9 @@
 
 namespace tandem {
 
-// Add every door first; then Open is safe from any thread. Doors outlive the connector and its links. A holder without a
-// door is answered Broken, kUnavailable. A listener may not destroy its link from within a call.
+// Add every door first; then Open is safe from any thread. Doors outlive the connector and its
+// links. A holder without a door is answered Broken, kUnavailable. A listener may not destroy its
+// link from within a call.
 class LoopbackActivationConnector final : public ActivationConnector {
  public:
   void Add(const WorkerId& ffn_worker, FfnDoor& door) { doors_[ffn_worker] = &door; }

@@ -9,10 +9,12 @@
 namespace tandem {
 namespace {
 
-// The listener while the link lives; the lock is held while it is called, so that none is called after Close.
+// The listener while the link lives; the lock is held while it is called, so that none is called
+// after Close.
 class ListenerSlot {
  public:
-  explicit ListenerSlot(std::shared_ptr<KvLinkListener> listener) : listener_(std::move(listener)) {}
+  explicit ListenerSlot(std::shared_ptr<KvLinkListener> listener)
+      : listener_(std::move(listener)) {}
   void OnAck(const KvAckInfo& ack) TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
     if (listener_ != nullptr) listener_->OnAck(ack);
@@ -44,12 +46,13 @@ class LoopbackKvLink final : public KvLink {
 
 }  // namespace
 
-std::unique_ptr<KvLink> LoopbackKvConnector::Open(const WorkerId& attention_worker, const std::string& /*address*/,
+std::unique_ptr<KvLink> LoopbackKvConnector::Open(const WorkerId& attention_worker,
+                                                  const std::string& /*address*/,
                                                   std::shared_ptr<KvLinkListener> listener) {
   const auto door = doors_.find(attention_worker);
   if (door == doors_.end()) {
-    listener->OnBroken(
-        absl::UnavailableError(absl::StrCat("no attention worker ", attention_worker.value(), " in this process")));
+    listener->OnBroken(absl::UnavailableError(
+        absl::StrCat("no attention worker ", attention_worker.value(), " in this process")));
     return std::make_unique<LoopbackKvLink>(nullptr, nullptr);
   }
   return std::make_unique<LoopbackKvLink>(door->second, std::move(listener));
