@@ -24,7 +24,10 @@ struct ControllerConfig {
   uint32_t max_prefill_workers = 4;                     // tried for one reservation
   Duration heartbeat_interval = Duration::Seconds(1);
   Duration worker_lease = Duration::Seconds(5);         // silence after which a worker is lost
-  Duration reservation_lease = Duration::Seconds(30);   // without a KV frame
+  // Without a KV frame: the base, and more for each prompt token that the prefill worker has in hand, this one's included.
+  // 50 ms is ten times what a token takes on one slow core.
+  Duration reservation_lease = Duration::Seconds(30);
+  Duration reservation_lease_per_token = Duration::Milliseconds(50);
   Duration command_timeout = Duration::Seconds(10);     // without an answer: the worker is closed
   Duration queue_timeout = Duration::Seconds(60);       // queued for so long without a ready topology: kUnavailable
   Duration shard_suspicion = Duration::Seconds(30);     // a holder that was reported lost stands last for so long

@@ -85,6 +85,18 @@ std::optional<WorkerId> Controller::State::ChoosePrefill(const Request& request)
   return policy::PlacePrefill(candidates);
 }
 
+// How long a reservation may wait for its first KV row: its turn at the prefill worker comes after the prompts in hand.
+Duration Controller::State::LeaseBehind(const WorkerId& prefill) const {
+  int64_t tokens = 0;
+  if (const auto worker = workers.find(prefill); worker != workers.end()) {
+    for (const uint64_t number : worker->second.prompts) {
+      const GenerateSpec& spec = requests.at(number).spec;
+      tokens += static_cast<int64_t>(spec.prompt_ids.size());
+    }
+  }
+  return config.reservation_lease + config.reservation_lease_per_token * tokens;
+}
+
 void Controller::State::SendDecodeTo(Request& request, Worker& attention, const WorkerId& prefill) {
   if (last_placement != Instant::Never()) placement_interval = (placement_interval * 7 + (now - last_placement)) / 8;
   last_placement = now;
@@ -109,7 +121,7 @@ void Controller::State::SendDecodeTo(Request& request, Worker& attention, const 
   decode.sampling = request.spec.sampling;
   decode.stop = request.spec.stop;
   decode.local_prefill = attention.Runs(Stage::kPrefill);
-  if (!decode.local_prefill) decode.reservation_lease = config.reservation_lease;
+  if (!decode.local_prefill) decode.reservation_lease = LeaseBehind(prefill);
   request.command = Send(attention, CommandKind::kDecode, std::move(decode), request.number);
 }
 

@@ -156,6 +156,7 @@ struct Controller::State {
   void GiveBack(Request& request, const absl::Status& why);
   void Requeue(Request& request);
   void ReleaseSlot(Request& request);
+  Duration LeaseBehind(const WorkerId& prefill) const;
   void SettleDecode(Request& request);
   void EndLeaving(Request& request);
   bool FreeSlot(const Worker& worker) const;

@@ -26,6 +26,10 @@
 namespace tandem {
 namespace {
 
+// Prompts that a prefill worker takes at once. It computes one after the other, so more would only reserve KV on the attention
+// workers early; a few hide the router's round trip.
+constexpr uint32_t kRemotePrefillSlots = 4;
+
 uint64_t WallNanoseconds() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
@@ -70,7 +74,8 @@ WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engin
   worker.capacity = {.kv_blocks = worker.Runs(Stage::kAttention) ? engine.kv_blocks : 0,
                      .block_tokens = engine.block_tokens,
                      .max_sequences = worker.Runs(Stage::kAttention) ? engine.max_sequences : 0,
-                     .prefill_slots = worker.Runs(Stage::kPrefill) ? engine.max_prefill_jobs : 0,
+                     .prefill_slots = worker.Runs(Stage::kAttention) ? engine.max_prefill_jobs
+                                      : worker.Runs(Stage::kPrefill) ? kRemotePrefillSlots : 0,
                      .max_handoff_rows = worker.Runs(Stage::kFfn) ? engine.max_handoff_rows : 0};
   worker.shard_epoch = engine.shard_epoch;
   worker.dimensions = backend.dimensions;

@@ -62,7 +62,7 @@ TEST_F(PlacementTest, PrefillNamesTheReservationAndTheAttentionWorker) {
   spec.resume = true;
   Generate(spec);
   const SendDecode decode = Only<SendDecode>();
-  EXPECT_EQ(decode.reservation_lease, config_.reservation_lease);
+  EXPECT_EQ(decode.reservation_lease, config_.reservation_lease + config_.reservation_lease_per_token * static_cast<int64_t>(decode.prompt_ids.size()));
   Answer(decode.worker, decode.command);
   const SendPrefill prefill = Only<SendPrefill>();
   EXPECT_EQ(prefill.worker, WorkerId("p"));
