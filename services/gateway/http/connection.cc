@@ -11,6 +11,7 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/status.hpp>
+#include <cerrno>
 #include <chrono>
 #include <utility>
 
@@ -209,14 +210,18 @@ void Connection::WatchClient(std::function<void()> gone) {
 }
 
 asio::awaitable<void> Connection::Watch(std::shared_ptr<Connection> self, uint64_t answer) {
-  error_code error;
-  co_await self->stream_.socket().async_wait(asio::ip::tcp::socket::wait_read,
-                                             asio::redirect_error(asio::use_awaitable, error));
-  if (answer != self->answer_ || self->gone_ == nullptr) co_return;
-  char byte;
-  // Readable: the end of the stream, or a pipelined request, which waits.
-  const ssize_t count = error ? 0 : recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  if (count > 0) co_return;
+  for (;;) {
+    error_code error;
+    co_await self->stream_.socket().async_wait(asio::ip::tcp::socket::wait_read,
+                                               asio::redirect_error(asio::use_awaitable, error));
+    if (answer != self->answer_ || self->gone_ == nullptr) co_return;
+    if (error) break;
+    char byte;
+    const ssize_t count = recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (count > 0) co_return;  // a pipelined request, which waits
+    if (count == 0 || (errno != EAGAIN && errno != EINTR)) break;
+    // Woken for what was read already: nothing has come since.
+  }
   self->broken_ = true;
   auto gone = std::exchange(self->gone_, nullptr);
   gone();
