@@ -1,7 +1,7 @@
 #pragma once
 
-// Checks of what only our own bug can break; kept on in release. What traffic, peers or disks can cause is an
-// absl::Status instead.
+// Checks of what only our own bug can break; kept on in release. What traffic, peers or disks can
+// cause is an absl::Status instead.
 
 #include <cstdio>
 #include <cstdlib>
@@ -16,8 +16,8 @@ namespace tandem {
 
 }  // namespace tandem
 
-#define TANDEM_CHECK(condition)                                          \
-  do {                                                                   \
-    if (!(condition)) [[unlikely]]                                       \
-      ::tandem::CheckFailed(__FILE__, __LINE__, #condition);             \
+#define TANDEM_CHECK(condition)                              \
+  do {                                                       \
+    if (!(condition)) [[unlikely]]                           \
+      ::tandem::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)

@@ -28,7 +28,8 @@ class NamedId {
 using WorkerId = NamedId<struct WorkerIdTag>;
 using GatewayId = NamedId<struct GatewayIdTag>;
 using RequestId = NamedId<struct RequestIdTag>;
-using ReservationId = NamedId<struct ReservationIdTag>;  // KV reserved on an attention worker for one Decode command
+using ReservationId =
+    NamedId<struct ReservationIdTag>;  // KV reserved on an attention worker for one Decode command
 
 // One stream of tokens being generated.
 struct SequenceKey {

@@ -9,7 +9,8 @@
 namespace tandem {
 
 // A 64-bit finaliser: every input bit changes about half of the output bits.
-// Source: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+// Source: SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA
+// 2014).
 constexpr uint64_t Mix64(uint64_t x) {
   x += 0x9e3779b97f4a7c15ULL;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
@@ -18,9 +19,12 @@ constexpr uint64_t Mix64(uint64_t x) {
 }
 
 // Seed of choice i of a request with that seed.
-constexpr uint64_t ChoiceSeed(uint64_t seed, uint32_t choice) { return Mix64(seed ^ Mix64(choice)); }
+constexpr uint64_t ChoiceSeed(uint64_t seed, uint32_t choice) {
+  return Mix64(seed ^ Mix64(choice));
+}
 
-// Uniform in [0, 1), 53 bits, a function of (seed, position) alone: a sequence resumed elsewhere draws the same numbers.
+// Uniform in [0, 1), 53 bits, a function of (seed, position) alone: a sequence resumed elsewhere
+// draws the same numbers.
 constexpr double CounterUniform(uint64_t seed, uint64_t position) {
   return static_cast<double>(Mix64(seed ^ Mix64(position + 1)) >> 11) * 0x1.0p-53;
 }

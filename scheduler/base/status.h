@@ -8,11 +8,11 @@
 #include <utility>
 
 // Returns the status from the enclosing function unless it is OK.
-#define RETURN_IF_ERROR(expression)                          \
-  do {                                                       \
-    absl::Status tandem_status_ = (expression);              \
-    if (!tandem_status_.ok()) [[unlikely]]                   \
-      return tandem_status_;                                 \
+#define RETURN_IF_ERROR(expression)             \
+  do {                                          \
+    absl::Status tandem_status_ = (expression); \
+    if (!tandem_status_.ok()) [[unlikely]]      \
+      return tandem_status_;                    \
   } while (false)
 
 #define TANDEM_CONCAT_INNER_(a, b) a##b

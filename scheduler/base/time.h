@@ -1,6 +1,7 @@
 #pragma once
 
-// Time as an argument. Integers of nanoseconds, so that one seed gives one event digest on every machine.
+// Time as an argument. Integers of nanoseconds, so that one seed gives one event digest on every
+// machine.
 
 #include <absl/functional/any_invocable.h>
 
@@ -18,7 +19,9 @@ class Duration {
   static constexpr Duration Milliseconds(int64_t n) { return Duration(n * 1'000'000); }
   static constexpr Duration Seconds(int64_t n) { return Duration(n * 1'000'000'000); }
   // Rounds towards zero to a nanosecond.
-  static constexpr Duration FromSeconds(double s) { return Duration(static_cast<int64_t>(s * 1e9)); }
+  static constexpr Duration FromSeconds(double s) {
+    return Duration(static_cast<int64_t>(s * 1e9));
+  }
   static constexpr Duration Infinite() { return Duration(INT64_MAX); }
 
   constexpr int64_t nanoseconds() const { return ns_; }
@@ -63,13 +66,15 @@ class Instant {
 
 enum class AlarmId : uint64_t {};
 
-// Where time comes from. Real ones are made in services/runtime and workers/daemon only, virtual ones in sim.
+// Where time comes from. Real ones are made in services/runtime and workers/daemon only, virtual
+// ones in sim.
 class TimeSource {
  public:
   virtual ~TimeSource() = default;
-  virtual Instant Now() const = 0;                                          // never goes back
-  virtual AlarmId CallAt(Instant when, absl::AnyInvocable<void()> fn) = 0;  // equal times fire in call order
-  virtual bool Cancel(AlarmId alarm) = 0;                                   // false: already fired
+  virtual Instant Now() const = 0;  // never goes back
+  virtual AlarmId CallAt(Instant when,
+                         absl::AnyInvocable<void()> fn) = 0;  // equal times fire in call order
+  virtual bool Cancel(AlarmId alarm) = 0;                     // false: already fired
 };
 
 }  // namespace tandem

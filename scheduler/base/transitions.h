@@ -1,11 +1,12 @@
 #pragma once
 
-// A state machine as a table: one constexpr array of (from, event, to), read by the code and held against the table in
-// ARCHITECTURE.md by tests/unit/scheduler/base/transitions_doc_test.
+// A state machine as a table: one constexpr array of (from, event, to), read by the code and held
+// against the table in ARCHITECTURE.md by tests/unit/scheduler/base/transitions_doc_test.
 //
 //   enum class JobState { kQueued, kRunning };  enum class JobEvent { kStart };
-//   inline constexpr Transition<JobState, JobEvent> kJobTransitions[] = {{JobState::kQueued, JobEvent::kStart, JobState::kRunning}};
-//   std::optional<JobState> next = Next(kJobTransitions, state, event);   // nullopt: the event means nothing there
+//   inline constexpr Transition<JobState, JobEvent> kJobTransitions[] = {{JobState::kQueued,
+//   JobEvent::kStart, JobState::kRunning}}; std::optional<JobState> next = Next(kJobTransitions,
+//   state, event);   // nullopt: the event means nothing there
 
 #include <optional>
 
@@ -21,7 +22,8 @@ struct Transition {
 };
 
 template <typename State, typename Event, size_t N>
-constexpr std::optional<State> Next(const Transition<State, Event> (&table)[N], State from, Event event) {
+constexpr std::optional<State> Next(const Transition<State, Event> (&table)[N], State from,
+                                    Event event) {
   for (const auto& row : table) {
     if (row.from == from && row.event == event) return row.to;
   }

@@ -1,4 +1,5 @@
-// What others may know: the state for gateways, the snapshot for status and metrics, the views for policies.
+// What others may know: the state for gateways, the snapshot for status and metrics, the views for
+// policies.
 
 #include <absl/strings/str_cat.h>
 
@@ -33,7 +34,8 @@ bool Controller::State::TakesNewWork(const Worker& attention) const {
   if (attention.Runs(Stage::kPrefill)) return true;
   return std::any_of(workers.begin(), workers.end(), [](const auto& entry) {
     const Worker& worker = entry.second;
-    return worker.Runs(Stage::kPrefill) && !worker.Runs(Stage::kAttention) && worker.state == WorkerState::kReady;
+    return worker.Runs(Stage::kPrefill) && !worker.Runs(Stage::kAttention) &&
+           worker.state == WorkerState::kReady;
   });
 }
 
@@ -43,14 +45,17 @@ std::string Controller::State::WhyNotReady() const {
   for (const auto& [id, worker] : workers) {
     if (!worker.Runs(Stage::kAttention)) continue;
     if (worker.state == WorkerState::kWaitingForGroup) {
-      return absl::StrCat("ffn: attention worker ", id.value(), " waits for a group: ", worker.reason);
+      return absl::StrCat("ffn: attention worker ", id.value(),
+                          " waits for a group: ", worker.reason);
     }
     if (worker.state == WorkerState::kReady) {
-      return absl::StrCat("prefill: no worker is ready to prefill for attention worker ", id.value());
+      return absl::StrCat("prefill: no worker is ready to prefill for attention worker ",
+                          id.value());
     }
     draining = &worker;
   }
-  if (draining != nullptr) return absl::StrCat("attention: worker ", draining->id().value(), " is draining");
+  if (draining != nullptr)
+    return absl::StrCat("attention: worker ", draining->id().value(), " is draining");
   return absl::StrCat("attention: no worker for model '", config.model, "' is registered");
 }
 
@@ -61,7 +66,8 @@ TellClusterState Controller::State::ClusterStateNow() const {
     state.attention_workers.emplace_back(id, worker.description.address);
     if (!TakesNewWork(worker)) continue;
     state.ready = true;
-    state.context_tokens = std::max(state.context_tokens, static_cast<uint32_t>(policy::LongestSequence(View(worker))));
+    state.context_tokens = std::max(state.context_tokens,
+                                    static_cast<uint32_t>(policy::LongestSequence(View(worker))));
   }
   if (!state.ready) state.reason = WhyNotReady();
   return state;
@@ -69,7 +75,8 @@ TellClusterState Controller::State::ClusterStateNow() const {
 
 void Controller::State::TellClusterStateIfChanged() {
   TellClusterState state = ClusterStateNow();
-  if (state.ready == told.ready && state.reason == told.reason && state.context_tokens == told.context_tokens &&
+  if (state.ready == told.ready && state.reason == told.reason &&
+      state.context_tokens == told.context_tokens &&
       state.attention_workers == told.attention_workers) {
     return;
   }
@@ -88,8 +95,8 @@ ControllerSnapshot Controller::State::Snapshot() const {
   snapshot.open_requests = static_cast<uint32_t>(requests.size());
   snapshot.live_sequences = placed_sequences;
   for (const auto& [id, worker] : workers) {
-    snapshot.workers.push_back({worker.description, worker.load, ToString(worker.state), worker.reason,
-                                worker.last_heartbeat, worker.group.holders});
+    snapshot.workers.push_back({worker.description, worker.load, ToString(worker.state),
+                                worker.reason, worker.last_heartbeat, worker.group.holders});
   }
   return snapshot;
 }

@@ -18,10 +18,12 @@ std::vector<Command> Controller::Handle(const Event& event, Instant now) {
   TANDEM_CHECK(now >= state_->now);
   const Instant due = NextDeadline();
   state_->now = now;
-  // Late by more than a lease: this process was frozen, so the others' silence says nothing. It renews before it judges.
+  // Late by more than a lease: this process was frozen, so the others' silence says nothing. It
+  // renews before it judges.
   if (due != Instant::Never() && now - due > state_->config.worker_lease) {
     for (auto& [id, worker] : state_->workers) worker.last_heartbeat = now;
-    for (auto& [id, command] : state_->pending) command.deadline = now + state_->config.command_timeout;
+    for (auto& [id, command] : state_->pending)
+      command.deadline = now + state_->config.command_timeout;
   }
   std::visit([this](const auto& e) { state_->On(e); }, event);
   if (state_->workers_changed) {
@@ -42,7 +44,8 @@ Instant Controller::NextDeadline() const {
   if (!state_->pending.empty()) next = std::min(next, state_->pending.begin()->second.deadline);
   if (!state_->told.ready) {
     for (const auto& [behind, number] : state_->queue) {
-      const Instant since = std::max(state_->requests.at(number).queued_at, state_->not_ready_since);
+      const Instant since =
+          std::max(state_->requests.at(number).queued_at, state_->not_ready_since);
       next = std::min(next, since + state_->config.queue_timeout);
     }
   }
@@ -79,8 +82,9 @@ void Controller::State::On(const CommandAnswered& event) {
 void Controller::State::On(const TimePassed&) {
   while (!pending.empty() && pending.begin()->second.deadline <= now) {
     const auto [id, command] = *pending.begin();
-    CloseAndLose(command.worker, absl::StrCat("command ", static_cast<uint64_t>(id), " was not answered for ",
-                                              config.command_timeout.seconds(), " s"));
+    CloseAndLose(command.worker,
+                 absl::StrCat("command ", static_cast<uint64_t>(id), " was not answered for ",
+                              config.command_timeout.seconds(), " s"));
   }
   ExpireLeases();
   ExpireQueue();

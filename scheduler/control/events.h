@@ -1,7 +1,8 @@
 #pragma once
 
-// What the router's controller is told, and what it wants done. The shell (services/router, or scheduler/sim) turns
-// streams into events and commands into messages; proto/tandem/v1/{router,registry}.proto has the twins.
+// What the router's controller is told, and what it wants done. The shell (services/router, or
+// scheduler/sim) turns streams into events and commands into messages;
+// proto/tandem/v1/{router,registry}.proto has the twins.
 
 #include <absl/status/status.h>
 
@@ -21,35 +22,82 @@ enum class CommandId : uint64_t {};  // one per command to a worker; its answer 
 
 // ---- Events.
 
-// `incarnation` tells a worker's processes apart, not its streams: when a worker dials again before its old stream has
-// ended, the shell ends the old one and reports WorkerLost before the new WorkerRegistered. From an older stream nothing
-// else is reported.
+// `incarnation` tells a worker's processes apart, not its streams: when a worker dials again before
+// its old stream has ended, the shell ends the old one and reports WorkerLost before the new
+// WorkerRegistered. From an older stream nothing else is reported.
 
-struct GatewayConnected { GatewayId gateway; };
-struct GatewayLost { GatewayId gateway; };
-struct GenerateArrived { GatewayId gateway; GenerateSpec spec; };
-struct AbortArrived { GatewayId gateway; RequestId request; std::vector<uint32_t> choices; };  // empty: all choices
+struct GatewayConnected {
+  GatewayId gateway;
+};
+struct GatewayLost {
+  GatewayId gateway;
+};
+struct GenerateArrived {
+  GatewayId gateway;
+  GenerateSpec spec;
+};
+struct AbortArrived {
+  GatewayId gateway;
+  RequestId request;
+  std::vector<uint32_t> choices;
+};  // empty: all choices
 
-struct WorkerRegistered { WorkerDescription worker; };
-struct WorkerHeartbeat { WorkerId worker; uint64_t incarnation = 0; WorkerLoad load; };
-struct WorkerLost { WorkerId worker; uint64_t incarnation = 0; std::string reason; };  // its stream ended
-struct CommandAnswered { WorkerId worker; uint64_t incarnation = 0; CommandId command{}; absl::Status status; };
-struct SequencePrefilled { WorkerId worker; SequenceKey sequence; };
-struct SequenceEnded { WorkerId worker; SequenceKey sequence; SequenceEnd end; };
-struct ShardLost { WorkerId worker; WorkerId ffn_worker; std::string message; };
-struct DrainRequested { WorkerId worker; };
+struct WorkerRegistered {
+  WorkerDescription worker;
+};
+struct WorkerHeartbeat {
+  WorkerId worker;
+  uint64_t incarnation = 0;
+  WorkerLoad load;
+};
+struct WorkerLost {
+  WorkerId worker;
+  uint64_t incarnation = 0;
+  std::string reason;
+};  // its stream ended
+struct CommandAnswered {
+  WorkerId worker;
+  uint64_t incarnation = 0;
+  CommandId command{};
+  absl::Status status;
+};
+struct SequencePrefilled {
+  WorkerId worker;
+  SequenceKey sequence;
+};
+struct SequenceEnded {
+  WorkerId worker;
+  SequenceKey sequence;
+  SequenceEnd end;
+};
+struct ShardLost {
+  WorkerId worker;
+  WorkerId ffn_worker;
+  std::string message;
+};
+struct DrainRequested {
+  WorkerId worker;
+};
 struct TimePassed {};  // NextDeadline() is due
 
-using Event = std::variant<GatewayConnected, GatewayLost, GenerateArrived, AbortArrived, WorkerRegistered,
-                           WorkerHeartbeat, WorkerLost, CommandAnswered, SequencePrefilled, SequenceEnded, ShardLost,
-                           DrainRequested, TimePassed>;
+using Event = std::variant<GatewayConnected, GatewayLost, GenerateArrived, AbortArrived,
+                           WorkerRegistered, WorkerHeartbeat, WorkerLost, CommandAnswered,
+                           SequencePrefilled, SequenceEnded, ShardLost, DrainRequested, TimePassed>;
 
 // ---- Commands.
 
 // Answers WorkerRegistered. A refusal ends the worker's stream.
-struct AnswerRegistration { WorkerId worker; uint64_t incarnation = 0; absl::Status status; };
+struct AnswerRegistration {
+  WorkerId worker;
+  uint64_t incarnation = 0;
+  absl::Status status;
+};
 // The stream of an older incarnation, or of a worker whose lease ran out, is to be closed.
-struct CloseWorker { WorkerId worker; uint64_t incarnation = 0; std::string reason; };
+struct CloseWorker {
+  WorkerId worker;
+  uint64_t incarnation = 0;
+  std::string reason;
+};
 
 struct SendDecode {
   WorkerId worker;
@@ -73,23 +121,30 @@ struct SendPrefill {
   WorkerId attention_worker;
   std::string attention_address;
 };
-// kSuperseded: the sequences go on elsewhere. A gateway that gets that end for its current attempt calls Generate again,
-// with the emitted ids and attempt + 1, as after kPreempted.
+// kSuperseded: the sequences go on elsewhere. A gateway that gets that end for its current attempt
+// calls Generate again, with the emitted ids and attempt + 1, as after kPreempted.
 struct SendRelease {
   WorkerId worker;
   CommandId command{};
-  ReservationId reservation;            // may be empty
-  std::vector<SequenceKey> sequences;   // may be empty
+  ReservationId reservation;           // may be empty
+  std::vector<SequenceKey> sequences;  // may be empty
   EndReason reason = EndReason::kCancelled;
 };
-struct FfnHolder { WorkerId worker; std::string address; uint64_t shard_epoch = 0; };
+struct FfnHolder {
+  WorkerId worker;
+  std::string address;
+  uint64_t shard_epoch = 0;
+};
 struct SendSetGroup {
   WorkerId worker;
   CommandId command{};
   uint64_t group_version = 0;
-  std::vector<FfnHolder> holders;       // best first; empty: wait
+  std::vector<FfnHolder> holders;  // best first; empty: wait
 };
-struct SendDrain { WorkerId worker; CommandId command{}; };
+struct SendDrain {
+  WorkerId worker;
+  CommandId command{};
+};
 
 // A choice was admitted by `attention_worker`.
 struct TellPlaced {
@@ -104,7 +159,7 @@ struct TellEnd {
   GatewayId gateway;
   SequenceKey sequence;
   SequenceEnd end;
-  Duration retry_after;                 // with kResourceExhausted and kUnavailable
+  Duration retry_after;  // with kResourceExhausted and kUnavailable
 };
 // What every gateway should know of the cluster; sent on a change, and to a gateway that connects.
 struct TellClusterState {
@@ -115,7 +170,7 @@ struct TellClusterState {
   std::vector<std::pair<WorkerId, std::string>> attention_workers;  // id, address; ascending
 };
 
-using Command = std::variant<AnswerRegistration, CloseWorker, SendDecode, SendPrefill, SendRelease, SendSetGroup,
-                             SendDrain, TellPlaced, TellEnd, TellClusterState>;
+using Command = std::variant<AnswerRegistration, CloseWorker, SendDecode, SendPrefill, SendRelease,
+                             SendSetGroup, SendDrain, TellPlaced, TellEnd, TellClusterState>;
 
 }  // namespace tandem::control

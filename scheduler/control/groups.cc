@@ -11,7 +11,9 @@ void Controller::State::On(const ShardLost& event) {
   Worker* attention = Find(event.worker);
   if (attention == nullptr || !attention->NeedsGroup()) return;
   Group& group = attention->group;
-  if (std::find(group.holders.begin(), group.holders.end(), event.ffn_worker) == group.holders.end()) return;
+  if (std::find(group.holders.begin(), group.holders.end(), event.ffn_worker) ==
+      group.holders.end())
+    return;
   group.suspected[event.ffn_worker] = now + config.shard_suspicion;
   // Sent again even when the order stays as it is: the attention worker then dials the holder anew.
   group.shard_epochs.clear();
@@ -27,19 +29,22 @@ void Controller::State::AssignGroups() {
       (worker.state == WorkerState::kDraining ? draining : ready).push_back(id);
     }
     if (!worker.NeedsGroup()) continue;
-    GroupSeat seat{id, worker.group.holders.empty() ? WorkerId() : worker.group.holders.front(), {}};
+    GroupSeat seat{
+        id, worker.group.holders.empty() ? WorkerId() : worker.group.holders.front(), {}};
     for (const auto& [suspected, until] : worker.group.suspected) seat.suspected.insert(suspected);
     seats.push_back(std::move(seat));
   }
   const bool takes_new_work = !ready.empty();
-  for (const auto& [id, holders] : policy::AssignFfnGroups(seats, takes_new_work ? ready : draining)) {
+  for (const auto& [id, holders] :
+       policy::AssignFfnGroups(seats, takes_new_work ? ready : draining)) {
     Worker& attention = workers.at(id);
     const bool needed = takes_new_work || attention.sequences + attention.reserving_sequences > 0;
     SetHolders(attention, needed ? holders : std::vector<WorkerId>{}, takes_new_work);
   }
 }
 
-void Controller::State::SetHolders(Worker& attention, const std::vector<WorkerId>& holders, bool takes_new_work) {
+void Controller::State::SetHolders(Worker& attention, const std::vector<WorkerId>& holders,
+                                   bool takes_new_work) {
   if (!takes_new_work && attention.state == WorkerState::kReady) {
     attention.state = MustNext(kWorkerTransitions, attention.state, WorkerEvent::kGroupGone);
     attention.reason = "no FFN worker is ready";
@@ -50,13 +55,15 @@ void Controller::State::SetHolders(Worker& attention, const std::vector<WorkerId
   const bool first = group.version == 0 && holders.empty();  // an empty group is where it starts
   if (first || (holders == group.holders && epochs == group.shard_epochs)) {
     // Nothing to send. A worker that lost its new work may have got it back with the same holders.
-    if (takes_new_work && attention.state == WorkerState::kWaitingForGroup && group.state == GroupState::kActive) {
+    if (takes_new_work && attention.state == WorkerState::kWaitingForGroup &&
+        group.state == GroupState::kActive) {
       attention.state = MustNext(kWorkerTransitions, attention.state, WorkerEvent::kGroupReady);
       attention.reason.clear();
     }
     return;
   }
-  group.state = MustNext(kGroupTransitions, group.state, holders.empty() ? GroupEvent::kUnassign : GroupEvent::kAssign);
+  group.state = MustNext(kGroupTransitions, group.state,
+                         holders.empty() ? GroupEvent::kUnassign : GroupEvent::kAssign);
   group.holders = holders;
   group.shard_epochs = epochs;
   group.version = next_group_version++;
@@ -68,31 +75,38 @@ void Controller::State::SetHolders(Worker& attention, const std::vector<WorkerId
   Send(attention, CommandKind::kSetGroup, std::move(command), 0, group.version);
 }
 
-void Controller::State::OnGroupAnswer(Worker& attention, uint64_t version, const absl::Status& status) {
+void Controller::State::OnGroupAnswer(Worker& attention, uint64_t version,
+                                      const absl::Status& status) {
   Group& group = attention.group;
   if (version != group.version) return;  // a newer one is on its way
-  group.state = MustNext(kGroupTransitions, group.state, status.ok() ? GroupEvent::kAcknowledge : GroupEvent::kRefuse);
+  group.state = MustNext(kGroupTransitions, group.state,
+                         status.ok() ? GroupEvent::kAcknowledge : GroupEvent::kRefuse);
   group.in_use = status.ok() ? group.holders : std::vector<WorkerId>{};
   workers_changed = true;
   attention.changes++;
-  // kFailedPrecondition: a router with a higher epoch rules the groups; this one only places requests.
-  const bool has_group = group.state == GroupState::kActive ||
-                         (group.state == GroupState::kRefused && absl::IsFailedPrecondition(status));
-  const bool takes_new_work = std::any_of(group.holders.begin(), group.holders.end(), [this](const WorkerId& id) {
-    const Worker* holder = Find(id);
-    return holder != nullptr && holder->state == WorkerState::kReady;
-  });
+  // kFailedPrecondition: a router with a higher epoch rules the groups; this one only places
+  // requests.
+  const bool has_group =
+      group.state == GroupState::kActive ||
+      (group.state == GroupState::kRefused && absl::IsFailedPrecondition(status));
+  const bool takes_new_work =
+      std::any_of(group.holders.begin(), group.holders.end(), [this](const WorkerId& id) {
+        const Worker* holder = Find(id);
+        return holder != nullptr && holder->state == WorkerState::kReady;
+      });
   if (has_group && takes_new_work && attention.state == WorkerState::kWaitingForGroup) {
     attention.state = MustNext(kWorkerTransitions, attention.state, WorkerEvent::kGroupReady);
     attention.reason.clear();
   }
-  if (group.state == GroupState::kRefused && !has_group) attention.reason = std::string(status.message());
+  if (group.state == GroupState::kRefused && !has_group)
+    attention.reason = std::string(status.message());
 }
 
 bool Controller::State::InSomeGroup(const WorkerId& ffn) const {
   for (const auto& [id, worker] : workers) {
     const Group& group = worker.group;
-    if (std::find(group.holders.begin(), group.holders.end(), ffn) != group.holders.end()) return true;
+    if (std::find(group.holders.begin(), group.holders.end(), ffn) != group.holders.end())
+      return true;
     if (std::find(group.in_use.begin(), group.in_use.end(), ffn) != group.in_use.end()) return true;
   }
   return false;

@@ -30,8 +30,7 @@ bool Refused(const Request& request, const Worker& worker) {
 
 // In order; a request that finds no room holds up those behind it, so that none starves.
 void Controller::State::PlaceQueued() {
-  while (!queue.empty() && PlaceFront(requests.at(queue.begin()->second))) {
-  }
+  while (!queue.empty() && PlaceFront(requests.at(queue.begin()->second))) {}
 }
 
 // False: it stays where it is, until an event changes something.
@@ -39,10 +38,11 @@ bool Controller::State::PlaceFront(Request& request) {
   if (placed_sequences + request.spec.choices.size() > config.max_sequences) return false;
   const AttentionDemand demand = DemandOf(request);
   if (told.ready && demand.final_tokens > told.context_tokens) {
-    EndRequest(request, EndReason::kFailed,
-               absl::InvalidArgumentError(absl::StrCat(request.spec.prompt_ids.size(), " prompt tokens + ",
-                                                       request.spec.stop.max_tokens, " max_tokens exceed the context of ",
-                                                       told.context_tokens, " tokens")));
+    EndRequest(
+        request, EndReason::kFailed,
+        absl::InvalidArgumentError(absl::StrCat(
+            request.spec.prompt_ids.size(), " prompt tokens + ", request.spec.stop.max_tokens,
+            " max_tokens exceed the context of ", told.context_tokens, " tokens")));
     return true;
   }
   const auto choice = Choose(request);
@@ -60,7 +60,8 @@ std::optional<std::pair<WorkerId, WorkerId>> Controller::State::Choose(const Req
   for (const auto& [id, worker] : workers) {
     if (!worker.Runs(Stage::kAttention) || worker.state != WorkerState::kReady) continue;
     if (Refused(request, worker) || worker.unanswered >= config.max_unanswered_commands) continue;
-    if (needs_prefill && !(worker.Runs(Stage::kPrefill) ? FreeSlot(worker) : remote.has_value())) continue;
+    if (needs_prefill && !(worker.Runs(Stage::kPrefill) ? FreeSlot(worker) : remote.has_value()))
+      continue;
     candidates.push_back(View(worker));
   }
   const std::optional<WorkerId> attention = policy::PlaceAttention(candidates, demand);
@@ -70,13 +71,16 @@ std::optional<std::pair<WorkerId, WorkerId>> Controller::State::Choose(const Req
 }
 
 bool Controller::State::FreeSlot(const Worker& worker) const {
-  return worker.full_at != worker.changes && worker.prompts.size() + worker.foreign_prompts < worker.description.capacity.prefill_slots;
+  return worker.full_at != worker.changes &&
+         worker.prompts.size() + worker.foreign_prompts < worker.description.capacity.prefill_slots;
 }
 
 std::optional<WorkerId> Controller::State::ChoosePrefill(const Request& request) {
   std::vector<PrefillView> candidates;
   for (const auto& [id, worker] : workers) {
-    if (!worker.Runs(Stage::kPrefill) || worker.Runs(Stage::kAttention) || worker.state != WorkerState::kReady) continue;
+    if (!worker.Runs(Stage::kPrefill) || worker.Runs(Stage::kAttention) ||
+        worker.state != WorkerState::kReady)
+      continue;
     if (request.prefill_tried.contains(id) || !FreeSlot(worker)) continue;
     if (worker.unanswered >= config.max_unanswered_commands) continue;
     candidates.push_back({id, static_cast<uint32_t>(worker.prompts.size()) + worker.foreign_prompts,
@@ -85,7 +89,8 @@ std::optional<WorkerId> Controller::State::ChoosePrefill(const Request& request)
   return policy::PlacePrefill(candidates);
 }
 
-// How long a reservation may wait for its first KV row: its turn at the prefill worker comes after the prompts in hand.
+// How long a reservation may wait for its first KV row: its turn at the prefill worker comes after
+// the prompts in hand.
 Duration Controller::State::LeaseBehind(const WorkerId& prefill) const {
   int64_t tokens = 0;
   if (const auto worker = workers.find(prefill); worker != workers.end()) {
@@ -98,7 +103,8 @@ Duration Controller::State::LeaseBehind(const WorkerId& prefill) const {
 }
 
 void Controller::State::SendDecodeTo(Request& request, Worker& attention, const WorkerId& prefill) {
-  if (last_placement != Instant::Never()) placement_interval = (placement_interval * 7 + (now - last_placement)) / 8;
+  if (last_placement != Instant::Never())
+    placement_interval = (placement_interval * 7 + (now - last_placement)) / 8;
   last_placement = now;
   queue.erase({!request.at_head, request.number});
   request.state = MustNext(kRequestTransitions, request.state, RequestEvent::kReserve);
@@ -106,8 +112,10 @@ void Controller::State::SendDecodeTo(Request& request, Worker& attention, const 
   request.prefill = prefill;
   request.placements++;
   const SequenceKey first = request.Key(request.spec.choices.front());
-  request.reservation = ReservationId(absl::StrCat(ToString(first), "/", request.number, ".", request.placements));
-  request.blocks = policy::BlocksAtStart(DemandOf(request), attention.description.capacity.block_tokens);
+  request.reservation =
+      ReservationId(absl::StrCat(ToString(first), "/", request.number, ".", request.placements));
+  request.blocks =
+      policy::BlocksAtStart(DemandOf(request), attention.description.capacity.block_tokens);
   attention.kv_blocks_free -= request.blocks;
   attention.reserving_blocks += request.blocks;
   attention.reserving_sequences += request.spec.choices.size();
@@ -147,7 +155,8 @@ void Controller::State::OnDecodeAnswer(Request& request, const absl::Status& sta
   EndLeaving(request);
   if (request.spec.choices.empty()) return DropRequest(request, RequestEvent::kFinish);
   // kFailedPrecondition: a higher attempt is there.
-  const EndReason reason = absl::IsFailedPrecondition(status) ? EndReason::kSuperseded : EndReason::kFailed;
+  const EndReason reason =
+      absl::IsFailedPrecondition(status) ? EndReason::kSuperseded : EndReason::kFailed;
   EndRequest(request, reason, reason == EndReason::kFailed ? status : absl::OkStatus());
 }
 
@@ -166,16 +175,19 @@ void Controller::State::OnAdmitted(Request& request, bool already_there) {
   // Those that left in the meantime were released: the attention worker ends them.
   const auto leaving = std::exchange(request.leaving, {});
   for (const auto& [key, reason] : leaving) Forget(key, SequenceEvent::kRelease);
-  std::erase_if(request.spec.choices, [&](const auto& choice) { return leaving.contains(request.Key(choice)); });
+  std::erase_if(request.spec.choices,
+                [&](const auto& choice) { return leaving.contains(request.Key(choice)); });
   if (request.spec.choices.empty()) return DropRequest(request, RequestEvent::kFinish);
   for (const ChoiceStart& choice : request.spec.choices) {
     out.push_back(TellPlaced{request.gateway, request.Key(choice), TopologyOf(attention),
-                             request.prefill.empty() ? attention.id() : request.prefill, attention.id(),
-                             attention.description.address});
+                             request.prefill.empty() ? attention.id() : request.prefill,
+                             attention.id(), attention.description.address});
   }
   if (already_there) {
-    // It may even have ended, with the word of it on its way to the gateway: not this router's to follow.
-    for (const ChoiceStart& choice : request.spec.choices) Forget(request.Key(choice), SequenceEvent::kLost);
+    // It may even have ended, with the word of it on its way to the gateway: not this router's to
+    // follow.
+    for (const ChoiceStart& choice : request.spec.choices)
+      Forget(request.Key(choice), SequenceEvent::kLost);
     return DropRequest(request, RequestEvent::kFinish);
   }
   if (request.prefill.empty() || request.prefilled_early) return FinishPrefill(request);
@@ -186,8 +198,9 @@ void Controller::State::OnAdmitted(Request& request, bool already_there) {
 void Controller::State::StartPrefill(Request& request) {
   Worker* prefill = Find(request.prefill);
   if (prefill == nullptr || prefill->state != WorkerState::kReady) {
-    return NextPrefillWorker(request, absl::UnavailableError(absl::StrCat("prefill worker ", request.prefill.value(),
-                                                                          " is gone or draining")));
+    return NextPrefillWorker(
+        request, absl::UnavailableError(absl::StrCat("prefill worker ", request.prefill.value(),
+                                                     " is gone or draining")));
   }
   const ChoiceStart& first = request.spec.choices.front();
   const Worker& attention = workers.at(request.attention);
@@ -209,16 +222,18 @@ void Controller::State::OnPrefillAnswer(Request& request, const absl::Status& st
 
 // PROTOCOL section 2.5: the next prefill worker for the same reservation; none left: give it back.
 void Controller::State::NextPrefillWorker(Request& request, const absl::Status& why) {
-  // The attention worker waits for no KV of it: an earlier prefill worker was done before it was lost, or the sequences
-  // have ended. Either way the rest is the attention worker's to tell.
+  // The attention worker waits for no KV of it: an earlier prefill worker was done before it was
+  // lost, or the sequences have ended. Either way the rest is the attention worker's to tell.
   if (absl::IsNotFound(why)) return FinishPrefill(request);
   ReleaseSlot(request);
   request.command.reset();
   request.prefill_tried.insert(request.prefill);
-  if (Worker* refused = Find(request.prefill); refused != nullptr && absl::IsResourceExhausted(why)) {
+  if (Worker* refused = Find(request.prefill);
+      refused != nullptr && absl::IsResourceExhausted(why)) {
     refused->full_at = refused->changes;
   }
-  const bool tries_left = request.prefill_tried.size() < config.max_prefill_workers && !absl::IsInvalidArgument(why);
+  const bool tries_left =
+      request.prefill_tried.size() < config.max_prefill_workers && !absl::IsInvalidArgument(why);
   const std::optional<WorkerId> next = tries_left ? ChoosePrefill(request) : std::nullopt;
   if (!next.has_value()) return GiveBack(request, why);
   request.prefill = *next;
@@ -226,9 +241,9 @@ void Controller::State::NextPrefillWorker(Request& request, const absl::Status& 
   StartPrefill(request);
 }
 
-// The attention worker may have started all the same, with the word of it lost. So it ends the sequences as superseded and
-// the gateway comes again with what it has, one attempt later, at the queue's head. An error that another try would meet
-// again is the end.
+// The attention worker may have started all the same, with the word of it lost. So it ends the
+// sequences as superseded and the gateway comes again with what it has, one attempt later, at the
+// queue's head. An error that another try would meet again is the end.
 void Controller::State::GiveBack(Request& request, const absl::Status& why) {
   const bool later = absl::IsResourceExhausted(why) || absl::IsUnavailable(why);
   for (const ChoiceStart& choice : request.spec.choices) {
@@ -240,7 +255,8 @@ void Controller::State::GiveBack(Request& request, const absl::Status& why) {
   DropRequest(request, RequestEvent::kFinish);
 }
 
-// The prompt's KV is complete: from here the attention worker and the gateway go on without the router.
+// The prompt's KV is complete: from here the attention worker and the gateway go on without the
+// router.
 void Controller::State::FinishPrefill(Request& request) {
   for (const ChoiceStart& choice : request.spec.choices) {
     Sequence& sequence = sequences.at(request.Key(choice));
@@ -250,7 +266,8 @@ void Controller::State::FinishPrefill(Request& request) {
   DropRequest(request, RequestEvent::kPrefilled);
 }
 
-// A Decode was refused or its worker is gone: back to the queue's head, without those that left meanwhile.
+// A Decode was refused or its worker is gone: back to the queue's head, without those that left
+// meanwhile.
 void Controller::State::Requeue(Request& request) {
   ReleaseSlot(request);
   EndLeaving(request);
@@ -267,19 +284,22 @@ void Controller::State::EndLeaving(Request& request) {
   for (const auto& [key, reason] : std::exchange(request.leaving, {})) {
     if (reason.has_value()) Tell(request.gateway, key, *reason, absl::OkStatus());
     Forget(key, SequenceEvent::kEnd);
-    std::erase_if(request.spec.choices, [&, &key = key](const auto& choice) { return request.Key(choice) == key; });
+    std::erase_if(request.spec.choices,
+                  [&, &key = key](const auto& choice) { return request.Key(choice) == key; });
   }
 }
 
 void Controller::State::ReleaseSlot(Request& request) {
-  if (Worker* prefill = Find(request.prefill); prefill != nullptr) prefill->prompts.erase(request.number);
+  if (Worker* prefill = Find(request.prefill); prefill != nullptr)
+    prefill->prompts.erase(request.number);
 }
 
 void Controller::State::DropRequest(Request& request, RequestEvent event) {
   request.state = MustNext(kRequestTransitions, request.state, event);
   ReleaseSlot(request);
   for (const ChoiceStart& choice : request.spec.choices) {
-    if (const auto found = sequences.find(request.Key(choice)); found != sequences.end()) found->second.request = 0;
+    if (const auto found = sequences.find(request.Key(choice)); found != sequences.end())
+      found->second.request = 0;
   }
   queue.erase({!request.at_head, request.number});
   requests.erase(request.number);

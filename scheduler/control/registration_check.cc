@@ -18,19 +18,23 @@ absl::Status CheckComplete(const WorkerDescription& worker) {
   if (worker.address.empty()) return Incomplete(worker, "its address is empty");
   const WorkerCapacity& capacity = worker.capacity;
   if (worker.Runs(Stage::kPrefill)) {
-    if (worker.numerics.prefill.empty()) return Incomplete(worker, "it runs prefill but its numerics class has no prefill part");
-    if (capacity.prefill_slots == 0) return Incomplete(worker, "it runs prefill with 0 prefill_slots");
+    if (worker.numerics.prefill.empty())
+      return Incomplete(worker, "it runs prefill but its numerics class has no prefill part");
+    if (capacity.prefill_slots == 0)
+      return Incomplete(worker, "it runs prefill with 0 prefill_slots");
   }
   if (worker.Runs(Stage::kAttention)) {
     if (worker.numerics.attention.empty()) {
       return Incomplete(worker, "it runs attention but its numerics class has no attention part");
     }
     if (capacity.kv_blocks == 0 || capacity.block_tokens == 0 || capacity.max_sequences == 0) {
-      return Incomplete(worker, absl::StrCat("it runs attention with ", capacity.kv_blocks, " kv_blocks of ",
-                                             capacity.block_tokens, " tokens and ", capacity.max_sequences,
-                                             " max_sequences; each must be at least 1"));
+      return Incomplete(
+          worker, absl::StrCat("it runs attention with ", capacity.kv_blocks, " kv_blocks of ",
+                               capacity.block_tokens, " tokens and ", capacity.max_sequences,
+                               " max_sequences; each must be at least 1"));
     }
-    if (worker.dimensions.context_tokens == 0) return Incomplete(worker, "it runs attention with 0 context_tokens");
+    if (worker.dimensions.context_tokens == 0)
+      return Incomplete(worker, "it runs attention with 0 context_tokens");
   }
   if (worker.Runs(Stage::kFfn) && worker.numerics.ffn.empty()) {
     return Incomplete(worker, "it runs ffn but its numerics class has no ffn part");
@@ -38,18 +42,21 @@ absl::Status CheckComplete(const WorkerDescription& worker) {
   return absl::OkStatus();
 }
 
-absl::Status CheckPart(const WorkerDescription& worker, const WorkerDescription& member, absl::string_view stage,
-                       const std::string& ours, const std::string& theirs) {
+absl::Status CheckPart(const WorkerDescription& worker, const WorkerDescription& member,
+                       absl::string_view stage, const std::string& ours,
+                       const std::string& theirs) {
   if (ours.empty() || theirs.empty() || ours == theirs) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("worker ", worker.id.value(), ": numerics class of ", stage, " is '",
-                                                    ours, "', that of worker ", member.id.value(), " is '", theirs, "'"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("worker ", worker.id.value(), ": numerics class of ", stage, " is '", ours,
+                   "', that of worker ", member.id.value(), " is '", theirs, "'"));
 }
 
-absl::Status CheckNumber(const WorkerDescription& worker, const WorkerDescription& member, absl::string_view name,
-                         uint32_t ours, uint32_t theirs) {
+absl::Status CheckNumber(const WorkerDescription& worker, const WorkerDescription& member,
+                         absl::string_view name, uint32_t ours, uint32_t theirs) {
   if (ours == theirs) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("worker ", worker.id.value(), ": the model has ", name, " ", ours,
-                                                    ", that of worker ", member.id.value(), " has ", theirs));
+  return absl::FailedPreconditionError(
+      absl::StrCat("worker ", worker.id.value(), ": the model has ", name, " ", ours,
+                   ", that of worker ", member.id.value(), " has ", theirs));
 }
 
 absl::Status CheckAgainst(const WorkerDescription& worker, const WorkerDescription& member) {
@@ -60,8 +67,10 @@ absl::Status CheckAgainst(const WorkerDescription& worker, const WorkerDescripti
   RETURN_IF_ERROR(CheckNumber(worker, member, "kv_heads", a.kv_heads, b.kv_heads));
   RETURN_IF_ERROR(CheckNumber(worker, member, "head_dim", a.head_dim, b.head_dim));
   RETURN_IF_ERROR(CheckNumber(worker, member, "vocabulary", a.vocabulary, b.vocabulary));
-  RETURN_IF_ERROR(CheckPart(worker, member, "prefill", worker.numerics.prefill, member.numerics.prefill));
-  RETURN_IF_ERROR(CheckPart(worker, member, "attention", worker.numerics.attention, member.numerics.attention));
+  RETURN_IF_ERROR(
+      CheckPart(worker, member, "prefill", worker.numerics.prefill, member.numerics.prefill));
+  RETURN_IF_ERROR(
+      CheckPart(worker, member, "attention", worker.numerics.attention, member.numerics.attention));
   return CheckPart(worker, member, "ffn", worker.numerics.ffn, member.numerics.ffn);
 }
 
@@ -71,8 +80,8 @@ absl::Status CheckRegistration(const WorkerDescription& worker, absl::string_vie
                                absl::Span<const WorkerDescription* const> members) {
   RETURN_IF_ERROR(CheckComplete(worker));
   if (worker.model != model) {
-    return absl::NotFoundError(absl::StrCat("worker ", worker.id.value(), " serves model '", worker.model,
-                                            "', this router '", model, "'"));
+    return absl::NotFoundError(absl::StrCat("worker ", worker.id.value(), " serves model '",
+                                            worker.model, "', this router '", model, "'"));
   }
   for (const WorkerDescription* member : members) RETURN_IF_ERROR(CheckAgainst(worker, *member));
   return absl::OkStatus();

@@ -29,20 +29,22 @@ void Controller::State::On(const WorkerRegistered& event) {
   for (const auto& [id, other] : workers) {
     if (id != worker.id) members.push_back(&other.description);
   }
-  if (absl::Status fits = CheckRegistration(worker, config.model, members); !fits.ok()) return Refuse(event, fits);
+  if (absl::Status fits = CheckRegistration(worker, config.model, members); !fits.ok())
+    return Refuse(event, fits);
   if (members.size() >= config.max_workers) {
-    return Refuse(event, absl::ResourceExhaustedError(absl::StrCat("worker ", worker.id.value(), ": ", members.size(),
-                                                                   " workers are registered; max_workers is ",
-                                                                   config.max_workers)));
+    return Refuse(event, absl::ResourceExhaustedError(absl::StrCat(
+                             "worker ", worker.id.value(), ": ", members.size(),
+                             " workers are registered; max_workers is ", config.max_workers)));
   }
   if (const Worker* old = Find(worker.id); old != nullptr) {
     const uint64_t known = old->description.incarnation;
     if (known > worker.incarnation) {
-      return Refuse(event, absl::FailedPreconditionError(
-                               absl::StrCat("worker ", worker.id.value(), ": incarnation ", worker.incarnation,
-                                            " is older than ", known, ", which is registered")));
+      return Refuse(event, absl::FailedPreconditionError(absl::StrCat(
+                               "worker ", worker.id.value(), ": incarnation ", worker.incarnation,
+                               " is older than ", known, ", which is registered")));
     }
-    const std::string reason = absl::StrCat("incarnation ", worker.incarnation, " replaces ", known);
+    const std::string reason =
+        absl::StrCat("incarnation ", worker.incarnation, " replaces ", known);
     if (known < worker.incarnation) {
       CloseAndLose(worker.id, reason);
     } else {
@@ -53,20 +55,24 @@ void Controller::State::On(const WorkerRegistered& event) {
   added.description = worker;
   added.last_heartbeat = now;
   added.kv_blocks_free = worker.capacity.kv_blocks;
-  added.state = MustNext(kWorkerTransitions, added.state,
-                         added.NeedsGroup() ? WorkerEvent::kRegisterNeedsGroup : WorkerEvent::kRegister);
+  added.state =
+      MustNext(kWorkerTransitions, added.state,
+               added.NeedsGroup() ? WorkerEvent::kRegisterNeedsGroup : WorkerEvent::kRegister);
   if (added.NeedsGroup()) added.reason = "no FFN group yet";
   workers_changed = true;
   out.push_back(AnswerRegistration{worker.id, worker.incarnation, absl::OkStatus()});
   Restore(added);
 }
 
-// Takes over the sequences that the worker holds: placed by a router before this one, or before its stream broke.
+// Takes over the sequences that the worker holds: placed by a router before this one, or before its
+// stream broke.
 void Controller::State::Restore(Worker& worker) {
   for (const SequenceKey& key : worker.description.live) {
     const auto newest = sequences.lower_bound(key);
-    if (newest != sequences.end() && newest->first.request == key.request && newest->first.choice == key.choice) {
-      // Its stream broke before it answered, and the sequence is queued or placed elsewhere; or a newer attempt is.
+    if (newest != sequences.end() && newest->first.request == key.request &&
+        newest->first.choice == key.choice) {
+      // Its stream broke before it answered, and the sequence is queued or placed elsewhere; or a
+      // newer attempt is.
       SendReleaseTo(worker.id(), ReservationId(), {key}, EndReason::kSuperseded);
       continue;
     }
@@ -83,14 +89,18 @@ void Controller::State::Restore(Worker& worker) {
 void Controller::State::On(const WorkerHeartbeat& event) {
   Worker* worker = Find(event.worker, event.incarnation);
   if (worker == nullptr) return;
-  const auto beyond = [](uint32_t told, size_t own) { return told > own ? static_cast<uint32_t>(told - own) : 0; };
+  const auto beyond = [](uint32_t told, size_t own) {
+    return told > own ? static_cast<uint32_t>(told - own) : 0;
+  };
   worker->last_heartbeat = now;
   worker->load = event.load;
   worker->changes++;
   worker->kv_blocks_free = int64_t{event.load.kv_blocks_free} - worker->reserving_blocks;
-  worker->foreign_sequences = beyond(event.load.sequences, worker->sequences + worker->reserving_sequences);
+  worker->foreign_sequences =
+      beyond(event.load.sequences, worker->sequences + worker->reserving_sequences);
   worker->foreign_prompts = beyond(event.load.prefills, worker->prompts.size());
-  if (event.load.draining && worker->state != WorkerState::kDraining) StartDrain(*worker, "the worker is draining");
+  if (event.load.draining && worker->state != WorkerState::kDraining)
+    StartDrain(*worker, "the worker is draining");
   const auto expired = [this](const auto& suspected) { return suspected.second <= now; };
   if (std::erase_if(worker->group.suspected, expired) > 0) workers_changed = true;
 }
@@ -106,16 +116,20 @@ void Controller::State::CloseAndLose(const WorkerId& id, const std::string& reas
   LoseWorker(id, reason);
 }
 
-// PROTOCOL section 5: what was on its way to the worker goes elsewhere; what it decodes is the gateway's to resume.
+// PROTOCOL section 5: what was on its way to the worker goes elsewhere; what it decodes is the
+// gateway's to resume.
 void Controller::State::LoseWorker(const WorkerId& id, const std::string& reason) {
   Worker& worker = workers.at(id);
   worker.state = MustNext(kWorkerTransitions, worker.state, WorkerEvent::kLose);
   std::erase_if(pending, [&](const auto& command) { return command.second.worker == id; });
   std::vector<uint64_t> reserving, here, prefilling;
   for (const auto& [number, request] : requests) {
-    if (request.attention == id && request.state == RequestState::kReserving) reserving.push_back(number);
-    if (request.attention == id && request.state == RequestState::kPrefilling) here.push_back(number);
-    if (request.prefill == id && !request.local() && request.state == RequestState::kPrefilling) prefilling.push_back(number);
+    if (request.attention == id && request.state == RequestState::kReserving)
+      reserving.push_back(number);
+    if (request.attention == id && request.state == RequestState::kPrefilling)
+      here.push_back(number);
+    if (request.prefill == id && !request.local() && request.state == RequestState::kPrefilling)
+      prefilling.push_back(number);
   }
   for (const uint64_t number : reserving) {
     SettleDecode(requests.at(number));
@@ -131,13 +145,15 @@ void Controller::State::LoseWorker(const WorkerId& id, const std::string& reason
   for (auto& [other, w] : workers) w.group.suspected.erase(id);
   workers_changed = true;
   for (const uint64_t number : prefilling) {
-    NextPrefillWorker(requests.at(number), absl::UnavailableError(absl::StrCat("prefill worker ", id.value(), ": ", reason)));
+    NextPrefillWorker(requests.at(number), absl::UnavailableError(absl::StrCat(
+                                               "prefill worker ", id.value(), ": ", reason)));
   }
 }
 
 void Controller::State::On(const DrainRequested& event) {
   Worker* worker = Find(event.worker);
-  if (worker != nullptr && worker->state != WorkerState::kDraining) StartDrain(*worker, "drain was asked for");
+  if (worker != nullptr && worker->state != WorkerState::kDraining)
+    StartDrain(*worker, "drain was asked for");
 }
 
 void Controller::State::StartDrain(Worker& worker, const std::string& reason) {
@@ -146,7 +162,8 @@ void Controller::State::StartDrain(Worker& worker, const std::string& reason) {
   workers_changed = true;
 }
 
-// An FFN worker leaves when no attention worker uses it any more; any other finishes what it holds, by itself.
+// An FFN worker leaves when no attention worker uses it any more; any other finishes what it holds,
+// by itself.
 void Controller::State::SendDrainsThatAreDue() {
   for (auto& [id, worker] : workers) {
     if (worker.state != WorkerState::kDraining || worker.drain_sent) continue;

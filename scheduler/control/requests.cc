@@ -17,7 +17,8 @@ void Controller::State::On(const GatewayConnected& event) {
   out.push_back(std::move(state));
 }
 
-// Its clients' connections are gone. What decodes, the attention workers cancel when the gateway's lease ends.
+// Its clients' connections are gone. What decodes, the attention workers cancel when the gateway's
+// lease ends.
 void Controller::State::On(const GatewayLost& event) {
   gateways.erase(event.gateway);
   std::vector<SequenceKey> waiting;
@@ -39,14 +40,17 @@ policy::QueueView Controller::State::QueueNow() const {
 void Controller::State::On(const GenerateArrived& event) {
   const GenerateSpec& spec = event.spec;
   if (AnswerDuplicate(event)) return;
-  absl::Status admitted = policy::Admit(spec, QueueNow(), {config.max_queued_requests, config.max_queued_resumes});
+  absl::Status admitted =
+      policy::Admit(spec, QueueNow(), {config.max_queued_requests, config.max_queued_resumes});
   if (!gateways.contains(event.gateway)) {
-    admitted = absl::ResourceExhaustedError(absl::StrCat("gateway ", event.gateway.value(), " is not connected, or past ",
+    admitted = absl::ResourceExhaustedError(absl::StrCat("gateway ", event.gateway.value(),
+                                                         " is not connected, or past ",
                                                          "max_gateways ", config.max_gateways));
   }
   if (!admitted.ok()) {
     for (const ChoiceStart& choice : spec.choices) {
-      Tell(event.gateway, {spec.request, choice.choice, choice.attempt}, EndReason::kFailed, admitted);
+      Tell(event.gateway, {spec.request, choice.choice, choice.attempt}, EndReason::kFailed,
+           admitted);
     }
     return;
   }
@@ -66,13 +70,16 @@ void Controller::State::On(const GenerateArrived& event) {
   requests.emplace(request.number, std::move(request));
 }
 
-// Generate is idempotent by (request, choice, attempt). True: every choice is known, or older than what is known.
+// Generate is idempotent by (request, choice, attempt). True: every choice is known, or older than
+// what is known.
 bool Controller::State::AnswerDuplicate(const GenerateArrived& event) {
   size_t answered = 0;
   for (const ChoiceStart& choice : event.spec.choices) {
     const SequenceKey key{event.spec.request, choice.choice, choice.attempt};
     const auto known = sequences.lower_bound(key);
-    if (known == sequences.end() || known->first.request != key.request || known->first.choice != key.choice) continue;
+    if (known == sequences.end() || known->first.request != key.request ||
+        known->first.choice != key.choice)
+      continue;
     answered++;
     if (known->first.attempt > key.attempt) {
       Tell(event.gateway, key, EndReason::kSuperseded, absl::OkStatus());
@@ -91,7 +98,9 @@ void Controller::State::EndOlderAttempts(const GenerateArrived& event) {
   for (const ChoiceStart& choice : event.spec.choices) {
     std::vector<SequenceKey> older;
     for (auto it = sequences.lower_bound({event.spec.request, choice.choice, 0});
-         it != sequences.end() && it->first < SequenceKey{event.spec.request, choice.choice, choice.attempt}; ++it) {
+         it != sequences.end() &&
+         it->first < SequenceKey{event.spec.request, choice.choice, choice.attempt};
+         ++it) {
       older.push_back(it->first);
     }
     for (const SequenceKey& key : older) AbortChoice(key, EndReason::kSuperseded, /*tell=*/true);
@@ -102,14 +111,16 @@ void Controller::State::On(const AbortArrived& event) {
   std::vector<SequenceKey> keys;
   for (auto it = sequences.lower_bound({event.request, 0, 0});
        it != sequences.end() && it->first.request == event.request; ++it) {
-    const bool named = event.choices.empty() || std::find(event.choices.begin(), event.choices.end(),
-                                                          it->first.choice) != event.choices.end();
+    const bool named = event.choices.empty() ||
+                       std::find(event.choices.begin(), event.choices.end(), it->first.choice) !=
+                           event.choices.end();
     if (named) keys.push_back(it->first);
   }
   for (const SequenceKey& key : keys) AbortChoice(key, EndReason::kCancelled, /*tell=*/true);
 }
 
-// While it waits the router ends it; once an attention worker may hold it, that worker is told, and tells the gateway.
+// While it waits the router ends it; once an attention worker may hold it, that worker is told, and
+// tells the gateway.
 void Controller::State::AbortChoice(const SequenceKey& key, EndReason reason, bool tell) {
   const Sequence sequence = sequences.at(key);
   const auto found = requests.find(sequence.request);
@@ -136,7 +147,8 @@ void Controller::State::AbortChoice(const SequenceKey& key, EndReason reason, bo
 
 // Its last choice takes the request along, and whoever prefills it stops.
 void Controller::State::RemoveChoice(Request& request, const SequenceKey& key) {
-  std::erase_if(request.spec.choices, [&](const ChoiceStart& choice) { return request.Key(choice) == key; });
+  std::erase_if(request.spec.choices,
+                [&](const ChoiceStart& choice) { return request.Key(choice) == key; });
   if (!request.spec.choices.empty()) return;
   if (request.state == RequestState::kPrefilling && !request.local()) {
     SendReleaseTo(request.prefill, request.reservation, {}, EndReason::kCancelled);
@@ -194,7 +206,8 @@ void Controller::State::On(const SequencePrefilled& event) {
 
 void Controller::State::Forget(const SequenceKey& key, SequenceEvent why) {
   Sequence& sequence = sequences.at(key);
-  const bool placed = sequence.state == SequenceState::kAdmitted || sequence.state == SequenceState::kDecoding;
+  const bool placed =
+      sequence.state == SequenceState::kAdmitted || sequence.state == SequenceState::kDecoding;
   sequence.state = MustNext(kSequenceTransitions, sequence.state, why);
   if (placed) {
     placed_sequences--;
@@ -212,7 +225,8 @@ void Controller::State::Forget(const SequenceKey& key, SequenceEvent why) {
 void Controller::State::Tell(const GatewayId& gateway, const SequenceKey& key, EndReason reason,
                              const absl::Status& status) {
   TellEnd end{gateway, key, {reason, status}, Duration()};
-  if (absl::IsResourceExhausted(status) || absl::IsUnavailable(status)) end.retry_after = policy::RetryAfter(QueueNow());
+  if (absl::IsResourceExhausted(status) || absl::IsUnavailable(status))
+    end.retry_after = policy::RetryAfter(QueueNow());
   out.push_back(std::move(end));
 }
 
@@ -221,10 +235,12 @@ void Controller::State::ExpireQueue() {
   if (told.ready) return;
   std::vector<uint64_t> late;
   for (const auto& [behind, number] : queue) {
-    if (std::max(requests.at(number).queued_at, not_ready_since) + config.queue_timeout <= now) late.push_back(number);
+    if (std::max(requests.at(number).queued_at, not_ready_since) + config.queue_timeout <= now)
+      late.push_back(number);
   }
-  const absl::Status status = absl::UnavailableError(
-      absl::StrCat("queued for ", config.queue_timeout.seconds(), " s while no topology was ready: ", told.reason));
+  const absl::Status status =
+      absl::UnavailableError(absl::StrCat("queued for ", config.queue_timeout.seconds(),
+                                          " s while no topology was ready: ", told.reason));
   for (const uint64_t number : late) EndRequest(requests.at(number), EndReason::kFailed, status);
 }
 

@@ -13,12 +13,14 @@ enum class SequenceState {
   kEnded,
 };
 enum class SequenceEvent {
-  kAdmit,      // the attention worker answered OK
-  kRestore,    // a registering attention worker lists it: this router has restarted, or the worker's stream had broken
+  kAdmit,    // the attention worker answered OK
+  kRestore,  // a registering attention worker lists it: this router has restarted, or the worker's
+             // stream had broken
   kPrefilled,
-  kEnd,        // the attention worker's word, or the router's while it waits
-  kRelease,    // aborted, superseded, given back, or its gateway is gone: the worker is told to free it
-  kLost,       // its attention worker is gone: the gateway sees that itself
+  kEnd,      // the attention worker's word, or the router's while it waits
+  kRelease,  // aborted, superseded, given back, or its gateway is gone: the worker is told to free
+             // it
+  kLost,     // its attention worker is gone: the gateway sees that itself
 };
 
 inline constexpr Transition<SequenceState, SequenceEvent> kSequenceTransitions[] = {

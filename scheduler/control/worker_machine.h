@@ -14,12 +14,12 @@ enum class WorkerState {
   kLost,
 };
 enum class WorkerEvent {
-  kRegister,            // with every stage that it needs
+  kRegister,  // with every stage that it needs
   kRegisterNeedsGroup,
-  kGroupReady,          // it acknowledged a group that covers every layer
-  kGroupGone,           // no FFN worker is left that takes new work
-  kDrain,               // asked for by the operator, or announced by the worker
-  kLose,                // stream ended, lease ran out, a command stayed unanswered, or a newer incarnation came
+  kGroupReady,  // it acknowledged a group that covers every layer
+  kGroupGone,   // no FFN worker is left that takes new work
+  kDrain,       // asked for by the operator, or announced by the worker
+  kLose,  // stream ended, lease ran out, a command stayed unanswered, or a newer incarnation came
 };
 
 inline constexpr Transition<WorkerState, WorkerEvent> kWorkerTransitions[] = {
@@ -34,7 +34,8 @@ inline constexpr Transition<WorkerState, WorkerEvent> kWorkerTransitions[] = {
     {WorkerState::kDraining, WorkerEvent::kLose, WorkerState::kLost},
 };
 
-const char* ToString(WorkerState state);  // "ready", "waiting_for_group": the words of tandemctl status
+const char* ToString(
+    WorkerState state);  // "ready", "waiting_for_group": the words of tandemctl status
 const char* ToString(WorkerEvent event);
 
 }  // namespace tandem::control

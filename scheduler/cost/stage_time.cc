@@ -19,7 +19,8 @@ double IntegerPower(double x, uint64_t n) {
   return result;
 }
 
-// (a^p + b^p)^(1/p) for p in {1, 2, 4}, and the larger one for 0; scaled, so that nothing underflows.
+// (a^p + b^p)^(1/p) for p in {1, 2, 4}, and the larger one for 0; scaled, so that nothing
+// underflows.
 double Combine(double a, double b, double p) {
   const double larger = std::max(a, b);
   const double smaller = std::min(a, b);
@@ -33,7 +34,8 @@ double Combine(double a, double b, double p) {
 }  // namespace
 
 Duration LayerTime(const model::Chip& chip, const Work& work) {
-  const double memory = work.bytes / (chip.bandwidth_bytes_per_s.value * chip.bandwidth_efficiency.value);
+  const double memory =
+      work.bytes / (chip.bandwidth_bytes_per_s.value * chip.bandwidth_efficiency.value);
   const double compute = work.flops / (chip.peak_flops.value * chip.compute_efficiency.value);
   return Duration::FromSeconds(Combine(memory, compute, chip.roofline_exponent.value) +
                                chip.layer_overhead_seconds.value);
@@ -46,7 +48,8 @@ Work AttentionWork(const model::ModelShape& shape, absl::Span<const uint32_t> co
   Work work;
   work.bytes = WeightBytes(shape, parameters) +
                static_cast<double>(context * 2 * shape.kv_heads * shape.head_dim * shape.kv_bytes);
-  // Two flops per parameter and row; two for scores and two for values per head, dimension and position.
+  // Two flops per parameter and row; two for scores and two for values per head, dimension and
+  // position.
   work.flops = 2 * parameters * static_cast<double>(context_tokens.size()) +
                4 * static_cast<double>(shape.heads * shape.head_dim * context);
   return work;
@@ -56,19 +59,22 @@ Work FfnWork(const model::ModelShape& shape, uint64_t rows) {
   const double parameters = static_cast<double>(shape.ffn_parameters());
   const double per_row = static_cast<double>(std::max<uint64_t>(shape.experts_per_token, 1));
   Work work;
-  work.bytes = WeightBytes(shape, parameters * ExpectedExperts(shape.experts, shape.experts_per_token, rows));
+  work.bytes = WeightBytes(
+      shape, parameters * ExpectedExperts(shape.experts, shape.experts_per_token, rows));
   work.flops = 2 * parameters * per_row * static_cast<double>(rows);
   return work;
 }
 
 Work PrefillWork(const model::ModelShape& shape, uint64_t first_position, uint64_t rows) {
-  // Causal: row i attends to first_position + i + 1 positions; the KV before and of the chunk is read once.
+  // Causal: row i attends to first_position + i + 1 positions; the KV before and of the chunk is
+  // read once.
   const uint64_t attended = rows * first_position + rows * (rows + 1) / 2;
   const double parameters = static_cast<double>(shape.attention_parameters());
   const Work ffn = FfnWork(shape, rows);
   Work work;
   work.bytes = WeightBytes(shape, parameters) + ffn.bytes +
-               static_cast<double>((first_position + rows) * 2 * shape.kv_heads * shape.head_dim * shape.kv_bytes);
+               static_cast<double>((first_position + rows) * 2 * shape.kv_heads * shape.head_dim *
+                                   shape.kv_bytes);
   work.flops = 2 * parameters * static_cast<double>(rows) +
                4 * static_cast<double>(shape.heads * shape.head_dim * attended) + ffn.flops;
   return work;
@@ -85,9 +91,13 @@ double ExpectedExperts(uint64_t experts, uint64_t experts_per_token, uint64_t ro
   return static_cast<double>(experts) * (1 - IntegerPower(missed, rows));
 }
 
-uint64_t HandoffBytes(const model::ModelShape& shape, uint64_t rows) { return rows * shape.hidden * 4; }
+uint64_t HandoffBytes(const model::ModelShape& shape, uint64_t rows) {
+  return rows * shape.hidden * 4;
+}
 
-uint64_t KvBytes(const model::ModelShape& shape, uint64_t tokens) { return tokens * shape.kv_bytes_per_token(); }
+uint64_t KvBytes(const model::ModelShape& shape, uint64_t tokens) {
+  return tokens * shape.kv_bytes_per_token();
+}
 
 Duration LinkOccupancy(const model::Chip& chip, uint64_t bytes) {
   return Duration::FromSeconds(static_cast<double>(bytes) / chip.link_bytes_per_s.value);

@@ -23,11 +23,13 @@ absl::StatusOr<Chip> ReadChip(absl::string_view yaml, absl::string_view where) {
   chip.link_latency_seconds = fields.Sourced("link_latency_seconds", 0, 1);
   RETURN_IF_ERROR(fields.Finish());
   if (chip.memory_class != "hbm" && chip.memory_class != "sram") {
-    return absl::InvalidArgumentError(absl::StrCat(where, ": memory_class: '", chip.memory_class, "' is not hbm or sram"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, ": memory_class: '", chip.memory_class, "' is not hbm or sram"));
   }
   const double p = chip.roofline_exponent.value;
   if (p != 0 && p != 1 && p != 2 && p != 4) {
-    return absl::InvalidArgumentError(absl::StrCat(where, ": roofline_exponent: ", p, " is not 0, 1, 2 or 4"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, ": roofline_exponent: ", p, " is not 0, 1, 2 or 4"));
   }
   return chip;
 }

@@ -13,7 +13,9 @@ uint64_t ModelShape::attention_parameters() const {
 
 uint64_t ModelShape::ffn_parameters() const { return 3 * hidden * ffn; }
 
-uint64_t ModelShape::kv_bytes_per_token() const { return 2 * layers * kv_heads * head_dim * kv_bytes; }
+uint64_t ModelShape::kv_bytes_per_token() const {
+  return 2 * layers * kv_heads * head_dim * kv_bytes;
+}
 
 absl::StatusOr<ModelShape> ReadModelShape(absl::string_view yaml, absl::string_view where) {
   YamlFields fields(yaml, where);
@@ -34,9 +36,11 @@ absl::StatusOr<ModelShape> ReadModelShape(absl::string_view yaml, absl::string_v
   shape.weight_bits = fields.Integer("weight_bits", 1, 64);
   shape.kv_bytes = fields.Integer("kv_bytes", 1, 8);
   RETURN_IF_ERROR(fields.Finish());
-  if (shape.experts_per_token > shape.experts || (shape.experts > 0 && shape.experts_per_token == 0)) {
-    return absl::InvalidArgumentError(absl::StrCat(where, ": experts_per_token: ", shape.experts_per_token, " of ",
-                                                   shape.experts, " experts"));
+  if (shape.experts_per_token > shape.experts ||
+      (shape.experts > 0 && shape.experts_per_token == 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(where,
+                                                   ": experts_per_token: ", shape.experts_per_token,
+                                                   " of ", shape.experts, " experts"));
   }
   return shape;
 }

@@ -24,16 +24,19 @@ YamlFields::YamlFields(absl::string_view yaml, absl::string_view where)
     : root_(std::make_unique<YAML::Node>()), where_(where) {
   try {
     *root_ = YAML::Load(std::string(yaml));
-    if (!root_->IsMap()) status_ = absl::InvalidArgumentError(absl::StrCat(where_, ": a mapping is expected"));
+    if (!root_->IsMap())
+      status_ = absl::InvalidArgumentError(absl::StrCat(where_, ": a mapping is expected"));
   } catch (const YAML::Exception& error) {
-    status_ = absl::InvalidArgumentError(absl::StrCat(where_, ":", error.mark.line + 1, ": ", error.msg));
+    status_ =
+        absl::InvalidArgumentError(absl::StrCat(where_, ":", error.mark.line + 1, ": ", error.msg));
   }
 }
 
 YamlFields::YamlFields(const YAML::Node& node, std::string where)
     : root_(std::make_unique<YAML::Node>(node)), where_(std::move(where)) {
   if (!root_->IsMap()) {
-    status_ = absl::InvalidArgumentError(absl::StrCat(where_, ":", root_->Mark().line + 1, ": a mapping is expected"));
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat(where_, ":", root_->Mark().line + 1, ": a mapping is expected"));
   }
 }
 
@@ -76,16 +79,19 @@ std::vector<YamlFields> YamlFields::List(const std::string& key) {
   return entries;
 }
 
-uint64_t YamlFields::Integer(const std::string& key, uint64_t min, uint64_t max, const uint64_t* fallback) {
+uint64_t YamlFields::Integer(const std::string& key, uint64_t min, uint64_t max,
+                             const uint64_t* fallback) {
   if (!status_.ok()) return min;
   known_.insert(key);
   const YAML::Node node = (*root_)[key];
   if (!node && fallback != nullptr) return *fallback;
   double value = 0;
-  if (node && node.IsScalar() && ReadDouble(node, value) && value == std::floor(value) && value >= min && value <= max) {
+  if (node && node.IsScalar() && ReadDouble(node, value) && value == std::floor(value) &&
+      value >= min && value <= max) {
     return static_cast<uint64_t>(value);
   }
-  Fail(node ? node.Mark().line : 0, key, absl::StrCat("a whole number from ", min, " to ", max, " is expected"));
+  Fail(node ? node.Mark().line : 0, key,
+       absl::StrCat("a whole number from ", min, " to ", max, " is expected"));
   return min;
 }
 
@@ -95,8 +101,8 @@ Figure YamlFields::Sourced(const std::string& key, double min, double max) {
   const YAML::Node node = (*root_)[key];
   Figure figure;
   const bool form = node && node.IsMap() && node.size() == 2 && node["value"] && node["source"];
-  if (form && ReadDouble(node["value"], figure.value) && figure.value >= min && figure.value <= max &&
-      node["source"].IsScalar() && !node["source"].Scalar().empty()) {
+  if (form && ReadDouble(node["value"], figure.value) && figure.value >= min &&
+      figure.value <= max && node["source"].IsScalar() && !node["source"].Scalar().empty()) {
     figure.source = node["source"].Scalar();
     return figure;
   }
@@ -108,7 +114,8 @@ Figure YamlFields::Sourced(const std::string& key, double min, double max) {
 absl::Status YamlFields::Finish() {
   if (!status_.ok()) return status_;
   for (const auto& entry : *root_) {
-    if (!known_.contains(entry.first.Scalar())) Fail(entry.first.Mark().line, entry.first.Scalar(), "unknown key");
+    if (!known_.contains(entry.first.Scalar()))
+      Fail(entry.first.Mark().line, entry.first.Scalar(), "unknown key");
   }
   return status_;
 }

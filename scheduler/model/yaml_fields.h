@@ -1,6 +1,7 @@
 #pragma once
 
-// Strict reading of the catalog's YAML: an unknown key, a missing one or a wrong type is an error that names line and key.
+// Strict reading of the catalog's YAML: an unknown key, a missing one or a wrong type is an error
+// that names line and key.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -35,11 +36,13 @@ class YamlFields {
   std::string Text(const std::string& key);
   std::string TextOr(const std::string& key, absl::string_view fallback);
   // An integer in [min, max]; `fallback` stands for an absent key, when given.
-  uint64_t Integer(const std::string& key, uint64_t min, uint64_t max, const uint64_t* fallback = nullptr);
+  uint64_t Integer(const std::string& key, uint64_t min, uint64_t max,
+                   const uint64_t* fallback = nullptr);
   // {value: 3.35e12, source: "..."}; value in [min, max], source not empty.
   Figure Sourced(const std::string& key, double min, double max);
 
-  // The entries of a list of mappings, each to be read and finished by the caller; none when the key is absent.
+  // The entries of a list of mappings, each to be read and finished by the caller; none when the
+  // key is absent.
   std::vector<YamlFields> List(const std::string& key);
 
   absl::Status Finish();

@@ -10,10 +10,13 @@ namespace {
 // Primaries by seat, as an index into the holders.
 using Primaries = std::vector<std::optional<size_t>>;
 
-bool Suspects(const GroupSeat& seat, const WorkerId& holder) { return seat.suspected.contains(holder); }
+bool Suspects(const GroupSeat& seat, const WorkerId& holder) {
+  return seat.suspected.contains(holder);
+}
 
 // Seats keep the primary that still exists and that they do not suspect.
-Primaries Keep(absl::Span<const GroupSeat> seats, absl::Span<const WorkerId> holders, std::vector<size_t>& assigned) {
+Primaries Keep(absl::Span<const GroupSeat> seats, absl::Span<const WorkerId> holders,
+               std::vector<size_t>& assigned) {
   Primaries primaries(seats.size());
   for (size_t s = 0; s < seats.size(); s++) {
     const auto found = std::find(holders.begin(), holders.end(), seats[s].primary);
@@ -25,12 +28,14 @@ Primaries Keep(absl::Span<const GroupSeat> seats, absl::Span<const WorkerId> hol
 }
 
 // The others get the least assigned holder, an unsuspected one if there is one.
-void Fill(absl::Span<const GroupSeat> seats, absl::Span<const WorkerId> holders, Primaries& primaries,
-          std::vector<size_t>& assigned) {
+void Fill(absl::Span<const GroupSeat> seats, absl::Span<const WorkerId> holders,
+          Primaries& primaries, std::vector<size_t>& assigned) {
   for (size_t s = 0; s < seats.size(); s++) {
     if (primaries[s].has_value()) continue;
     size_t best = 0;
-    const auto rank = [&](size_t h) { return std::tuple(Suspects(seats[s], holders[h]), assigned[h]); };
+    const auto rank = [&](size_t h) {
+      return std::tuple(Suspects(seats[s], holders[h]), assigned[h]);
+    };
     for (size_t h = 1; h < holders.size(); h++) {
       if (rank(h) < rank(best)) best = h;
     }
@@ -40,8 +45,8 @@ void Fill(absl::Span<const GroupSeat> seats, absl::Span<const WorkerId> holders,
 }
 
 // Moves seats, the highest first, while that makes the assignment more even.
-void Balance(absl::Span<const GroupSeat> seats, absl::Span<const WorkerId> holders, Primaries& primaries,
-             std::vector<size_t>& assigned) {
+void Balance(absl::Span<const GroupSeat> seats, absl::Span<const WorkerId> holders,
+             Primaries& primaries, std::vector<size_t>& assigned) {
   for (bool moved = true; moved;) {
     moved = false;
     for (size_t s = seats.size(); s-- > 0 && !moved;) {
@@ -71,8 +76,10 @@ std::map<WorkerId, std::vector<WorkerId>> AssignFfnGroups(absl::Span<const Group
   Balance(seats, holders, primaries, assigned);
   for (size_t s = 0; s < seats.size(); s++) {
     std::vector<WorkerId>& group = groups[seats[s].attention];
-    for (size_t i = 0; i < holders.size(); i++) group.push_back(holders[(*primaries[s] + i) % holders.size()]);
-    std::stable_partition(group.begin(), group.end(), [&](const WorkerId& h) { return !Suspects(seats[s], h); });
+    for (size_t i = 0; i < holders.size(); i++)
+      group.push_back(holders[(*primaries[s] + i) % holders.size()]);
+    std::stable_partition(group.begin(), group.end(),
+                          [&](const WorkerId& h) { return !Suspects(seats[s], h); });
   }
   return groups;
 }

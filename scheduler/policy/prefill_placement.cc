@@ -7,7 +7,8 @@ std::optional<WorkerId> PlacePrefill(absl::Span<const PrefillView> workers) {
   for (const PrefillView& worker : workers) {
     if (worker.prompts >= worker.slots) continue;
     // prompts / slots, compared without division.
-    if (best == nullptr || uint64_t{worker.prompts} * best->slots < uint64_t{best->prompts} * worker.slots) {
+    if (best == nullptr ||
+        uint64_t{worker.prompts} * best->slots < uint64_t{best->prompts} * worker.slots) {
       best = &worker;
     }
   }

@@ -10,8 +10,8 @@
 
 namespace tandem::policy {
 
-// The worker with the smallest used share of its slots; ties: the lower WorkerId. nullopt: no slot is free.
-// Pure: equal arguments give equal answers. Safe from any thread.
+// The worker with the smallest used share of its slots; ties: the lower WorkerId. nullopt: no slot
+// is free. Pure: equal arguments give equal answers. Safe from any thread.
 std::optional<WorkerId> PlacePrefill(absl::Span<const PrefillView> workers);
 
 }  // namespace tandem::policy

@@ -2,8 +2,8 @@
 
 namespace tandem::sim {
 
-ReferenceSequence::ReferenceSequence(const std::vector<TokenId>& prompt, uint64_t seed, uint32_t layers,
-                                     uint32_t vocabulary)
+ReferenceSequence::ReferenceSequence(const std::vector<TokenId>& prompt, uint64_t seed,
+                                     uint32_t layers, uint32_t vocabulary)
     : seed_(seed), vocabulary_(vocabulary), kv_(layers, kNoKv) {
   for (const TokenId token : prompt) Feed(token);
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// The numerics of simulated workers: a hash chain in place of arithmetic. A swapped row, a stale KV block, a skipped layer or
-// a wrong position changes every later token.
+// The numerics of simulated workers: a hash chain in place of arithmetic. A swapped row, a stale KV
+// block, a skipped layer or a wrong position changes every later token.
 
 #include <cstdint>
 #include <vector>
@@ -11,24 +11,29 @@
 
 namespace tandem::sim {
 
-inline constexpr uint64_t kNoKv = 0x7461'6e64'656d'6b76ULL;  // what the first position finds before it
+inline constexpr uint64_t kNoKv =
+    0x7461'6e64'656d'6b76ULL;  // what the first position finds before it
 
 // What a row of a layer stores in KV; `before` is what the position before it stored there.
 constexpr uint64_t KvOf(uint64_t before, uint64_t row, uint32_t layer) {
   return Mix64(before ^ Mix64(row + 0x51ED2701ULL * (layer + 1)));
 }
-constexpr uint64_t EmbedOf(TokenId token, uint32_t position) { return Mix64((uint64_t{position} << 32) | token); }
+constexpr uint64_t EmbedOf(TokenId token, uint32_t position) {
+  return Mix64((uint64_t{position} << 32) | token);
+}
 // The residual stream after attention, and the FFN's output.
 constexpr uint64_t AttentionOf(uint64_t row, uint64_t kv) { return Mix64(row ^ (kv * 3)); }
 constexpr uint64_t FfnOf(uint64_t row, uint32_t layer) { return Mix64(row * 5 + layer + 1); }
-constexpr TokenId TokenOf(uint64_t row, uint64_t seed, uint32_t output_position, uint32_t vocabulary) {
+constexpr TokenId TokenOf(uint64_t row, uint64_t seed, uint32_t output_position,
+                          uint32_t vocabulary) {
   return static_cast<TokenId>(Mix64(row ^ Mix64(seed + output_position)) % vocabulary);
 }
 
 // The tokens that a sequence must get, one after the other, whoever computes them.
 class ReferenceSequence {
  public:
-  ReferenceSequence(const std::vector<TokenId>& prompt, uint64_t seed, uint32_t layers, uint32_t vocabulary);
+  ReferenceSequence(const std::vector<TokenId>& prompt, uint64_t seed, uint32_t layers,
+                    uint32_t vocabulary);
   TokenId Next();
 
  private:

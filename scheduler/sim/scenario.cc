@@ -11,7 +11,8 @@ namespace {
 
 using model::YamlFields;
 
-uint64_t Or(YamlFields& fields, const std::string& key, uint64_t fallback, uint64_t max = 1'000'000) {
+uint64_t Or(YamlFields& fields, const std::string& key, uint64_t fallback,
+            uint64_t max = 1'000'000) {
   return fields.Integer(key, 0, max, &fallback);
 }
 
@@ -39,7 +40,8 @@ absl::StatusOr<std::set<Stage>> ReadStages(absl::string_view text, absl::string_
   return stages;
 }
 
-absl::Status ReadWorker(YamlFields& fields, absl::string_view where, const Catalog& catalog, Scenario& scenario) {
+absl::Status ReadWorker(YamlFields& fields, absl::string_view where, const Catalog& catalog,
+                        Scenario& scenario) {
   WorkerSpec worker;
   const std::string name = fields.Text("name");
   const uint64_t count = Or(fields, "count", 1, 1000);
@@ -56,7 +58,8 @@ absl::Status ReadWorker(YamlFields& fields, absl::string_view where, const Catal
   RETURN_IF_ERROR(fields.Finish());
   ASSIGN_OR_RETURN(worker.stages, ReadStages(stages, where));
   const auto found = catalog.chips.find(chip);
-  if (found == catalog.chips.end()) return absl::NotFoundError(absl::StrCat(where, ": chip '", chip, "' is not in the catalog"));
+  if (found == catalog.chips.end())
+    return absl::NotFoundError(absl::StrCat(where, ": chip '", chip, "' is not in the catalog"));
   worker.chip = found->second;
   for (uint64_t i = 1; i <= count; i++) {
     worker.name = count == 1 ? name : absl::StrCat(name, i);
@@ -93,7 +96,8 @@ absl::Status ReadFault(YamlFields& fields, absl::string_view where, Scenario& sc
   fault.factor_percent = Or(fields, "factor_percent", 100);
   RETURN_IF_ERROR(fields.Finish());
   const auto found = kKinds.find(kind);
-  if (found == kKinds.end()) return absl::InvalidArgumentError(absl::StrCat(where, ": kind: '", kind, "' is no fault"));
+  if (found == kKinds.end())
+    return absl::InvalidArgumentError(absl::StrCat(where, ": kind: '", kind, "' is no fault"));
   fault.kind = found->second;
   scenario.faults.push_back(fault);
   return absl::OkStatus();
@@ -101,7 +105,8 @@ absl::Status ReadFault(YamlFields& fields, absl::string_view where, Scenario& sc
 
 }  // namespace
 
-absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view where, const Catalog& catalog) {
+absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view where,
+                                      const Catalog& catalog) {
   YamlFields fields(yaml, where);
   Scenario scenario;
   scenario.name = fields.Text("name");
@@ -113,18 +118,22 @@ absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view 
   scenario.control_link.latency = Microseconds(fields, "control_latency_us", 100);
   scenario.control_link.jitter = Microseconds(fields, "control_jitter_us", 50);
   scenario.time_limit = Milliseconds(fields, "time_limit_ms", 600'000);
-  for (YamlFields& worker : fields.List("workers")) RETURN_IF_ERROR(ReadWorker(worker, where, catalog, scenario));
+  for (YamlFields& worker : fields.List("workers"))
+    RETURN_IF_ERROR(ReadWorker(worker, where, catalog, scenario));
   std::vector<YamlFields> loads = fields.List("load");
   for (YamlFields& load : loads) RETURN_IF_ERROR(ReadLoad(load, scenario.load));
-  for (YamlFields& fault : fields.List("faults")) RETURN_IF_ERROR(ReadFault(fault, where, scenario));
+  for (YamlFields& fault : fields.List("faults"))
+    RETURN_IF_ERROR(ReadFault(fault, where, scenario));
   RETURN_IF_ERROR(fields.Finish());
   const auto found = catalog.models.find(shape);
-  if (found == catalog.models.end()) return absl::NotFoundError(absl::StrCat(where, ": model '", shape, "' is not in the catalog"));
+  if (found == catalog.models.end())
+    return absl::NotFoundError(absl::StrCat(where, ": model '", shape, "' is not in the catalog"));
   scenario.shape = found->second;
   scenario.shape.layers = layers;
   if (scenario.workers.empty() || loads.size() != 1) {
-    return absl::InvalidArgumentError(absl::StrCat(where, ": ", scenario.workers.size(), " workers and ", loads.size(),
-                                                   " loads; at least one and exactly one are needed"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, ": ", scenario.workers.size(), " workers and ", loads.size(),
+                     " loads; at least one and exactly one are needed"));
   }
   return scenario;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
-// What one simulation plays: workers, load and faults. Written as YAML (tests/sim/scenarios), without a seed.
+// What one simulation plays: workers, load and faults. Written as YAML (tests/sim/scenarios),
+// without a seed.
 
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
@@ -25,7 +26,7 @@ struct Catalog {
 };
 
 struct WorkerSpec {
-  std::string name;               // "a1"
+  std::string name;  // "a1"
   std::set<Stage> stages;
   model::Chip chip;
   uint32_t kv_blocks = 0, block_tokens = 0;
@@ -39,36 +40,46 @@ struct LoadSpec {
   uint32_t requests = 0;
   Duration interarrival_mean;
   uint32_t prompt_min = 1, prompt_max = 1;
-  uint32_t output_min = 1, output_max = 1;   // max_tokens
-  uint32_t choices_max = 1;                  // n
-  uint32_t stop_percent = 0;                 // choices that a stop string ends at the gateway
-  uint32_t cancel_percent = 0;               // choices whose client leaves
+  uint32_t output_min = 1, output_max = 1;  // max_tokens
+  uint32_t choices_max = 1;                 // n
+  uint32_t stop_percent = 0;                // choices that a stop string ends at the gateway
+  uint32_t cancel_percent = 0;              // choices whose client leaves
 };
 
-enum class FaultKind { kWorkerDown, kWorkerSlow, kWorkerDrain, kRouterDown, kGatewayDown, kBreakTokens, kBreakAny };
+enum class FaultKind {
+  kWorkerDown,
+  kWorkerSlow,
+  kWorkerDrain,
+  kRouterDown,
+  kGatewayDown,
+  kBreakTokens,
+  kBreakAny
+};
 
 struct FaultSpec {
   Instant at;
   FaultKind kind = FaultKind::kWorkerDown;
-  std::string target;             // worker or gateway; empty: chosen by the seed
-  Duration lasts;                 // kWorkerDown, kRouterDown, kWorkerDrain: until it is back (zero: never); kWorkerSlow
+  std::string target;  // worker or gateway; empty: chosen by the seed
+  Duration
+      lasts;  // kWorkerDown, kRouterDown, kWorkerDrain: until it is back (zero: never); kWorkerSlow
   uint32_t factor_percent = 100;  // kWorkerSlow: of the usual time
 };
 
 struct Scenario {
   std::string name;
   model::ModelShape shape;
-  uint32_t vocabulary = 512;      // of the hash model; token 0 ends a sequence
+  uint32_t vocabulary = 512;  // of the hash model; token 0 ends a sequence
   std::vector<WorkerSpec> workers;
   uint32_t gateways = 1;
   uint32_t max_queued_requests = 1024;
   LoadSpec load;
-  LinkSpec control_link;          // router, gateways; the chips' links carry KV and hand-offs
+  LinkSpec control_link;  // router, gateways; the chips' links carry KV and hand-offs
   std::vector<FaultSpec> faults;
-  Duration time_limit;            // of virtual time; reaching it is a violation
+  Duration time_limit;  // of virtual time; reaching it is a violation
 };
 
 // kInvalidArgument names file, line and key.
-absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view where, const Catalog& catalog);
+absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view where,
+                                      const Catalog& catalog);
 
 }  // namespace tandem::sim

@@ -1,4 +1,5 @@
-// A simulated worker's device: which task it takes, how long that lasts, what it computes, and how its time is booked.
+// A simulated worker's device: which task it takes, how long that lasts, what it computes, and how
+// its time is booked.
 
 #include <algorithm>
 
@@ -25,7 +26,8 @@ Overloaded(F...) -> Overloaded<F...>;
 // True: the machines were asked, so there may be new effects.
 bool SimWorker::StartTask() {
   if (busy_) return false;
-  const policy::DeviceReady ready{ffn_ && ffn_->HasWork(), decode_ && decode_->HasTask(), prefill_ && prefill_->HasWork()};
+  const policy::DeviceReady ready{ffn_ && ffn_->HasWork(), decode_ && decode_->HasTask(),
+                                  prefill_ && prefill_->HasWork()};
   const policy::DeviceWork work = policy::NextDeviceWork(ready, turn_);
   std::optional<Task> task;
   LedgerStage stage = LedgerStage::kShared;
@@ -66,7 +68,9 @@ Duration SimWorker::TimeOf(const Task& task) const {
                    return cost::AttentionWork(shape, context);
                  },
                  [&](const step::HeadTask& t) { return cost::HeadWork(shape, t.rows.size()); },
-                 [&](const step::PrefillTask& t) { return cost::PrefillWork(shape, t.first_position, t.rows.size()); },
+                 [&](const step::PrefillTask& t) {
+                   return cost::PrefillWork(shape, t.first_position, t.rows.size());
+                 },
                  [&](const step::FfnTask& t) { return cost::FfnWork(shape, t.rows); }},
       task);
   return cost::LayerTime(spec_.chip, work) * slow_percent_ / 100;
@@ -82,7 +86,8 @@ uint64_t& SimWorker::KvAt(const step::BlockTable& blocks, uint32_t position, uin
 }
 
 uint64_t SimWorker::RunAttention(uint64_t row, const step::KvRow& kv_row, uint32_t layer) {
-  const uint64_t before = kv_row.position == 0 ? kNoKv : KvAt(*kv_row.blocks, kv_row.position - 1, layer);
+  const uint64_t before =
+      kv_row.position == 0 ? kNoKv : KvAt(*kv_row.blocks, kv_row.position - 1, layer);
   uint64_t& kv = KvAt(*kv_row.blocks, kv_row.position, layer);
   kv = KvOf(before, row, layer);
   return AttentionOf(row, kv);
@@ -95,7 +100,8 @@ void SimWorker::Compute(const step::AttentionTask& task) {
     for (const step::KvRow& row : task.rows) rows.push_back(EmbedOf(row.token, row.position));
   }
   TANDEM_CHECK(rows.size() == task.rows.size());
-  for (size_t i = 0; i < rows.size(); i++) rows[i] = RunAttention(rows[i], task.rows[i], task.layer);
+  for (size_t i = 0; i < rows.size(); i++)
+    rows[i] = RunAttention(rows[i], task.rows[i], task.layer);
   decode_->OnAttentionDone(task, world_.Now());
 }
 
@@ -104,7 +110,8 @@ void SimWorker::Compute(const step::HeadTask& task) {
   TANDEM_CHECK(!rows.empty() && rows.mapped().size() == task.rows.size());
   std::vector<step::SampledToken> tokens(task.rows.size());
   for (size_t i = 0; i < tokens.size(); i++) {
-    tokens[i].id = TokenOf(rows.mapped()[i], task.rows[i].seed, task.rows[i].output_position, world_.scenario.vocabulary);
+    tokens[i].id = TokenOf(rows.mapped()[i], task.rows[i].seed, task.rows[i].output_position,
+                           world_.scenario.vocabulary);
   }
   // Steps end with their heads; a micro-batch that failed never got there.
   std::erase_if(rows_, [&](const auto& older) { return older.first.first < task.step; });
@@ -132,14 +139,16 @@ void SimWorker::Compute(const step::FfnTask& task) {
     auto rows = calls_.extract({call.stream, call.call});
     const auto caller = callers_.find(call.stream);
     if (rows.empty() || caller == callers_.end()) continue;
-    F2aReply reply{call.call, std::move(rows.mapped()), world_.Now() - compute - call.arrival, compute, {}};
+    F2aReply reply{
+        call.call, std::move(rows.mapped()), world_.Now() - compute - call.arrival, compute, {}};
     for (uint64_t& row : reply.rows) row = FfnOf(row, task.layer);
     if (!caller->second.stream) {
       OnF2a(id_, reply);
       continue;
     }
     const uint64_t bytes = cost::HandoffBytes(world_.scenario.shape, reply.rows.size());
-    caller->second.stream->ToDialler(bytes, [to = caller->second.worker, me = id_, reply] { to->OnF2a(me, reply); });
+    caller->second.stream->ToDialler(
+        bytes, [to = caller->second.worker, me = id_, reply] { to->OnF2a(me, reply); });
   }
 }
 

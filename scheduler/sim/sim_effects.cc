@@ -29,20 +29,23 @@ void SimWorker::SetGroup(const control::SendSetGroup& group) {
 }
 
 void SimWorker::DialHolder(const WorkerId& holder) {
-  if (!alive_ || links_.contains(holder) || std::find(group_.begin(), group_.end(), holder) == group_.end()) return;
+  if (!alive_ || links_.contains(holder) ||
+      std::find(group_.begin(), group_.end(), holder) == group_.end())
+    return;
   SimWorker* const to = world_.UpWorker(holder);
   if (to == nullptr) {
     world_.time.CallAt(world_.Now() + kRedial, [this, holder] { DialHolder(holder); });
     return;
   }
-  const std::shared_ptr<Stream> stream =
-      world_.Open(link_, [this, holder](const Stream* s) { OnHolderBroken(holder, s); },
-                  [to](const Stream* s) { to->OnCallerBroken(s); });
+  const std::shared_ptr<Stream> stream = world_.Open(
+      link_, [this, holder](const Stream* s) { OnHolderBroken(holder, s); },
+      [to](const Stream* s) { to->OnCallerBroken(s); });
   links_[holder] = {to, stream, {}};
   stream->ToAnswerer(64, [to, stream, this] { to->OnHandoffStream(stream, *this); });
 }
 
-void SimWorker::OnGrant(const WorkerId& holder, step::StreamId stream, uint64_t credit_bytes, uint32_t max_rows) {
+void SimWorker::OnGrant(const WorkerId& holder, step::StreamId stream, uint64_t credit_bytes,
+                        uint32_t max_rows) {
   const auto link = links_.find(holder);
   if (link == links_.end()) return;
   link->second.id = stream;
@@ -74,9 +77,8 @@ void SimWorker::SendCall(const step::SendA2f& send) {
   const auto link = links_.find(WorkerId(send.holder));
   if (link == links_.end()) return;
   const uint64_t bytes = cost::HandoffBytes(world_.scenario.shape, send.rows);
-  link->second.stream->ToAnswerer(bytes, [to = link->second.worker, id = link->second.id, call = send.call, rows] {
-    to->OnA2f(id, call, rows);
-  });
+  link->second.stream->ToAnswerer(bytes, [to = link->second.worker, id = link->second.id,
+                                          call = send.call, rows] { to->OnA2f(id, call, rows); });
 }
 
 void SimWorker::OnF2a(const WorkerId& holder, const F2aReply& reply) {
@@ -107,21 +109,24 @@ void SimWorker::OnHandoffStream(const std::shared_ptr<Stream>& stream, SimWorker
 }
 
 void SimWorker::OnA2f(step::StreamId stream, const step::CallId& call, std::vector<uint64_t> rows) {
-  const absl::Status queued = ffn_->Enqueue({stream, call, static_cast<uint32_t>(rows.size()), world_.Now()});
+  const absl::Status queued =
+      ffn_->Enqueue({stream, call, static_cast<uint32_t>(rows.size()), world_.Now()});
   if (queued.ok()) {
     calls_[{stream, call}] = std::move(rows);
   } else {
     const Caller& caller = callers_.at(stream);
     F2aReply refusal{call, {}, {}, {}, queued};
-    caller.stream->ToDialler(64, [to = caller.worker, me = id_, refusal] { to->OnF2a(me, refusal); });
+    caller.stream->ToDialler(64,
+                             [to = caller.worker, me = id_, refusal] { to->OnF2a(me, refusal); });
   }
   Settle();
 }
 
 void SimWorker::OnCallerBroken(const Stream* stream) {
   if (!alive_) return;
-  const auto found = std::find_if(callers_.begin(), callers_.end(),
-                                  [stream](const auto& caller) { return caller.second.stream.get() == stream; });
+  const auto found = std::find_if(callers_.begin(), callers_.end(), [stream](const auto& caller) {
+    return caller.second.stream.get() == stream;
+  });
   if (found == callers_.end()) return;
   ffn_->CloseStream(found->first);
   callers_.erase(found);
@@ -133,13 +138,13 @@ void SimWorker::OnCallerBroken(const Stream* stream) {
 void SimWorker::Settle() {
   if (!alive_ || std::exchange(settling_, true)) return;
   do {
-    while (TakeEffects()) {
-    }
+    while (TakeEffects()) {}
     for (auto& [gateway, emits] : std::exchange(emits_, {})) Push(gateway, std::move(emits));
   } while (StartTask() || !emits_.empty());
   settling_ = false;
   if (leaked_blocks() > 0) {
-    world_.Violation(absl::StrCat("worker ", id_.value(), ": ", leaked_blocks(), " KV blocks are nobody's"));
+    world_.Violation(
+        absl::StrCat("worker ", id_.value(), ": ", leaked_blocks(), " KV blocks are nobody's"));
   }
   BookIdle();
   ArmAlarm();
@@ -147,9 +152,11 @@ void SimWorker::Settle() {
 }
 
 bool SimWorker::TakeEffects() {
-  const std::vector<step::DecodeEffect> decode = decode_ ? decode_->TakeEffects() : std::vector<step::DecodeEffect>();
+  const std::vector<step::DecodeEffect> decode =
+      decode_ ? decode_->TakeEffects() : std::vector<step::DecodeEffect>();
   for (const step::DecodeEffect& effect : decode) On(effect);
-  const std::vector<step::PrefillEffect> prefill = prefill_ ? prefill_->TakeEffects() : std::vector<step::PrefillEffect>();
+  const std::vector<step::PrefillEffect> prefill =
+      prefill_ ? prefill_->TakeEffects() : std::vector<step::PrefillEffect>();
   // Pushes first: their block tables hold until the machine is called again.
   for (const step::PrefillEffect& effect : prefill) {
     if (const auto* push = std::get_if<step::PushKv>(&effect)) PushRows(*push);
@@ -161,7 +168,8 @@ bool SimWorker::TakeEffects() {
 void SimWorker::On(const step::DecodeEffect& effect) {
   if (const auto* start = std::get_if<step::StartLocalPrefill>(&effect)) {
     targets_[start->reservation] = {id_, true};
-    const absl::Status queued = prefill_->Enqueue({start->reservation, start->sequence, start->ids, start->blocks});
+    const absl::Status queued =
+        prefill_->Enqueue({start->reservation, start->sequence, start->ids, start->blocks});
     if (!queued.ok()) decode_->OnLocalPrefillFailed(start->reservation, queued, world_.Now());
   } else if (const auto* freed = std::get_if<step::ReservationFreed>(&effect)) {
     if (freed->local_prefill) prefill_->Cancel(freed->reservation);
@@ -175,9 +183,11 @@ void SimWorker::On(const step::DecodeEffect& effect) {
   } else if (const auto* send = std::get_if<step::SendA2f>(&effect)) {
     SendCall(*send);
   } else if (const auto* suspected = std::get_if<step::HolderSuspected>(&effect)) {
-    Report(control::ShardLost{id_, WorkerId(suspected->holder), std::string(suspected->status.message())});
+    Report(control::ShardLost{id_, WorkerId(suspected->holder),
+                              std::string(suspected->status.message())});
   } else if (const auto* started = std::get_if<step::SequencesStarted>(&effect)) {
-    if (prefill_ && !started->sequences.empty()) Report(control::SequencePrefilled{id_, started->sequences.front()});
+    if (prefill_ && !started->sequences.empty())
+      Report(control::SequencePrefilled{id_, started->sequences.front()});
   } else if (const auto* emit = std::get_if<step::Emit>(&effect)) {
     emits_[emit->gateway].push_back(*emit);
     if (emit->end.has_value()) Report(control::SequenceEnded{id_, emit->sequence, *emit->end});
@@ -195,7 +205,8 @@ void SimWorker::On(const step::PrefillEffect& effect) {
     const bool local = targets_.at(failed->reservation).local;
     targets_.erase(failed->reservation);
     chunk_.erase(failed->reservation);
-    if (local) return decode_->OnLocalPrefillFailed(failed->reservation, failed->status, world_.Now());
+    if (local)
+      return decode_->OnLocalPrefillFailed(failed->reservation, failed->status, world_.Now());
     Report(control::SequenceEnded{id_, failed->sequence, {EndReason::kFailed, failed->status}});
   } else if (const auto* cancel = std::get_if<step::CancelPush>(&effect)) {
     targets_.erase(cancel->reservation);

@@ -20,10 +20,12 @@ uint32_t Between(Random& random, uint32_t min, uint32_t max) {
 
 }  // namespace
 
-SimGateway::SimGateway(World& world, GatewayId id, uint32_t requests, Random random) : world_(world), id_(std::move(id)) {
+SimGateway::SimGateway(World& world, GatewayId id, uint32_t requests, Random random)
+    : world_(world), id_(std::move(id)) {
   Instant at = world.Now();
   for (uint32_t i = 0; i < requests; i++) {
-    at = at + Duration::FromSeconds(random.Exponential(world.scenario.load.interarrival_mean.seconds()));
+    at = at +
+         Duration::FromSeconds(random.Exponential(world.scenario.load.interarrival_mean.seconds()));
     Random own = random.Child(absl::StrCat("request ", i));
     PlanRequest(own, i);
     const RequestId request(absl::StrCat(id_.value(), "-r", i));
@@ -37,7 +39,8 @@ void SimGateway::PlanRequest(Random& random, uint32_t number) {
   Request& request = requests_[id];
   const uint32_t prompt = Between(random, load.prompt_min, load.prompt_max);
   for (uint32_t i = 0; i < prompt; i++) {
-    request.prompt.push_back(1 + static_cast<TokenId>(random.Below(world_.scenario.vocabulary - 1)));
+    request.prompt.push_back(1 +
+                             static_cast<TokenId>(random.Below(world_.scenario.vocabulary - 1)));
   }
   const uint32_t max_tokens = Between(random, load.output_min, load.output_max);
   const uint64_t seed = random.Next();
@@ -50,7 +53,8 @@ void SimGateway::PlanRequest(Random& random, uint32_t number) {
     const bool stops = random.Below(100) < load.stop_percent;
     const uint32_t stop_at = Between(random, 1, max_tokens);
     choice.stop_at = stops ? stop_at : 0;
-    ReferenceSequence reference(request.prompt, choice.seed, static_cast<uint32_t>(world_.scenario.shape.layers),
+    ReferenceSequence reference(request.prompt, choice.seed,
+                                static_cast<uint32_t>(world_.scenario.shape.layers),
                                 world_.scenario.vocabulary);
     do {
       choice.expected.push_back(reference.Next());
@@ -114,7 +118,9 @@ void SimGateway::DialRouter() {
   const bool again = router_ != nullptr;
   router_ = world_.Open(
       world_.scenario.control_link,
-      [this](const Stream*) { world_.time.CallAt(world_.Now() + kRedial, [this] { DialRouter(); }); },
+      [this](const Stream*) {
+        world_.time.CallAt(world_.Now() + kRedial, [this] { DialRouter(); });
+      },
       [router, id = id_](const Stream* stream) { router->OnGatewayBroken(id, stream); });
   router_->ToAnswerer(64, [router, this, stream = router_] { router->OnHello(*this, stream); });
   if (!again) return;
@@ -135,7 +141,8 @@ void SimGateway::Generate(const RequestId& id, const std::vector<Choice*>& choic
   event.spec.stop.max_tokens = choices[0]->max_tokens;
   event.spec.resume = choices[0]->key.attempt > 0;
   for (const Choice* choice : choices) {
-    event.spec.choices.push_back({choice->key.choice, choice->key.attempt, choice->seed, choice->got});
+    event.spec.choices.push_back(
+        {choice->key.choice, choice->key.attempt, choice->seed, choice->got});
   }
   const uint64_t bytes = 128 + 4 * event.spec.prompt_ids.size();
   router_->ToAnswerer(bytes, [router = world_.router.get(), event] { router->OnEvent(event); });
@@ -148,12 +155,14 @@ void SimGateway::OnRouter(const control::Command& command) {
   } else if (const auto* placed = std::get_if<control::TellPlaced>(&command)) {
     Choice* const choice = Find(placed->sequence);
     if (choice == nullptr || choice->key != placed->sequence) return;
-    if (choice->done) return SendStop(placed->attention_worker, placed->sequence, 0, EndReason::kCancelled);
+    if (choice->done)
+      return SendStop(placed->attention_worker, placed->sequence, 0, EndReason::kCancelled);
     choice->worker = placed->attention_worker;
     DialWorker(choice->worker);
   } else if (const auto* end = std::get_if<control::TellEnd>(&command)) {
     Choice* const choice = Find(end->sequence);
-    if (choice != nullptr && !choice->done && choice->key == end->sequence) OnRouterEnd(*choice, *end);
+    if (choice != nullptr && !choice->done && choice->key == end->sequence)
+      OnRouterEnd(*choice, *end);
   }
 }
 
@@ -162,7 +171,8 @@ void SimGateway::OnRouterEnd(Choice& choice, const control::TellEnd& end) {
   const absl::Status& status = end.end.status;
   const bool full = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
   if (full && choice.key.attempt == 0) {
-    if (end.retry_after <= Duration()) world_.Violation(absl::StrCat(ToString(choice.key), ": refused without retry_after"));
+    if (end.retry_after <= Duration())
+      world_.Violation(absl::StrCat(ToString(choice.key), ": refused without retry_after"));
     return Finish(choice, "rejected");
   }
   if (full && choice.retries < kMaxRetries) return Resume(choice, end.retry_after);
@@ -196,16 +206,19 @@ void SimGateway::DialWorker(WorkerId id) {
     }
     return;
   }
-  stream = world_.Open(world_.scenario.control_link, [this, id](const Stream* s) { OnWorkerBroken(id, s); },
-                       [worker, me = id_](const Stream* s) { worker->OnGatewayBroken(me, s); });
+  stream = world_.Open(
+      world_.scenario.control_link, [this, id](const Stream* s) { OnWorkerBroken(id, s); },
+      [worker, me = id_](const Stream* s) { worker->OnGatewayBroken(me, s); });
   std::vector<step::ResumePoint> resume;
   for (const auto& [request_id, request] : requests_) {
     for (const Choice& choice : request.choices) {
-      if (!choice.done && choice.worker == id) resume.push_back({choice.key, static_cast<uint32_t>(choice.got.size())});
+      if (!choice.done && choice.worker == id)
+        resume.push_back({choice.key, static_cast<uint32_t>(choice.got.size())});
     }
   }
-  stream->ToAnswerer(64 + 32 * resume.size(),
-                     [worker, this, s = stream, resume] { worker->OnGatewayStream(*this, s, resume); });
+  stream->ToAnswerer(64 + 32 * resume.size(), [worker, this, s = stream, resume] {
+    worker->OnGatewayStream(*this, s, resume);
+  });
 }
 
 void SimGateway::OnWorkerBroken(const WorkerId& worker, const Stream* stream) {
@@ -214,11 +227,13 @@ void SimGateway::OnWorkerBroken(const WorkerId& worker, const Stream* stream) {
   world_.time.CallAt(world_.Now() + kRedial, [this, worker] { DialWorker(worker); });
 }
 
-void SimGateway::SendStop(const WorkerId& id, const SequenceKey& key, uint32_t position, EndReason reason) {
+void SimGateway::SendStop(const WorkerId& id, const SequenceKey& key, uint32_t position,
+                          EndReason reason) {
   SimWorker* const worker = world_.UpWorker(id);
   const auto stream = streams_.find(id);
   if (worker == nullptr || stream == streams_.end()) return;
-  stream->second->ToAnswerer(48, [worker, key, position, reason] { worker->OnStop(key, position, reason); });
+  stream->second->ToAnswerer(
+      48, [worker, key, position, reason] { worker->OnStop(key, position, reason); });
 }
 
 void SimGateway::OnTokens(const WorkerId& id, const step::OutboxMessage& message) {
@@ -227,12 +242,14 @@ void SimGateway::OnTokens(const WorkerId& id, const step::OutboxMessage& message
   for (const step::Emit& emit : message.emits) OnEmit(id, emit);
   const auto stream = streams_.find(id);
   if (worker == nullptr || stream == streams_.end()) return;
-  stream->second->ToAnswerer(16, [worker, me = id_, step = message.step] { worker->OnTokenAck(me, step); });
+  stream->second->ToAnswerer(
+      16, [worker, me = id_, step = message.step] { worker->OnTokenAck(me, step); });
 }
 
 void SimGateway::OnEmit(const WorkerId& worker, const step::Emit& emit) {
   Choice* const choice = Find(emit.sequence);
-  if (choice == nullptr) return world_.Violation(absl::StrCat(ToString(emit.sequence), " was never asked for"));
+  if (choice == nullptr)
+    return world_.Violation(absl::StrCat(ToString(emit.sequence), " was never asked for"));
   if (choice->done || choice->key != emit.sequence) {
     // An older attempt, or a client that left: whoever still computes it is told.
     if (!emit.end.has_value()) SendStop(worker, emit.sequence, 0, EndReason::kCancelled);
@@ -245,12 +262,12 @@ void SimGateway::OnEmit(const WorkerId& worker, const step::Emit& emit) {
 
 void SimGateway::TakeToken(Choice& choice, const step::Emit& emit) {
   if (emit.position != choice.got.size()) {
-    return world_.Violation(absl::StrCat(ToString(choice.key), ": position ", emit.position, " after ", choice.got.size(),
-                                         " tokens"));
+    return world_.Violation(absl::StrCat(ToString(choice.key), ": position ", emit.position,
+                                         " after ", choice.got.size(), " tokens"));
   }
   if (emit.position >= choice.expected.size() || emit.token->id != choice.expected[emit.position]) {
-    return world_.Violation(absl::StrCat(ToString(choice.key), ": token ", emit.position, " is ", emit.token->id,
-                                         ", not the sequence's own"));
+    return world_.Violation(absl::StrCat(ToString(choice.key), ": token ", emit.position, " is ",
+                                         emit.token->id, ", not the sequence's own"));
   }
   if (choice.got.empty()) choice.first = world_.Now();
   choice.last = world_.Now();
@@ -268,8 +285,8 @@ void SimGateway::OnEnd(Choice& choice, const SequenceEnd& end) {
     case EndReason::kEos:
     case EndReason::kLength:
       if (choice.got.size() != choice.expected.size()) {
-        world_.Violation(absl::StrCat(ToString(choice.key), ": ended after ", choice.got.size(), " of ",
-                                      choice.expected.size(), " tokens"));
+        world_.Violation(absl::StrCat(ToString(choice.key), ": ended after ", choice.got.size(),
+                                      " of ", choice.expected.size(), " tokens"));
       }
       return Finish(choice, ToString(end.reason));
     case EndReason::kPreempted:
@@ -278,7 +295,8 @@ void SimGateway::OnEnd(Choice& choice, const SequenceEnd& end) {
     case EndReason::kSuperseded:  // the router had no prefill worker for it
       return Resume(choice, Duration());
     default:
-      // kCancelled: its lease for this gateway ran out. kFailed: no FFN holder, or not held there any more.
+      // kCancelled: its lease for this gateway ran out. kFailed: no FFN holder, or not held there
+      // any more.
       if (choice.retries < kMaxRetries) return Resume(choice, Duration());
       Finish(choice, "failed");
   }
@@ -294,7 +312,8 @@ void SimGateway::Finish(Choice& choice, const std::string& how) {
     report.tokens_delivered += choice.got.size();
     if (!choice.got.empty()) world_.ttft.push_back(choice.first - choice.arrived);
     if (choice.got.size() > 1) {
-      world_.tpot.push_back((choice.last - choice.first) / (static_cast<int64_t>(choice.got.size()) - 1));
+      world_.tpot.push_back((choice.last - choice.first) /
+                            (static_cast<int64_t>(choice.got.size()) - 1));
     }
   }
   world_.Record(absl::StrCat("client ", ToString(choice.key), " ", how, " ", choice.got.size()));
@@ -304,8 +323,9 @@ std::string SimGateway::Unfinished() const {
   for (const auto& [id, request] : requests_) {
     for (const Choice& choice : request.choices) {
       if (choice.done) continue;
-      return absl::StrCat(ToString(choice.key), " has ", choice.got.size(), " of ", choice.expected.size(),
-                          " tokens, placed at '", choice.worker.value(), "'");
+      return absl::StrCat(ToString(choice.key), " has ", choice.got.size(), " of ",
+                          choice.expected.size(), " tokens, placed at '", choice.worker.value(),
+                          "'");
     }
   }
   return "";

@@ -1,7 +1,7 @@
 #pragma once
 
-// One gateway and its clients on virtual time: it asks, checks every token against the hash model, stops, aborts, and resumes
-// what was preempted or lost.
+// One gateway and its clients on virtual time: it asks, checks every token against the hash model,
+// stops, aborts, and resumes what was preempted or lost.
 
 #include <map>
 #include <memory>
@@ -33,22 +33,22 @@ class SimGateway {
 
  private:
   struct Choice {
-    SequenceKey key;                 // of the current attempt
+    SequenceKey key;  // of the current attempt
     uint32_t max_tokens = 0;
-    uint32_t stop_at = 0;            // tokens after which a stop string matches; 0: never
+    uint32_t stop_at = 0;  // tokens after which a stop string matches; 0: never
     uint64_t seed = 0;
-    std::vector<TokenId> expected;   // what it must get if nobody stops it
+    std::vector<TokenId> expected;  // what it must get if nobody stops it
     std::vector<TokenId> got;
     Instant arrived, first, last;
-    WorkerId worker;                 // the attention worker; empty: not placed
+    WorkerId worker;  // the attention worker; empty: not placed
     bool done = false;
     uint32_t retries = 0;
-    std::set<uint32_t> ended;        // attempts whose end came
+    std::set<uint32_t> ended;  // attempts whose end came
   };
   struct Request {
     std::vector<TokenId> prompt;
     std::vector<Choice> choices;
-    bool asked = false;              // the router had it
+    bool asked = false;                      // the router had it
     Duration leaves = Duration::Infinite();  // after arrival its first choice's client is gone
   };
 
@@ -65,7 +65,8 @@ class SimGateway {
   void OnRouterEnd(Choice& choice, const control::TellEnd& end);
   void Resume(Choice& choice, Duration after);
   void Finish(Choice& choice, const std::string& how);
-  void SendStop(const WorkerId& worker, const SequenceKey& key, uint32_t position, EndReason reason);
+  void SendStop(const WorkerId& worker, const SequenceKey& key, uint32_t position,
+                EndReason reason);
   Choice* Find(const SequenceKey& key);
 
   World& world_;

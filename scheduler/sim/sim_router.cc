@@ -87,7 +87,8 @@ void SimRouter::Carry(const control::Command& command) {
     workers_.erase(found);
     stream->AnswererGone();
   } else if (const auto* answer = std::get_if<control::AnswerRegistration>(&command)) {
-    if (!answer->status.ok()) world_.Violation(absl::StrCat("registration refused: ", answer->status.ToString()));
+    if (!answer->status.ok())
+      world_.Violation(absl::StrCat("registration refused: ", answer->status.ToString()));
     ToWorker(answer->worker, command, 64);
   } else if (const auto* decode = std::get_if<control::SendDecode>(&command)) {
     ToWorker(decode->worker, command, 256 + 4 * decode->prompt_ids.size());

@@ -1,6 +1,7 @@
 #pragma once
 
-// The router's shell on virtual time: streams become events for the production Controller, its commands messages.
+// The router's shell on virtual time: streams become events for the production Controller, its
+// commands messages.
 
 #include <map>
 #include <memory>
@@ -20,7 +21,8 @@ class SimRouter {
   const control::Controller* controller() const { return controller_.get(); }
 
   // What a process does after it has dialled; `stream` leads here.
-  void OnRegister(SimWorker& worker, const std::shared_ptr<Stream>& stream, const WorkerDescription& description);
+  void OnRegister(SimWorker& worker, const std::shared_ptr<Stream>& stream,
+                  const WorkerDescription& description);
   void OnHello(SimGateway& gateway, const std::shared_ptr<Stream>& stream);
   void OnEvent(const control::Event& event);
   void OnWorkerBroken(const WorkerId& worker, const Stream* stream);
@@ -43,7 +45,7 @@ class SimRouter {
 
   World& world_;
   std::unique_ptr<control::Controller> controller_;
-  uint64_t life_ = 0;                 // restarts: an alarm of an older one does nothing
+  uint64_t life_ = 0;  // restarts: an alarm of an older one does nothing
   Instant armed_ = Instant::Never();
   std::map<WorkerId, WorkerEnd> workers_;
   std::map<GatewayId, GatewayEnd> gateways_;

@@ -1,4 +1,5 @@
-// A simulated worker's doors: commands of the router, streams of its peers, and what the step machines want told.
+// A simulated worker's doors: commands of the router, streams of its peers, and what the step
+// machines want told.
 
 #include "scheduler/sim/sim_worker.h"
 
@@ -29,9 +30,12 @@ LinkSpec LinkOf(const model::Chip& chip) {
 ledger::LedgerStage OwnStage(const std::set<Stage>& stages) {
   if (stages.size() > 1) return ledger::LedgerStage::kShared;
   switch (*stages.begin()) {
-    case Stage::kPrefill: return ledger::LedgerStage::kPrefill;
-    case Stage::kAttention: return ledger::LedgerStage::kAttention;
-    case Stage::kFfn: return ledger::LedgerStage::kFfn;
+    case Stage::kPrefill:
+      return ledger::LedgerStage::kPrefill;
+    case Stage::kAttention:
+      return ledger::LedgerStage::kAttention;
+    case Stage::kFfn:
+      return ledger::LedgerStage::kFfn;
   }
   return ledger::LedgerStage::kShared;
 }
@@ -80,7 +84,8 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
   const absl::StatusOr<uint64_t> credit = ffn_->OpenStream(kLoopback, spec.max_batch);
   TANDEM_CHECK(credit.ok());
   decode_->SetGroup({id_.value()}, world.Now());
-  decode_->OnHolderUp(id_.value(), *credit, std::min(spec.max_batch, spec.max_handoff_rows), world.Now());
+  decode_->OnHolderUp(id_.value(), *credit, std::min(spec.max_batch, spec.max_handoff_rows),
+                      world.Now());
 }
 
 SimWorker::~SimWorker() = default;
@@ -109,10 +114,13 @@ void SimWorker::Kill() {
 }
 
 bool SimWorker::Idle() const {
-  return (!decode_ || decode_->sequences() == 0) && (!prefill_ || prefill_->jobs() == 0) && (!ffn_ || !ffn_->HasWork());
+  return (!decode_ || decode_->sequences() == 0) && (!prefill_ || prefill_->jobs() == 0) &&
+         (!ffn_ || !ffn_->HasWork());
 }
 
-uint64_t SimWorker::leaked_blocks() const { return Idle() && !busy_ ? book_.total_blocks() - book_.free_blocks() : 0; }
+uint64_t SimWorker::leaked_blocks() const {
+  return Idle() && !busy_ ? book_.total_blocks() - book_.free_blocks() : 0;
+}
 
 // ---- The router.
 
@@ -125,7 +133,9 @@ void SimWorker::DialRouter() {
   }
   router_ = world_.Open(
       world_.scenario.control_link,
-      [this](const Stream*) { world_.time.CallAt(world_.Now() + kRedial, [this] { DialRouter(); }); },
+      [this](const Stream*) {
+        world_.time.CallAt(world_.Now() + kRedial, [this] { DialRouter(); });
+      },
       [router, id = id_](const Stream* stream) { router->OnWorkerBroken(id, stream); });
   WorkerDescription me;
   me.id = id_;
@@ -135,23 +145,27 @@ void SimWorker::DialRouter() {
   me.stages = spec_.stages;
   me.address = absl::StrCat(id_.value(), ":1");
   const model::ModelShape& shape = world_.scenario.shape;
-  me.dimensions = {static_cast<uint32_t>(shape.layers),     static_cast<uint32_t>(shape.hidden),
-                   static_cast<uint32_t>(shape.kv_heads),   static_cast<uint32_t>(shape.head_dim),
-                   static_cast<uint32_t>(shape.vocabulary), static_cast<uint32_t>(shape.context_tokens)};
+  me.dimensions = {
+      static_cast<uint32_t>(shape.layers),     static_cast<uint32_t>(shape.hidden),
+      static_cast<uint32_t>(shape.kv_heads),   static_cast<uint32_t>(shape.head_dim),
+      static_cast<uint32_t>(shape.vocabulary), static_cast<uint32_t>(shape.context_tokens)};
   if (prefill_) me.numerics.prefill = "hash";
   if (decode_) me.numerics.attention = "hash";
   if (ffn_) me.numerics.ffn = "hash";
-  if (decode_) me.capacity = {book_.total_blocks(), book_.block_tokens(), spec_.max_sequences, 0, 0};
+  if (decode_)
+    me.capacity = {book_.total_blocks(), book_.block_tokens(), spec_.max_sequences, 0, 0};
   if (prefill_) me.capacity.prefill_slots = spec_.prefill_slots;
   if (ffn_) me.capacity.max_handoff_rows = spec_.max_handoff_rows;
   me.shard_epoch = incarnation_;
   me.live = live();
-  router_->ToAnswerer(256, [router, this, stream = router_, me] { router->OnRegister(*this, stream, me); });
+  router_->ToAnswerer(
+      256, [router, this, stream = router_, me] { router->OnRegister(*this, stream, me); });
 }
 
 void SimWorker::Report(control::Event event) {
   if (!router_) return;
-  router_->ToAnswerer(96, [router = world_.router.get(), event = std::move(event)] { router->OnEvent(event); });
+  router_->ToAnswerer(
+      96, [router = world_.router.get(), event = std::move(event)] { router->OnEvent(event); });
 }
 
 void SimWorker::Beat() {
@@ -190,7 +204,8 @@ void SimWorker::OnCommand(const control::Command& command) {
 }
 
 absl::Status SimWorker::OnDecode(const control::SendDecode& decode) {
-  if (draining_) return absl::UnavailableError(absl::StrCat("worker ", id_.value(), " is draining"));
+  if (draining_)
+    return absl::UnavailableError(absl::StrCat("worker ", id_.value(), " is draining"));
   Expect(decode.gateway);
   step::DecodeRequest request;
   request.reservation = decode.reservation;
@@ -206,15 +221,18 @@ absl::Status SimWorker::OnDecode(const control::SendDecode& decode) {
 }
 
 absl::Status SimWorker::OnPrefill(const control::SendPrefill& prefill) {
-  if (draining_) return absl::UnavailableError(absl::StrCat("worker ", id_.value(), " is draining"));
-  const absl::Status queued = prefill_->Enqueue({prefill.reservation, prefill.sequence, prefill.ids, nullptr});
+  if (draining_)
+    return absl::UnavailableError(absl::StrCat("worker ", id_.value(), " is draining"));
+  const absl::Status queued =
+      prefill_->Enqueue({prefill.reservation, prefill.sequence, prefill.ids, nullptr});
   if (!queued.ok()) return queued;
   targets_[prefill.reservation] = {prefill.attention_worker, false};
   std::shared_ptr<Stream>& stream = kv_streams_[prefill.attention_worker];
   if (stream && stream->open()) return queued;
   // Also to a worker that is down: the stream then breaks at once.
   stream = world_.Open(
-      link_, [this, to = prefill.attention_worker](const Stream* s) { OnAttentionBroken(to, s); }, nullptr);
+      link_, [this, to = prefill.attention_worker](const Stream* s) { OnAttentionBroken(to, s); },
+      nullptr);
   if (SimWorker* const to = world_.UpWorker(prefill.attention_worker); to != nullptr) {
     to->OnKvStream(stream);
   } else {
@@ -225,8 +243,10 @@ absl::Status SimWorker::OnPrefill(const control::SendPrefill& prefill) {
 
 void SimWorker::OnRelease(const control::SendRelease& release) {
   if (decode_) {
-    if (!release.reservation.empty()) decode_->Release(release.reservation, release.reason, world_.Now());
-    for (const SequenceKey& key : release.sequences) decode_->Stop(key, 0, release.reason, world_.Now());
+    if (!release.reservation.empty())
+      decode_->Release(release.reservation, release.reason, world_.Now());
+    for (const SequenceKey& key : release.sequences)
+      decode_->Stop(key, 0, release.reason, world_.Now());
   }
   if (prefill_ && !release.reservation.empty()) prefill_->Cancel(release.reservation);
 }
@@ -234,8 +254,8 @@ void SimWorker::OnRelease(const control::SendRelease& release) {
 // ---- Gateways.
 
 SimWorker::Gateway& SimWorker::Expect(const GatewayId& id) {
-  const auto [found, added] =
-      gateways_.try_emplace(id, Gateway{step::TokenOutbox(kReplayMessages, kGatewayLease), nullptr, nullptr, 0, {}});
+  const auto [found, added] = gateways_.try_emplace(
+      id, Gateway{step::TokenOutbox(kReplayMessages, kGatewayLease), nullptr, nullptr, 0, {}});
   if (added) found->second.outbox.Detach(world_.Now());
   return found->second;
 }
@@ -251,7 +271,9 @@ void SimWorker::OnGatewayStream(SimGateway& gateway, const std::shared_ptr<Strea
   // What the gateway waits for and nobody here knows, ended with an older life of this worker.
   const std::vector<SequenceKey> held = live();
   for (const step::ResumePoint& point : resume) {
-    if (std::find(held.begin(), held.end(), point.sequence) != held.end() || end.ends.contains(point.sequence)) continue;
+    if (std::find(held.begin(), held.end(), point.sequence) != held.end() ||
+        end.ends.contains(point.sequence))
+      continue;
     step::Emit gone{gateway.id(), point.sequence, point.received, std::nullopt,
                     SequenceEnd{EndReason::kFailed, absl::UnavailableError("not held here")}};
     emits_[gateway.id()].push_back(std::move(gone));
@@ -296,7 +318,8 @@ void SimWorker::Push(const GatewayId& id, std::vector<step::Emit> emits) {
     if (emit.end.has_value()) gateway.ends[emit.sequence] = gateway.pushed;
   }
   if (!gateway.outbox.Push(std::move(emits))) {
-    decode_->EndAllOf(id, {EndReason::kFailed, absl::UnavailableError("gateway_overloaded")}, world_.Now());
+    decode_->EndAllOf(id, {EndReason::kFailed, absl::UnavailableError("gateway_overloaded")},
+                      world_.Now());
   }
   SendTokens(gateway);
 }
@@ -304,8 +327,9 @@ void SimWorker::Push(const GatewayId& id, std::vector<step::Emit> emits) {
 void SimWorker::SendTokens(Gateway& gateway) {
   for (const step::OutboxMessage& message : gateway.outbox.TakeToSend()) {
     if (!gateway.stream) continue;
-    gateway.stream->ToDialler(32 + 16 * message.emits.size(),
-                              [to = gateway.gateway, id = id_, message] { to->OnTokens(id, message); });
+    gateway.stream->ToDialler(
+        32 + 16 * message.emits.size(),
+        [to = gateway.gateway, id = id_, message] { to->OnTokens(id, message); });
   }
 }
 
@@ -313,25 +337,32 @@ void SimWorker::SendTokens(Gateway& gateway) {
 
 void SimWorker::PushRows(const step::PushKv& push) {
   const auto stream = kv_streams_.find(targets_.at(push.reservation).attention);
-  if (stream == kv_streams_.end() || !stream->second->open()) return;  // its loss is told by OnAttentionBroken
+  if (stream == kv_streams_.end() || !stream->second->open())
+    return;  // its loss is told by OnAttentionBroken
   SimWorker* const to = world_.UpWorker(stream->first);
   if (to == nullptr) return;
   KvFrame frame{push.reservation, push.sequence.attempt, push.layer, push.first_position, {}};
-  for (uint32_t i = 0; i < push.count; i++) frame.rows.push_back(KvAt(*push.blocks, push.first_position + i, push.layer));
-  const uint64_t bytes = push.count * cost::KvBytes(world_.scenario.shape, 1) / world_.scenario.shape.layers;
-  stream->second->ToAnswerer(bytes, [to, this, frame, s = stream->second] { to->OnKvFrame(frame, s, *this); });
+  for (uint32_t i = 0; i < push.count; i++)
+    frame.rows.push_back(KvAt(*push.blocks, push.first_position + i, push.layer));
+  const uint64_t bytes =
+      push.count * cost::KvBytes(world_.scenario.shape, 1) / world_.scenario.shape.layers;
+  stream->second->ToAnswerer(
+      bytes, [to, this, frame, s = stream->second] { to->OnKvFrame(frame, s, *this); });
 }
 
-void SimWorker::OnKvFrame(const KvFrame& frame, const std::shared_ptr<Stream>& stream, SimWorker& from) {
+void SimWorker::OnKvFrame(const KvFrame& frame, const std::shared_ptr<Stream>& stream,
+                          SimWorker& from) {
   const uint32_t count = static_cast<uint32_t>(frame.rows.size());
-  const absl::StatusOr<const step::BlockTable*> blocks =
-      decode_->KvDestination(frame.reservation, frame.attempt, frame.layer, frame.first_position, count);
+  const absl::StatusOr<const step::BlockTable*> blocks = decode_->KvDestination(
+      frame.reservation, frame.attempt, frame.layer, frame.first_position, count);
   absl::StatusOr<uint32_t> positions = 0u;
   if (!blocks.ok()) {
     positions = blocks.status();
   } else {
-    for (uint32_t i = 0; i < count; i++) KvAt(**blocks, frame.first_position + i, frame.layer) = frame.rows[i];
-    positions = decode_->OnKvRows(frame.reservation, frame.layer, frame.first_position, count, world_.Now());
+    for (uint32_t i = 0; i < count; i++)
+      KvAt(**blocks, frame.first_position + i, frame.layer) = frame.rows[i];
+    positions = decode_->OnKvRows(frame.reservation, frame.layer, frame.first_position, count,
+                                  world_.Now());
   }
   stream->ToDialler(32, [&from, reservation = frame.reservation, layer = frame.layer, positions] {
     from.OnKvAck(reservation, layer, positions);
@@ -339,7 +370,8 @@ void SimWorker::OnKvFrame(const KvFrame& frame, const std::shared_ptr<Stream>& s
   Settle();
 }
 
-void SimWorker::OnKvAck(const ReservationId& reservation, uint32_t layer, const absl::StatusOr<uint32_t>& positions) {
+void SimWorker::OnKvAck(const ReservationId& reservation, uint32_t layer,
+                        const absl::StatusOr<uint32_t>& positions) {
   if (positions.ok()) {
     prefill_->OnAck(reservation, layer, *positions);
   } else {
@@ -357,8 +389,9 @@ void SimWorker::OnAttentionBroken(const WorkerId& attention, const Stream* strea
     if (target.attention == attention && !target.local) lost.push_back(reservation);
   }
   for (const ReservationId& reservation : lost) {
-    prefill_->OnPeerFailed(reservation, absl::UnavailableError(absl::StrCat("attention worker ", attention.value(),
-                                                                            ": its stream broke")));
+    prefill_->OnPeerFailed(
+        reservation, absl::UnavailableError(absl::StrCat("attention worker ", attention.value(),
+                                                         ": its stream broke")));
   }
   Settle();
 }

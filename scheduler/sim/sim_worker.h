@@ -1,7 +1,7 @@
 #pragma once
 
-// One worker on virtual time: the production step machines, a device that takes as long as scheduler/cost says, and the hash
-// model in its memory.
+// One worker on virtual time: the production step machines, a device that takes as long as
+// scheduler/cost says, and the hash model in its memory.
 
 #include <map>
 #include <memory>
@@ -32,7 +32,7 @@ struct F2aReply {
   step::CallId call;
   std::vector<uint64_t> rows;
   Duration queue, compute;
-  absl::Status status;   // not OK: refused, no rows
+  absl::Status status;  // not OK: refused, no rows
 };
 
 class SimWorker {
@@ -41,14 +41,16 @@ class SimWorker {
   ~SimWorker();
 
   void Start();
-  void Kill();   // the process is gone: streams break, memory is lost
+  void Kill();  // the process is gone: streams break, memory is lost
   void SetSlow(uint32_t percent) { slow_percent_ = percent; }
   bool alive() const { return alive_; }
   const WorkerId& id() const { return id_; }
   const LinkSpec& link() const { return link_; }
   // Blocks taken although no sequence and no prompt is held.
   uint64_t leaked_blocks() const;
-  std::vector<SequenceKey> live() const { return decode_ ? decode_->live() : std::vector<SequenceKey>(); }
+  std::vector<SequenceKey> live() const {
+    return decode_ ? decode_->live() : std::vector<SequenceKey>();
+  }
   bool Serves(const WorkerId& ffn) const { return links_.contains(ffn); }
   void BreakTokens();
 
@@ -61,9 +63,11 @@ class SimWorker {
   void OnGatewayBroken(const GatewayId& gateway, const Stream* stream);
   void OnKvStream(const std::shared_ptr<Stream>& stream) { kv_callers_.push_back(stream); }
   void OnKvFrame(const KvFrame& frame, const std::shared_ptr<Stream>& stream, SimWorker& from);
-  void OnKvAck(const ReservationId& reservation, uint32_t layer, const absl::StatusOr<uint32_t>& positions);
+  void OnKvAck(const ReservationId& reservation, uint32_t layer,
+               const absl::StatusOr<uint32_t>& positions);
   void OnHandoffStream(const std::shared_ptr<Stream>& stream, SimWorker& attention);
-  void OnGrant(const WorkerId& holder, step::StreamId stream, uint64_t credit_bytes, uint32_t max_rows);
+  void OnGrant(const WorkerId& holder, step::StreamId stream, uint64_t credit_bytes,
+               uint32_t max_rows);
   void OnA2f(step::StreamId stream, const step::CallId& call, std::vector<uint64_t> rows);
   void OnCallerBroken(const Stream* stream);
   void OnF2a(const WorkerId& holder, const F2aReply& reply);
@@ -74,16 +78,16 @@ class SimWorker {
     SimGateway* gateway = nullptr;
     std::shared_ptr<Stream> stream;
     uint64_t pushed = 0;
-    std::map<SequenceKey, uint64_t> ends;   // unacknowledged: in which message
+    std::map<SequenceKey, uint64_t> ends;  // unacknowledged: in which message
   };
-  struct Caller {                           // FFN: an attention worker's stream; null ends: this worker itself
+  struct Caller {  // FFN: an attention worker's stream; null ends: this worker itself
     SimWorker* worker = nullptr;
     std::shared_ptr<Stream> stream;
   };
-  struct Link {                             // attention: to a holder
+  struct Link {  // attention: to a holder
     SimWorker* worker = nullptr;
     std::shared_ptr<Stream> stream;
-    step::StreamId id{};                    // the holder's number for it
+    step::StreamId id{};  // the holder's number for it
   };
   using Task = std::variant<step::AttentionTask, step::HeadTask, step::PrefillTask, step::FfnTask>;
 
@@ -99,11 +103,11 @@ class SimWorker {
   void DialHolder(const WorkerId& holder);
   void OnHolderBroken(const WorkerId& holder, const Stream* stream);
   void OnAttentionBroken(const WorkerId& attention, const Stream* stream);
-  bool Idle() const;                        // holds no sequence, no prompt and no call
+  bool Idle() const;  // holds no sequence, no prompt and no call
   Gateway& Expect(const GatewayId& gateway);
   void Push(const GatewayId& id, std::vector<step::Emit> emits);
   void SendTokens(Gateway& gateway);
-  void Settle();                            // after every event: effects, then the next task
+  void Settle();  // after every event: effects, then the next task
   void ArmAlarm();
   void OnAlarm();
   bool TakeEffects();
@@ -137,7 +141,7 @@ class SimWorker {
   std::shared_ptr<Stream> router_;
 
   step::KvBook book_;
-  std::vector<std::vector<uint64_t>> kv_;   // [layers][blocks * block_tokens]
+  std::vector<std::vector<uint64_t>> kv_;  // [layers][blocks * block_tokens]
   std::unique_ptr<step::DecodeMachine> decode_;
   std::unique_ptr<step::PrefillMachine> prefill_;
   std::unique_ptr<step::FfnMachine> ffn_;
@@ -150,8 +154,9 @@ class SimWorker {
 
   // Attention.
   std::map<GatewayId, Gateway> gateways_;
-  std::map<GatewayId, std::vector<step::Emit>> emits_;                    // of this event
-  std::map<std::pair<uint64_t, uint32_t>, std::vector<uint64_t>> rows_;   // residual stream by (step, micro-batch)
+  std::map<GatewayId, std::vector<step::Emit>> emits_;  // of this event
+  std::map<std::pair<uint64_t, uint32_t>, std::vector<uint64_t>>
+      rows_;  // residual stream by (step, micro-batch)
   std::map<WorkerId, Link> links_;
   std::vector<WorkerId> group_;
   std::map<step::CallId, Instant> sent_;
@@ -163,7 +168,7 @@ class SimWorker {
     bool local = false;
   };
   std::map<ReservationId, PrefillTarget> targets_;
-  std::map<ReservationId, std::vector<uint64_t>> chunk_;                  // rows of the running chunk
+  std::map<ReservationId, std::vector<uint64_t>> chunk_;  // rows of the running chunk
   std::map<WorkerId, std::shared_ptr<Stream>> kv_streams_;
 
   // FFN.

@@ -6,12 +6,14 @@
 namespace tandem::sim {
 
 std::shared_ptr<Stream> Stream::Open(VirtualTime& time, const LinkSpec& spec, Random random,
-                                     std::function<void(const Stream*)> dialler_broken, std::function<void(const Stream*)> answerer_broken) {
+                                     std::function<void(const Stream*)> dialler_broken,
+                                     std::function<void(const Stream*)> answerer_broken) {
   return std::shared_ptr<Stream>(
       new Stream(time, spec, random, std::move(dialler_broken), std::move(answerer_broken)));
 }
 
-Stream::Stream(VirtualTime& time, const LinkSpec& spec, Random random, std::function<void(const Stream*)> dialler_broken,
+Stream::Stream(VirtualTime& time, const LinkSpec& spec, Random random,
+               std::function<void(const Stream*)> dialler_broken,
                std::function<void(const Stream*)> answerer_broken)
     : time_(time),
       spec_(spec),
@@ -23,13 +25,16 @@ Stream::Stream(VirtualTime& time, const LinkSpec& spec, Random random, std::func
 void Stream::Send(Direction& direction, uint64_t bytes, absl::AnyInvocable<void()> deliver) {
   if (!open_) return;
   const Duration jitter = Duration::Nanoseconds(
-      spec_.jitter > Duration() ? static_cast<int64_t>(random_.Below(spec_.jitter.nanoseconds())) : 0);
+      spec_.jitter > Duration() ? static_cast<int64_t>(random_.Below(spec_.jitter.nanoseconds()))
+                                : 0);
   direction.line_free = std::max(direction.line_free, time_.Now()) +
                         Duration::FromSeconds(static_cast<double>(bytes) / spec_.bytes_per_s);
-  direction.last_arrival = std::max(direction.last_arrival, direction.line_free + spec_.latency + jitter);
-  time_.CallAt(direction.last_arrival, [self = shared_from_this(), deliver = std::move(deliver)]() mutable {
-    if (self->open_) deliver();
-  });
+  direction.last_arrival =
+      std::max(direction.last_arrival, direction.line_free + spec_.latency + jitter);
+  time_.CallAt(direction.last_arrival,
+               [self = shared_from_this(), deliver = std::move(deliver)]() mutable {
+                 if (self->open_) deliver();
+               });
 }
 
 void Stream::Break() {

@@ -30,7 +30,8 @@ World::World(const Scenario& s, uint64_t seed, bool trace)
   router->Start();
   for (const WorkerSpec& worker : scenario.workers) StartWorker(worker.name);
   for (uint32_t g = 0; g < scenario.gateways; g++) {
-    const uint32_t share = scenario.load.requests / scenario.gateways + (g < scenario.load.requests % scenario.gateways);
+    const uint32_t share = scenario.load.requests / scenario.gateways +
+                           (g < scenario.load.requests % scenario.gateways);
     const GatewayId id(absl::StrCat("g", g + 1));
     gateways_.push_back(std::make_unique<SimGateway>(*this, id, share, random.Child(id.value())));
     gateways_.back()->Start();
@@ -46,7 +47,8 @@ void World::Run() {
   while (!Finished() && Now() - Instant() < scenario.time_limit) TANDEM_CHECK(time.RunNext());
   for (const auto& gateway : gateways_) {
     if (gateway->finished()) continue;
-    Violation(absl::StrCat("not finished after ", scenario.time_limit.seconds(), " s: ", gateway->Unfinished()));
+    Violation(absl::StrCat("not finished after ", scenario.time_limit.seconds(),
+                           " s: ", gateway->Unfinished()));
   }
   report.elapsed = Now() - Instant();
   const Instant end = Now() + kAftermath;
@@ -55,11 +57,14 @@ void World::Run() {
   FillReport();
 }
 
-std::shared_ptr<Stream> World::Open(const LinkSpec& link, std::function<void(const Stream*)> dialler_broken,
+std::shared_ptr<Stream> World::Open(const LinkSpec& link,
+                                    std::function<void(const Stream*)> dialler_broken,
                                     std::function<void(const Stream*)> answerer_broken) {
   const Random own = random.Child(absl::StrCat("stream ", streams_opened_++));
-  const auto stream = Stream::Open(time, link, own, std::move(dialler_broken), std::move(answerer_broken));
-  std::erase_if(streams_, [](const std::weak_ptr<Stream>& s) { return s.expired() || !s.lock()->open(); });
+  const auto stream =
+      Stream::Open(time, link, own, std::move(dialler_broken), std::move(answerer_broken));
+  std::erase_if(streams_,
+                [](const std::weak_ptr<Stream>& s) { return s.expired() || !s.lock()->open(); });
   streams_.push_back(stream);
   return stream;
 }
@@ -100,7 +105,8 @@ void World::AddLedger(const std::string& worker, const ledger::LedgerSnapshot& s
 void World::StartWorker(const std::string& name) {
   const auto spec = std::find_if(scenario.workers.begin(), scenario.workers.end(),
                                  [&](const WorkerSpec& worker) { return worker.name == name; });
-  if (spec == scenario.workers.end()) return Violation(absl::StrCat("no worker '", name, "' in the scenario"));
+  if (spec == scenario.workers.end())
+    return Violation(absl::StrCat("no worker '", name, "' in the scenario"));
   if (up_.contains(WorkerId(name))) return;
   all_workers_.push_back(std::make_unique<SimWorker>(*this, *spec, ++incarnations_[name]));
   up_[WorkerId(name)] = all_workers_.back().get();
@@ -126,14 +132,17 @@ void World::WorkerExited(const WorkerId& id) {
 
 std::string World::AnyWorker() {
   if (up_.empty()) return "";
-  return std::next(up_.begin(), static_cast<int64_t>(fault_random_.Below(up_.size())))->first.value();
+  return std::next(up_.begin(), static_cast<int64_t>(fault_random_.Below(up_.size())))
+      ->first.value();
 }
 
 void World::Apply(const FaultSpec& fault) {
   const std::string target = fault.target.empty() ? AnyWorker() : fault.target;
   Record(absl::StrCat("fault ", static_cast<int>(fault.kind), " ", target));
   SimWorker* const worker = UpWorker(WorkerId(target));
-  const auto later = [&](absl::AnyInvocable<void()> fn) { time.CallAt(Now() + fault.lasts, std::move(fn)); };
+  const auto later = [&](absl::AnyInvocable<void()> fn) {
+    time.CallAt(Now() + fault.lasts, std::move(fn));
+  };
   switch (fault.kind) {
     case FaultKind::kWorkerDown:
       StopWorker(target);
@@ -164,14 +173,17 @@ void World::Apply(const FaultSpec& fault) {
       if (worker != nullptr) worker->BreakTokens();
       break;
     case FaultKind::kBreakAny:
-      std::erase_if(streams_, [](const std::weak_ptr<Stream>& s) { return s.expired() || !s.lock()->open(); });
+      std::erase_if(streams_, [](const std::weak_ptr<Stream>& s) {
+        return s.expired() || !s.lock()->open();
+      });
       if (!streams_.empty()) streams_[fault_random_.Below(streams_.size())].lock()->Break();
       break;
   }
 }
 
 bool World::Finished() const {
-  return std::all_of(gateways_.begin(), gateways_.end(), [](const auto& gateway) { return gateway->finished(); });
+  return std::all_of(gateways_.begin(), gateways_.end(),
+                     [](const auto& gateway) { return gateway->finished(); });
 }
 
 // Terminal everywhere: nobody holds anything for anyone any more.

@@ -1,6 +1,7 @@
 #pragma once
 
-// What the processes of one simulation share: time, chance, who is up, and the books of what happened.
+// What the processes of one simulation share: time, chance, who is up, and the books of what
+// happened.
 
 #include <functional>
 #include <map>
@@ -29,17 +30,18 @@ class World {
 
   Instant Now() const { return time.Now(); }
   // A stream over `link`; breaks with the others when a fault says so.
-  std::shared_ptr<Stream> Open(const LinkSpec& link, std::function<void(const Stream*)> dialler_broken,
+  std::shared_ptr<Stream> Open(const LinkSpec& link,
+                               std::function<void(const Stream*)> dialler_broken,
                                std::function<void(const Stream*)> answerer_broken);
-  SimWorker* UpWorker(const WorkerId& id);   // null: down
-  void Record(const std::string& line);      // into the digest, and the trace
+  SimWorker* UpWorker(const WorkerId& id);  // null: down
+  void Record(const std::string& line);     // into the digest, and the trace
   void Violation(const std::string& what);
   // A device's books at the end of its life: they must add up to its elapsed time within 0.1 %.
   void AddLedger(const std::string& worker, const ledger::LedgerSnapshot& snapshot);
-  void WorkerExited(const WorkerId& id);     // drained
+  void WorkerExited(const WorkerId& id);  // drained
 
   const Scenario& scenario;
-  const Random random;                       // parent of everybody's
+  const Random random;  // parent of everybody's
   VirtualTime time;
   Digest digest;
   SimReport report;
@@ -58,10 +60,11 @@ class World {
   const bool trace_;
   Random fault_random_;
   uint64_t streams_opened_ = 0;
-  std::vector<std::unique_ptr<SimWorker>> all_workers_;  // dead ones too: closures may still name them
+  std::vector<std::unique_ptr<SimWorker>>
+      all_workers_;  // dead ones too: closures may still name them
   std::map<WorkerId, SimWorker*> up_;
   std::map<std::string, uint64_t> incarnations_;
-  std::map<std::string, Duration> returns_;              // drained workers: when they come back
+  std::map<std::string, Duration> returns_;  // drained workers: when they come back
   std::vector<std::unique_ptr<SimGateway>> gateways_;
   std::vector<std::weak_ptr<Stream>> streams_;
 };

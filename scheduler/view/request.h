@@ -36,7 +36,14 @@ struct StopRules {
 };
 
 enum class EndReason {
-  kEos, kStopToken, kLength, kStopped, kCancelled, kPreempted, kSuperseded, kFailed,
+  kEos,
+  kStopToken,
+  kLength,
+  kStopped,
+  kCancelled,
+  kPreempted,
+  kSuperseded,
+  kFailed,
 };
 
 // How a sequence ended; `status` is not OK with kFailed only.

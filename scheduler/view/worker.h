@@ -1,6 +1,7 @@
 #pragma once
 
-// What a worker says of itself, as values. The proto twins are Registration and Heartbeat in registry.proto.
+// What a worker says of itself, as values. The proto twins are Registration and Heartbeat in
+// registry.proto.
 
 #include <cstdint>
 #include <set>
@@ -14,7 +15,8 @@ namespace tandem {
 enum class Stage { kPrefill, kAttention, kFfn };
 enum class MemoryClass { kHbm, kSram };
 
-// What decides the bits of a result, per stage; a part that a worker does not run is empty and never compared.
+// What decides the bits of a result, per stage; a part that a worker does not run is empty and
+// never compared.
 struct NumericsClass {
   std::string prefill, attention, ffn;
   bool operator==(const NumericsClass&) const = default;
@@ -26,7 +28,7 @@ struct ModelDimensions {
 };
 
 struct WorkerCapacity {
-  uint32_t kv_blocks = 0;         // attention
+  uint32_t kv_blocks = 0;  // attention
   uint32_t block_tokens = 0;
   uint32_t max_sequences = 0;     // attention
   uint32_t prefill_slots = 0;     // prefill

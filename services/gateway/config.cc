@@ -25,7 +25,8 @@ void BindAll(GatewayConfig& c, Bind&& bind) {
   bind("max-body-bytes", c.max_body_bytes, "largest request body; larger: 413");
   bind("max-connections", c.max_connections, "open at once; more are answered 503");
   bind("threads", c.threads, "threads that serve connections");
-  bind("drain-timeout-seconds", c.drain_timeout_seconds, "from SIGTERM until running answers are cut");
+  bind("drain-timeout-seconds", c.drain_timeout_seconds,
+       "from SIGTERM until running answers are cut");
   bind("log-format", c.log_format, "text or json");
 }
 
@@ -51,15 +52,20 @@ absl::Status ReadFile(const std::string& path, GatewayConfig& config) {
 }
 
 absl::Status Check(GatewayConfig& config) {
-  if (config.model.empty()) return absl::InvalidArgumentError("model: name a GGUF file with --model");
-  if (config.routers.empty()) return absl::InvalidArgumentError("router: at least one address is needed");
+  if (config.model.empty())
+    return absl::InvalidArgumentError("model: name a GGUF file with --model");
+  if (config.routers.empty())
+    return absl::InvalidArgumentError("router: at least one address is needed");
   if (config.threads < 1 || config.threads > 256) {
-    return absl::InvalidArgumentError(absl::StrCat("threads: ", config.threads, " is not in [1, 256]"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads: ", config.threads, " is not in [1, 256]"));
   }
   if (config.log_format != "text" && config.log_format != "json") {
-    return absl::InvalidArgumentError(absl::StrCat("log_format: '", config.log_format, "' is neither text nor json"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("log_format: '", config.log_format, "' is neither text nor json"));
   }
-  if (config.model_name.empty()) config.model_name = std::filesystem::path(config.model).stem().string();
+  if (config.model_name.empty())
+    config.model_name = std::filesystem::path(config.model).stem().string();
   return absl::OkStatus();
 }
 
@@ -76,7 +82,8 @@ std::string ToYaml(const GatewayConfig& config) {
   return absl::StrCat(out.c_str(), "\n");
 }
 
-absl::StatusOr<std::optional<GatewayCommand>> ParseGatewayCommand(int argc, const char* const* argv) {
+absl::StatusOr<std::optional<GatewayCommand>> ParseGatewayCommand(int argc,
+                                                                  const char* const* argv) {
   GatewayCommand command;
   std::string file;
   for (int i = 1; i < argc; ++i) {  // the file first, so that flags override it

@@ -1,6 +1,7 @@
 #pragma once
 
-// tandem-gateway's one configuration: defaults, then the YAML file of --config, then flags; checked once, at start.
+// tandem-gateway's one configuration: defaults, then the YAML file of --config, then flags; checked
+// once, at start.
 
 #include <absl/status/statusor.h>
 
@@ -30,7 +31,8 @@ struct GatewayCommand {
 };
 
 // nullopt: --help or --version was printed. kInvalidArgument names the flag or key and the value.
-absl::StatusOr<std::optional<GatewayCommand>> ParseGatewayCommand(int argc, const char* const* argv);
+absl::StatusOr<std::optional<GatewayCommand>> ParseGatewayCommand(int argc,
+                                                                  const char* const* argv);
 std::string ToYaml(const GatewayConfig& config);
 
 }  // namespace tandem::gateway

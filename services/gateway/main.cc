@@ -18,9 +18,14 @@ namespace tandem::gateway {
 namespace {
 
 void LogRequest(const RequestRecord& r) {
-  LogInfo("request_done", {{"request_id", r.request_id}, {"route", r.route}, {"status", r.status}, {"prompt_tokens", r.prompt_tokens},
-                           {"completion_tokens", r.completion_tokens}, {"ttft_seconds", r.ttft_seconds},
-                           {"seconds", r.total_seconds}, {"client_left", r.client_left}});
+  LogInfo("request_done", {{"request_id", r.request_id},
+                           {"route", r.route},
+                           {"status", r.status},
+                           {"prompt_tokens", r.prompt_tokens},
+                           {"completion_tokens", r.completion_tokens},
+                           {"ttft_seconds", r.ttft_seconds},
+                           {"seconds", r.total_seconds},
+                           {"client_left", r.client_left}});
 }
 
 absl::Status Run(const GatewayConfig& config) {
@@ -28,23 +33,28 @@ absl::Status Run(const GatewayConfig& config) {
   if (!text.ok()) return text.status();
   RealTimeSource time;
   const auto unix_seconds = [] { return static_cast<int64_t>(std::time(nullptr)); };
-  const uint64_t seed = Mix64(static_cast<uint64_t>(time.Now().nanoseconds())) ^ Mix64(static_cast<uint64_t>(getpid()) ^ static_cast<uint64_t>(unix_seconds()));
-  GrpcLinks links({.gateway_id = "gateway-" + std::to_string(seed), .model = config.model_name}, time);
+  const uint64_t seed =
+      Mix64(static_cast<uint64_t>(time.Now().nanoseconds())) ^
+      Mix64(static_cast<uint64_t>(getpid()) ^ static_cast<uint64_t>(unix_seconds()));
+  GrpcLinks links({.gateway_id = "gateway-" + std::to_string(seed), .model = config.model_name},
+                  time);
   const std::shared_ptr<Relay> relay = Relay::Create({}, time, links);
   GatewayMetrics metrics(config.model_name);
   ApiConfig api_config;
   api_config.model_name = config.model_name;
-  Api api(api_config, **text, *relay, time, unix_seconds, seed, [&metrics](const RequestRecord& record) {
-    metrics.Count(record);
-    LogRequest(record);
-  });
+  Api api(api_config, **text, *relay, time, unix_seconds, seed,
+          [&metrics](const RequestRecord& record) {
+            metrics.Count(record);
+            LogRequest(record);
+          });
   HttpLimits limits;
   limits.max_connections = config.max_connections;
   limits.max_body_bytes = config.max_body_bytes;
   limits.threads = config.threads;
   links.Start(relay, config.routers);
   auto server = HttpServer::Start(
-      config.listen, limits, [&api](HttpQuery query, HttpAnswer& answer) { return api.Handle(std::move(query), answer); },
+      config.listen, limits,
+      [&api](HttpQuery query, HttpAnswer& answer) { return api.Handle(std::move(query), answer); },
       &Api::ErrorBodyOf, [&api] { return api.NewId(); });
   if (!server.ok()) return server.status();
   auto metrics_server = ServeMetrics(config.metrics_listen, metrics.registry());

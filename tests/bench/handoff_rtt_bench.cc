@@ -1,8 +1,10 @@
-// A2F and F2A over loopback TCP: one round trip through our link and service, with a door that answers at once, beside a
-// bare gRPC bidi ping-pong of the same bytes, in the same run, batches of both taking turns.
+// A2F and F2A over loopback TCP: one round trip through our link and service, with a door that
+// answers at once, beside a bare gRPC bidi ping-pong of the same bytes, in the same run, batches of
+// both taking turns.
 //
 //   handoff_rtt_bench [batches]
-// prints for each size the median of a round trip in microseconds and the ratio; exit status 1 if a ratio exceeds kTarget.
+// prints for each size the median of a round trip in microseconds and the ratio; exit status 1 if a
+// ratio exceeds kTarget.
 
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -29,12 +31,13 @@ namespace tandem {
 namespace {
 
 constexpr double kTarget = 1.3;
-constexpr int kBatch = 500;   // round trips of one side before the other has its turn
+constexpr int kBatch = 500;  // round trips of one side before the other has its turn
 constexpr int kWarmUp = 200;
 
 using Clock = std::chrono::steady_clock;
 
-// Round trips of one side: the next starts in the reaction to the last, so no thread of ours is woken in between.
+// Round trips of one side: the next starts in the reaction to the last, so no thread of ours is
+// woken in between.
 class Batch {
  public:
   void Begin(int count) {
@@ -71,11 +74,14 @@ class Batch {
 
 class EchoDoor final : public FfnDoor {
  public:
-  void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink,
-                  absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)> opened) override {
+  void OpenStream(
+      const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink,
+      absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)> opened)
+      override {
     sink_ = std::move(sink);
-    opened(std::make_pair(step::StreamId(1), HandoffGrantInfo{.credit_bytes = 64 << 20, .max_rows = hello.max_rows,
-                                                              .shard_epoch = 1}));
+    opened(std::make_pair(
+        step::StreamId(1),
+        HandoffGrantInfo{.credit_bytes = 64 << 20, .max_rows = hello.max_rows, .shard_epoch = 1}));
   }
   void Call(step::StreamId, A2f call) override {
     F2a reply;
@@ -163,7 +169,8 @@ class BareService final : public grpc::CallbackGenericService {
 
 class BareSide final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
-  BareSide(const std::string& address, size_t bytes) : payload_(bytes, 'x'), stub_(MakeChannel(address)) {
+  BareSide(const std::string& address, size_t bytes)
+      : payload_(bytes, 'x'), stub_(MakeChannel(address)) {
     stub_.PrepareBidiStreamingCall(&context_, "/bare/Echo", grpc::StubOptions(), this);
     AddHold();
     StartCall();
@@ -236,10 +243,17 @@ double Compare(uint32_t rows, uint32_t hidden, int batches) {
   {
     HandoffConnector connector(time, Random(1), {});
     auto listener = std::make_shared<OurSide>(rows, hidden);
-    const HandoffHello hello{.attention_worker = "bench", .model = "m", .hidden = hidden, .layers = 1, .ffn_class = "",
-                             .shard_epoch = 1, .max_rows = rows};
-    auto link = connector.Open({.worker = WorkerId("f"), .address = "127.0.0.1:" + std::to_string(server.port),
-                                .shard_epoch = 1}, hello, listener);
+    const HandoffHello hello{.attention_worker = "bench",
+                             .model = "m",
+                             .hidden = hidden,
+                             .layers = 1,
+                             .ffn_class = "",
+                             .shard_epoch = 1,
+                             .max_rows = rows};
+    auto link = connector.Open({.worker = WorkerId("f"),
+                                .address = "127.0.0.1:" + std::to_string(server.port),
+                                .shard_epoch = 1},
+                               hello, listener);
     listener->AwaitGrant();
     BareSide bare_side("127.0.0.1:" + std::to_string(bare_port), bytes);
     listener->Run(*link, kWarmUp);
@@ -253,7 +267,8 @@ double Compare(uint32_t rows, uint32_t hidden, int batches) {
   server.server->Shutdown();
   bare_server->Shutdown();
   const double our_median = Median(ours), bare_median = Median(bare);
-  std::printf("%8zu B   %7.1f us   %7.1f us   %.2fx\n", bytes, our_median, bare_median, our_median / bare_median);
+  std::printf("%8zu B   %7.1f us   %7.1f us   %.2fx\n", bytes, our_median, bare_median,
+              our_median / bare_median);
   return our_median / bare_median;
 }
 
@@ -264,8 +279,8 @@ int main(int argc, char** argv) {
   const int batches = argc > 1 ? std::max(1, std::atoi(argv[1])) : 20;
   tandem::KeepFrameMemory();  // as the daemon does; both sides profit
   tandem::InitLog({.daemon = "bench", .level = spdlog::level::warn});
-  std::printf("%10s   %10s   %10s   ratio (median round trip, %d batches of %d)\n", "data", "hand-off", "bare gRPC", batches,
-              tandem::kBatch);
+  std::printf("%10s   %10s   %10s   ratio (median round trip, %d batches of %d)\n", "data",
+              "hand-off", "bare gRPC", batches, tandem::kBatch);
   double worst = 0;
   for (const auto& [rows, hidden] : {std::pair<uint32_t, uint32_t>{1, 576}, {8, 512}, {32, 512}}) {
     worst = std::max(worst, tandem::Compare(rows, hidden, batches));

@@ -1,6 +1,7 @@
 #pragma once
 
-// A TextModel whose tokens are bytes: every character border and stop string can be cut wherever a test wants.
+// A TextModel whose tokens are bytes: every character border and stop string can be cut wherever a
+// test wants.
 
 #include <absl/strings/str_cat.h>
 
@@ -29,9 +30,12 @@ class ByteTextModel final : public gateway::TextModel {
     if (id == kPhrase) return "hello world";
     return id < 256 ? std::string(1, static_cast<char>(id)) : "";
   }
-  std::string TokenName(uint32_t id) const override { return id == kEnd ? "<|end|>" : TokenBytes(id); }
+  std::string TokenName(uint32_t id) const override {
+    return id == kEnd ? "<|end|>" : TokenBytes(id);
+  }
   // "user: hi\nassistant: "; a message with the content "refuse" is refused.
-  absl::StatusOr<std::string> RenderChat(const std::vector<gateway::ChatMessage>& messages) const override {
+  absl::StatusOr<std::string> RenderChat(
+      const std::vector<gateway::ChatMessage>& messages) const override {
     std::string prompt;
     for (const gateway::ChatMessage& message : messages) {
       if (message.content == "refuse") return absl::InvalidArgumentError("the template refuses");

@@ -1,4 +1,5 @@
-// The gateway's HTTP server over real sockets, with a handler that answers, streams or waits as the path says.
+// The gateway's HTTP server over real sockets, with a handler that answers, streams or waits as the
+// path says.
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
@@ -43,7 +44,10 @@ class Client {
     if (fd_ >= 0) close(fd_);
     fd_ = -1;
   }
-  bool Send(const std::string& bytes) { return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size()); }
+  bool Send(const std::string& bytes) {
+    return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+           static_cast<ssize_t>(bytes.size());
+  }
   // Reads until `end` stands in what was read, or the server closes.
   std::string ReadUntil(const std::string& end) {
     char buffer[4096];
@@ -67,8 +71,11 @@ class HttpServerTest : public ::testing::Test {
  protected:
   void Start(HttpLimits limits = {}) {
     auto started = HttpServer::Start(
-        "127.0.0.1:0", limits, [this](HttpQuery query, HttpAnswer& answer) { return Handle(std::move(query), answer); },
-        [](int status, const std::string& message) { return "{\"error\":" + std::to_string(status) + ",\"message\":\"" + message + "\"}"; },
+        "127.0.0.1:0", limits,
+        [this](HttpQuery query, HttpAnswer& answer) { return Handle(std::move(query), answer); },
+        [](int status, const std::string& message) {
+          return "{\"error\":" + std::to_string(status) + ",\"message\":\"" + message + "\"}";
+        },
         [] { return std::string("ours"); });
     ASSERT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);
@@ -95,7 +102,8 @@ class HttpServerTest : public ::testing::Test {
       (void)co_await answer.FinishEvents();
       co_return;
     }
-    std::string body = query.method + " " + query.path + " " + query.request_id + " " + std::to_string(query.body.size());
+    std::string body = query.method + " " + query.path + " " + query.request_id + " " +
+                       std::to_string(query.body.size());
     (void)co_await answer.Reply(200, "text/plain", std::move(body), HttpHeaders());
   }
 
@@ -109,7 +117,9 @@ TEST_F(HttpServerTest, AnswersAndKeepsTheConnection) {
   Start();
   Client client(server_->port());
   for (int i = 0; i < 3; ++i) {
-    ASSERT_TRUE(client.Send("POST /echo?x=1 HTTP/1.1\r\nHost: h\r\nx-request-id: mine-7\r\nContent-Length: 3\r\n\r\nabc"));
+    ASSERT_TRUE(
+        client.Send("POST /echo?x=1 HTTP/1.1\r\nHost: h\r\nx-request-id: mine-7\r\nContent-Length: "
+                    "3\r\n\r\nabc"));
     const std::string answer = client.ReadUntil("mine-7 3");
     EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\nx-request-id: mine-7\r\n"));
     EXPECT_THAT(answer, HasSubstr("POST /echo mine-7 3"));
@@ -119,7 +129,8 @@ TEST_F(HttpServerTest, AnswersAndKeepsTheConnection) {
 TEST_F(HttpServerTest, IllFormedRequestIdIsReplaced) {
   Start();
   Client client(server_->port());
-  ASSERT_TRUE(client.Send("GET /a HTTP/1.1\r\nHost: h\r\nx-request-id: a b<c>\r\nConnection: close\r\n\r\n"));
+  ASSERT_TRUE(client.Send(
+      "GET /a HTTP/1.1\r\nHost: h\r\nx-request-id: a b<c>\r\nConnection: close\r\n\r\n"));
   EXPECT_THAT(client.ReadAll(), HasSubstr("GET /a ours 0"));
 }
 
@@ -146,16 +157,21 @@ TEST_F(HttpServerTest, ClientThatLeavesInMidStreamIsNoticedWhileNothingFlows) {
   EXPECT_THAT(client.ReadUntil("begun"), HasSubstr("data: begun"));
   client.Close();
   MutexLock lock(mu_);
-  while (clients_left_ == 0) ASSERT_TRUE(changed_.WaitFor(lock, std::chrono::seconds(kDeadlineSeconds)));
+  while (clients_left_ == 0)
+    ASSERT_TRUE(changed_.WaitFor(lock, std::chrono::seconds(kDeadlineSeconds)));
 }
 
 TEST_F(HttpServerTest, BodyOverTheLimitGets413AndIsRead) {
   Start({.max_body_bytes = 1000});
   Client named(server_->port());
-  ASSERT_TRUE(named.Send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2000000\r\n\r\n" + std::string(2000000, 'x')));
-  EXPECT_THAT(named.ReadAll(), ::testing::AllOf(StartsWith("HTTP/1.1 413 "), HasSubstr("exceeds 1000 bytes")));
+  ASSERT_TRUE(named.Send("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2000000\r\n\r\n" +
+                         std::string(2000000, 'x')));
+  EXPECT_THAT(named.ReadAll(),
+              ::testing::AllOf(StartsWith("HTTP/1.1 413 "), HasSubstr("exceeds 1000 bytes")));
   Client chunked(server_->port());
-  ASSERT_TRUE(chunked.Send("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" + std::string(2000, 'x') + "\r\n0\r\n\r\n"));
+  ASSERT_TRUE(
+      chunked.Send("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" +
+                   std::string(2000, 'x') + "\r\n0\r\n\r\n"));
   EXPECT_THAT(chunked.ReadAll(), StartsWith("HTTP/1.1 413 "));
 }
 
@@ -180,8 +196,10 @@ TEST_F(HttpServerTest, ThreeHundredConnectionsAtOnceAreAllServed) {
   Start();
   std::vector<std::unique_ptr<Client>> clients;
   for (int i = 0; i < 300; ++i) clients.push_back(std::make_unique<Client>(server_->port()));
-  for (auto& client : clients) ASSERT_TRUE(client->connected() && client->Send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"));
-  for (auto& client : clients) ASSERT_THAT(client->ReadUntil("GET /a ours 0"), HasSubstr("GET /a ours 0"));
+  for (auto& client : clients)
+    ASSERT_TRUE(client->connected() && client->Send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"));
+  for (auto& client : clients)
+    ASSERT_THAT(client->ReadUntil("GET /a ours 0"), HasSubstr("GET /a ours 0"));
 }
 
 TEST_F(HttpServerTest, ConnectionsOverTheLimitGet503) {

@@ -1,5 +1,5 @@
-// Three kinds of worker in one process, talking over real gRPC: the engines of workers/engine on fake backends, whose numbers
-// betray any row, block, layer or position that went astray.
+// Three kinds of worker in one process, talking over real gRPC: the engines of workers/engine on
+// fake backends, whose numbers betray any row, block, layer or position that went astray.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -122,13 +122,17 @@ class EngineRpc : public ::testing::Test {
   }
   void SetGroup(Node& attention, std::vector<std::pair<std::string, Node*>> holders) {
     std::vector<FfnEndpoint> endpoints;
-    for (auto& [name, node] : holders) endpoints.push_back({WorkerId(name), node->server->address(), 1});
-    EXPECT_TRUE(attention.AnswerOf([&](CommandDoor& door, Answer answer) {
-      door.SetGroup(1, ++group_version_, std::move(endpoints), std::move(answer));
-    }).ok());
+    for (auto& [name, node] : holders)
+      endpoints.push_back({WorkerId(name), node->server->address(), 1});
+    EXPECT_TRUE(attention
+                    .AnswerOf([&](CommandDoor& door, Answer answer) {
+                      door.SetGroup(1, ++group_version_, std::move(endpoints), std::move(answer));
+                    })
+                    .ok());
   }
   // Decode on `attention`, its prompt's KV from `prefill` (null: its own).
-  void Generate(Node& attention, Node* prefill, const std::string& name, std::vector<TokenId> prompt, uint32_t max_tokens) {
+  void Generate(Node& attention, Node* prefill, const std::string& name,
+                std::vector<TokenId> prompt, uint32_t max_tokens) {
     step::DecodeRequest request;
     request.reservation = ReservationId(name);
     request.gateway = GatewayId("g");
@@ -154,20 +158,23 @@ class EngineRpc : public ::testing::Test {
     });
     ASSERT_TRUE(queued.ok()) << queued;
   }
-  void ExpectExact(const std::map<std::string, std::vector<TokenId>>& tokens, const std::string& name,
-                   const std::vector<TokenId>& prompt, uint32_t count) {
+  void ExpectExact(const std::map<std::string, std::vector<TokenId>>& tokens,
+                   const std::string& name, const std::vector<TokenId>& prompt, uint32_t count) {
     Sampling greedy;
     greedy.temperature = 0;
     const auto found = tokens.find(name);
     ASSERT_NE(found, tokens.end()) << name;
-    EXPECT_EQ(found->second, test::ExpectedTokens(test::FakeOptions().dimensions, prompt, count, greedy)) << name;
+    EXPECT_EQ(found->second,
+              test::ExpectedTokens(test::FakeOptions().dimensions, prompt, count, greedy))
+        << name;
   }
 
   RealTimeSource time_;
   uint64_t group_version_ = 0;
 };
 
-// Goal: pd-afd over real gRPC gives the tokens that one process gives. Method: eight prompts of different lengths at once.
+// Goal: pd-afd over real gRPC gives the tokens that one process gives. Method: eight prompts of
+// different lengths at once.
 TEST_F(EngineRpc, PrefillAttentionAndFfnWorkersGiveTheExactTokens) {
   Node ffn("F", {Stage::kFfn}, time_);
   Node attention("A", {Stage::kAttention}, time_);
@@ -187,8 +194,8 @@ TEST_F(EngineRpc, PrefillAttentionAndFfnWorkersGiveTheExactTokens) {
   EXPECT_EQ(ffn.handoff_service->malformed_calls(), 0u);
 }
 
-// Goal: an FFN worker's death in mid-call changes no token. Method: the first holder dies with a call in its hands; its
-// rows go to the second.
+// Goal: an FFN worker's death in mid-call changes no token. Method: the first holder dies with a
+// call in its hands; its rows go to the second.
 TEST_F(EngineRpc, FfnWorkersDeathInMidCallChangesNoToken) {
   auto first = std::make_unique<Node>("F1", std::set<Stage>{Stage::kFfn}, time_);
   Node second("F2", {Stage::kFfn}, time_);
@@ -205,13 +212,15 @@ TEST_F(EngineRpc, FfnWorkersDeathInMidCallChangesNoToken) {
   });
   SetGroup(attention, {{"F1", first.get()}});
   Reader reader(attention.server->address());
-  for (uint32_t i = 0; i < 3; ++i) Generate(attention, &prefill, "r" + std::to_string(i), Prompt(i, 5 + i), 20);
+  for (uint32_t i = 0; i < 3; ++i)
+    Generate(attention, &prefill, "r" + std::to_string(i), Prompt(i, 5 + i), 20);
   ASSERT_TRUE(there.Wait());
   SetGroup(attention, {{"F1", first.get()}, {"F2", &second}});
   first->server->Kill();
   const auto tokens = reader.ReadToEnds(3);
   go.Open();
-  for (uint32_t i = 0; i < 3; ++i) ExpectExact(tokens, "r" + std::to_string(i), Prompt(i, 5 + i), 20);
+  for (uint32_t i = 0; i < 3; ++i)
+    ExpectExact(tokens, "r" + std::to_string(i), Prompt(i, 5 + i), 20);
   EXPECT_GE(attention.listener.shards_lost("F1"), 1u);
   first.reset();
 }

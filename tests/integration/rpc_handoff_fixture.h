@@ -1,6 +1,7 @@
 #pragma once
 
-// What the hand-off tests share: a puppet for the FFN engine, a listener that remembers, a server and a connector.
+// What the hand-off tests share: a puppet for the FFN engine, a listener that remembers, a server
+// and a connector.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,7 +19,6 @@
 
 namespace tandem::test {
 
-
 constexpr uint32_t kHidden = 576;
 constexpr uint32_t kRows = 8;
 
@@ -32,8 +32,10 @@ class PuppetDoor final : public FfnDoor {
     std::vector<step::StreamId> closed;
   };
 
-  void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink,
-                  absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)> opened) override {
+  void OpenStream(
+      const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink,
+      absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)> opened)
+      override {
     if (!refusal.ok()) return opened(refusal);
     if (silent_open) {
       seen.Change([&](Seen& s) { s.hellos.push_back(hello); });
@@ -46,7 +48,8 @@ class PuppetDoor final : public FfnDoor {
       s.hellos.push_back(hello);
       s.sinks[stream] = std::move(sink);
     });
-    opened(std::make_pair(stream, HandoffGrantInfo{.credit_bytes = 1 << 20, .max_rows = kRows, .shard_epoch = 7}));
+    opened(std::make_pair(
+        stream, HandoffGrantInfo{.credit_bytes = 1 << 20, .max_rows = kRows, .shard_epoch = 7}));
   }
   void Call(step::StreamId stream, A2f call) override {
     std::shared_ptr<FfnReplySink> sink;
@@ -97,7 +100,8 @@ class Listener final : public FfnLinkListener {
     heard.Change([&](Heard& h) { h.broken.push_back(status); });
   }
   bool AwaitGrant() {
-    return heard.Await("the grant", [](const Heard& h) { return !h.grants.empty() || !h.broken.empty(); });
+    return heard.Await("the grant",
+                       [](const Heard& h) { return !h.grants.empty() || !h.broken.empty(); });
   }
   bool AwaitReplies(size_t count) {
     return heard.Await("replies", [&](const Heard& h) { return h.replies.size() >= count; });
@@ -113,24 +117,35 @@ inline A2f MakeCall(uint64_t step, uint32_t layer, uint32_t micro_batch, uint32_
   call.call = {.step = step, .layer = layer, .micro_batch = micro_batch, .attempt = 0};
   call.rows = rows;
   call.shard_epoch = 7;
-  for (size_t i = 0; i < size_t{rows} * kHidden; ++i) call.data.push_back(static_cast<float>(i) + 0.25f * micro_batch);
+  for (size_t i = 0; i < size_t{rows} * kHidden; ++i)
+    call.data.push_back(static_cast<float>(i) + 0.25f * micro_batch);
   return call;
 }
 
 class HandoffRpc : public ::testing::Test {
  protected:
   std::unique_ptr<FfnLink> Open(std::shared_ptr<Listener> listener) {
-    const HandoffHello hello{.attention_worker = "a0", .model = "m", .hidden = kHidden, .layers = 30, .ffn_class = "",
-                             .shard_epoch = 7, .max_rows = kRows};
-    return connector_->Open({.worker = WorkerId("f0"), .address = server_.address(), .shard_epoch = 7}, hello, listener);
+    const HandoffHello hello{.attention_worker = "a0",
+                             .model = "m",
+                             .hidden = kHidden,
+                             .layers = 30,
+                             .ffn_class = "",
+                             .shard_epoch = 7,
+                             .max_rows = kRows};
+    return connector_->Open(
+        {.worker = WorkerId("f0"), .address = server_.address(), .shard_epoch = 7}, hello,
+        listener);
   }
-  void UseLimits(LinkLimits limits) { connector_ = std::make_unique<HandoffConnector>(time_, Random(1), limits); }
+  void UseLimits(LinkLimits limits) {
+    connector_ = std::make_unique<HandoffConnector>(time_, Random(1), limits);
+  }
 
   PuppetDoor door_;
   HandoffService service_{door_};
   test::TestServer server_{{&service_}};
   RealTimeSource time_;
-  std::unique_ptr<HandoffConnector> connector_ = std::make_unique<HandoffConnector>(time_, Random(1), LinkLimits());
+  std::unique_ptr<HandoffConnector> connector_ =
+      std::make_unique<HandoffConnector>(time_, Random(1), LinkLimits());
 };
 
 }  // namespace tandem::test

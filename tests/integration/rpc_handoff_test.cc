@@ -1,4 +1,5 @@
-// A2F/F2A over real gRPC in one process: HandoffConnector against HandoffService, with a puppet for the FFN engine.
+// A2F/F2A over real gRPC in one process: HandoffConnector against HandoffService, with a puppet for
+// the FFN engine.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -57,9 +58,11 @@ TEST_F(HandoffRpc, CallsInFlightAreAnsweredInAnyOrder) {
   auto link = Open(listener);
   ASSERT_TRUE(listener->AwaitGrant());
   for (uint32_t m = 0; m < 4; ++m) link->Send(MakeCall(1, 5, m, m + 1));
-  ASSERT_TRUE(door_.seen.Await("four calls", [](const PuppetDoor::Seen& s) { return s.calls.size() == 4; }));
+  ASSERT_TRUE(door_.seen.Await("four calls",
+                               [](const PuppetDoor::Seen& s) { return s.calls.size() == 4; }));
   const PuppetDoor::Seen seen = door_.seen.Get();
-  for (int i : {2, 0, 3, 1}) seen.sinks.begin()->second->Reply(PuppetDoor::Answer(seen.calls[i].second));
+  for (int i : {2, 0, 3, 1})
+    seen.sinks.begin()->second->Reply(PuppetDoor::Answer(seen.calls[i].second));
   ASSERT_TRUE(listener->AwaitReplies(4));
   const Heard heard = listener->heard.Get();
   for (size_t i = 0; i < 4; ++i) {
@@ -85,8 +88,9 @@ TEST_F(HandoffRpc, ManyCallsOfManyThreadsAllComeBackWithTheirOwnRows) {
   const Heard heard = listener->heard.Get();
   EXPECT_TRUE(heard.broken.empty());
   for (const F2a& reply : heard.replies) {
-    ASSERT_EQ(reply.data, PuppetDoor::Answer(MakeCall(reply.call.step, reply.call.layer, reply.call.micro_batch,
-                                                      1 + reply.call.layer)).data);
+    ASSERT_EQ(reply.data, PuppetDoor::Answer(MakeCall(reply.call.step, reply.call.layer,
+                                                      reply.call.micro_batch, 1 + reply.call.layer))
+                              .data);
   }
 }
 
@@ -108,12 +112,15 @@ TEST_F(HandoffRpc, DeathInMidCallBreaksTheLinkOnceAndFreesTheStream) {
   auto link = Open(listener);
   ASSERT_TRUE(listener->AwaitGrant());
   link->Send(MakeCall(1, 0, 0, kRows));
-  ASSERT_TRUE(door_.seen.Await("the call", [](const PuppetDoor::Seen& s) { return s.calls.size() == 1; }));
+  ASSERT_TRUE(
+      door_.seen.Await("the call", [](const PuppetDoor::Seen& s) { return s.calls.size() == 1; }));
   server_.Kill();
   ASSERT_TRUE(listener->AwaitBroken());
-  ASSERT_TRUE(door_.seen.Await("CloseStream", [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
-  door_.seen.Get().sinks.begin()->second->Reply(PuppetDoor::Answer(MakeCall(1, 0, 0, kRows)));  // too late: dropped
-  link->Send(MakeCall(1, 1, 0, kRows));                                                         // dropped as well
+  ASSERT_TRUE(door_.seen.Await("CloseStream",
+                               [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
+  door_.seen.Get().sinks.begin()->second->Reply(
+      PuppetDoor::Answer(MakeCall(1, 0, 0, kRows)));  // too late: dropped
+  link->Send(MakeCall(1, 1, 0, kRows));               // dropped as well
   link.reset();
   EXPECT_EQ(listener->heard.Get().broken.size(), 1u);
   EXPECT_TRUE(listener->heard.Get().replies.empty());
@@ -124,25 +131,31 @@ TEST_F(HandoffRpc, ClosingTheLinkClosesTheStreamWithoutAnotherWord) {
   auto link = Open(listener);
   ASSERT_TRUE(listener->AwaitGrant());
   link.reset();
-  ASSERT_TRUE(door_.seen.Await("CloseStream", [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
+  ASSERT_TRUE(door_.seen.Await("CloseStream",
+                               [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
   EXPECT_TRUE(listener->heard.Get().broken.empty());
   connector_.reset();  // waits for gRPC's last word
   EXPECT_TRUE(listener->heard.Get().broken.empty());
 }
 
 TEST_F(HandoffRpc, SilentHolderIsGivenUpAfterTheStallTime) {
-  UseLimits({.stall = {.base = Duration::Milliseconds(100), .per_piece = Duration::Milliseconds(10)}, .backoff = {}});
+  UseLimits(
+      {.stall = {.base = Duration::Milliseconds(100), .per_piece = Duration::Milliseconds(10)},
+       .backoff = {}});
   door_.echo = false;
   auto listener = std::make_shared<Listener>();
   auto link = Open(listener);
   ASSERT_TRUE(listener->AwaitGrant());
   link->Send(MakeCall(1, 0, 0, 1));
   ASSERT_TRUE(listener->AwaitBroken());
-  EXPECT_THAT(std::string(listener->heard.Get().broken[0].message()), HasSubstr("FFN worker f0: no answer for 0."));
+  EXPECT_THAT(std::string(listener->heard.Get().broken[0].message()),
+              HasSubstr("FFN worker f0: no answer for 0."));
 }
 
 TEST_F(HandoffRpc, HolderThatNeverGrantsIsGivenUp) {
-  UseLimits({.stall = {.base = Duration::Milliseconds(100), .per_piece = Duration::Milliseconds(10)}, .backoff = {}});
+  UseLimits(
+      {.stall = {.base = Duration::Milliseconds(100), .per_piece = Duration::Milliseconds(10)},
+       .backoff = {}});
   door_.silent_open = true;
   auto listener = std::make_shared<Listener>();
   auto link = Open(listener);
@@ -150,13 +163,16 @@ TEST_F(HandoffRpc, HolderThatNeverGrantsIsGivenUp) {
   EXPECT_TRUE(listener->heard.Get().grants.empty());
   link.reset();
   // The engine's late grant finds the peer gone, and the stream is closed again.
-  door_.held_open(std::make_pair(step::StreamId(9), HandoffGrantInfo{.credit_bytes = 1, .max_rows = 1, .shard_epoch = 7}));
+  door_.held_open(std::make_pair(
+      step::StreamId(9), HandoffGrantInfo{.credit_bytes = 1, .max_rows = 1, .shard_epoch = 7}));
   door_.held_open = nullptr;
-  ASSERT_TRUE(door_.seen.Await("CloseStream", [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
+  ASSERT_TRUE(door_.seen.Await("CloseStream",
+                               [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
 }
 
 TEST_F(HandoffRpc, DeadHolderIsDialledAgainOnlyAfterItsBackoffAndFoundWhenItReturns) {
-  UseLimits({.stall = {}, .backoff = {.first = Duration::Milliseconds(40), .most = Duration::Milliseconds(80)}});
+  UseLimits({.stall = {},
+             .backoff = {.first = Duration::Milliseconds(40), .most = Duration::Milliseconds(80)}});
   const std::string address = server_.address();
   server_.Kill();
   const Instant start = time_.Now();
@@ -165,7 +181,8 @@ TEST_F(HandoffRpc, DeadHolderIsDialledAgainOnlyAfterItsBackoffAndFoundWhenItRetu
     auto link = Open(listener);
     ASSERT_TRUE(listener->AwaitBroken());
   }
-  EXPECT_GE(time_.Now() - start, Duration::Milliseconds(20 + 40));  // the first try is free; waits are at least half
+  EXPECT_GE(time_.Now() - start,
+            Duration::Milliseconds(20 + 40));  // the first try is free; waits are at least half
   HandoffService revived(door_);
   test::TestServer server({&revived}, address);
   auto listener = std::make_shared<Listener>();
@@ -189,7 +206,8 @@ class RawPeer {
   bool Open(uint32_t hidden = kHidden, uint32_t max_rows = kRows) {
     v1::A2fMessage message = OpenMessage(hidden, max_rows);
     v1::F2aMessage reply;
-    return stream_->Write(message) && stream_->Read(&reply) && reply.has_grant() && !reply.grant().has_error();
+    return stream_->Write(message) && stream_->Read(&reply) && reply.has_grant() &&
+           !reply.grant().has_error();
   }
   static v1::A2fMessage OpenMessage(uint32_t hidden = kHidden, uint32_t max_rows = kRows) {
     v1::A2fMessage message;
@@ -250,8 +268,10 @@ TEST_F(HandoffRpc, MalformedCallsAreAnsweredWithAnErrorAndTheStreamLives) {
     const char* reason;
   };
   const Case cases[] = {
-      {"a row short", [](v1::A2fCall& c) { c.mutable_data()->resize(kHidden * 4); }, "bytes of data"},
-      {"a byte long", [](v1::A2fCall& c) { c.mutable_data()->push_back('x'); }, "4609 bytes of data"},
+      {"a row short", [](v1::A2fCall& c) { c.mutable_data()->resize(kHidden * 4); },
+       "bytes of data"},
+      {"a byte long", [](v1::A2fCall& c) { c.mutable_data()->push_back('x'); },
+       "4609 bytes of data"},
       {"no data", [](v1::A2fCall& c) { c.clear_data(); }, "0 bytes of data"},
       {"data without rows", [](v1::A2fCall& c) { c.set_rows(0); }, "0 rows"},
       {"rows past the grant", [](v1::A2fCall& c) { c.set_rows(kRows + 1); }, "9 rows exceed 8"},
@@ -259,7 +279,8 @@ TEST_F(HandoffRpc, MalformedCallsAreAnsweredWithAnErrorAndTheStreamLives) {
       {"unknown layer", [](v1::A2fCall& c) { c.set_layer(30); }, "layer 30 of 30"},
       {"huge layer", [](v1::A2fCall& c) { c.set_layer(UINT32_MAX); }, "layer 4294967295"},
       {"no data type", [](v1::A2fCall& c) { c.clear_dtype(); }, "data type 0"},
-      {"unknown data type", [](v1::A2fCall& c) { c.set_dtype(static_cast<v1::DataType>(99)); }, "data type 99"},
+      {"unknown data type", [](v1::A2fCall& c) { c.set_dtype(static_cast<v1::DataType>(99)); },
+       "data type 99"},
   };
   RawPeer peer(server_.address());
   ASSERT_TRUE(peer.Open());
@@ -302,7 +323,8 @@ TEST_F(HandoffRpc, MessagesOutOfOrderEndTheStream) {
   RawPeer empty(server_.address());
   ASSERT_TRUE(empty.Write(v1::A2fMessage()));
   ends_with(empty, "without open or call");
-  EXPECT_TRUE(door_.seen.Await("CloseStream", [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
+  EXPECT_TRUE(door_.seen.Await("CloseStream",
+                               [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
 }
 
 TEST_F(HandoffRpc, OpenThatCannotBeServedIsRefusedWithTheReason) {
@@ -340,7 +362,8 @@ TEST_F(HandoffRpc, OpenThatCannotBeServedIsRefusedWithTheReason) {
 class LyingHolder final : public v1::Handoff::CallbackService {
  public:
   explicit LyingHolder(v1::F2aReply lie) : lie_(std::move(lie)) {}
-  grpc::ServerBidiReactor<v1::A2fMessage, v1::F2aMessage>* Exchange(grpc::CallbackServerContext*) override {
+  grpc::ServerBidiReactor<v1::A2fMessage, v1::F2aMessage>* Exchange(
+      grpc::CallbackServerContext*) override {
     class Stream : public ServerStream<v1::A2fMessage, v1::F2aMessage> {
      public:
       explicit Stream(v1::F2aReply lie) : lie_(std::move(lie)) {}
@@ -372,14 +395,21 @@ TEST_F(HandoffRpc, ReplyOfTheWrongSizeBreaksTheLink) {
   LyingHolder holder(lie);
   test::TestServer server({&holder});
   auto listener = std::make_shared<Listener>();
-  auto link = connector_->Open({.worker = WorkerId("liar"), .address = server.address(), .shard_epoch = 7},
-                               {.attention_worker = "a0", .model = "m", .hidden = kHidden, .layers = 30, .ffn_class = "",
-                                .shard_epoch = 7, .max_rows = kRows},
-                               listener);
+  auto link =
+      connector_->Open({.worker = WorkerId("liar"), .address = server.address(), .shard_epoch = 7},
+                       {.attention_worker = "a0",
+                        .model = "m",
+                        .hidden = kHidden,
+                        .layers = 30,
+                        .ffn_class = "",
+                        .shard_epoch = 7,
+                        .max_rows = kRows},
+                       listener);
   ASSERT_TRUE(listener->AwaitGrant());
   link->Send(MakeCall(1, 0, 0, 1));
   ASSERT_TRUE(listener->AwaitBroken());
-  EXPECT_THAT(std::string(listener->heard.Get().broken[0].message()), HasSubstr("reply of 9 bytes to a call of 2304"));
+  EXPECT_THAT(std::string(listener->heard.Get().broken[0].message()),
+              HasSubstr("reply of 9 bytes to a call of 2304"));
   EXPECT_TRUE(listener->heard.Get().replies.empty());
 }
 
@@ -388,12 +418,20 @@ TEST_F(HandoffRpc, ReplyToNoCallIsDroppedAndCounted) {
   lie.set_step(77);
   LyingHolder holder(lie);
   test::TestServer server({&holder});
-  UseLimits({.stall = {.base = Duration::Milliseconds(200), .per_piece = Duration::Milliseconds(10)}, .backoff = {}});
+  UseLimits(
+      {.stall = {.base = Duration::Milliseconds(200), .per_piece = Duration::Milliseconds(10)},
+       .backoff = {}});
   auto listener = std::make_shared<Listener>();
-  auto link = connector_->Open({.worker = WorkerId("liar"), .address = server.address(), .shard_epoch = 7},
-                               {.attention_worker = "a0", .model = "m", .hidden = kHidden, .layers = 30, .ffn_class = "",
-                                .shard_epoch = 7, .max_rows = kRows},
-                               listener);
+  auto link =
+      connector_->Open({.worker = WorkerId("liar"), .address = server.address(), .shard_epoch = 7},
+                       {.attention_worker = "a0",
+                        .model = "m",
+                        .hidden = kHidden,
+                        .layers = 30,
+                        .ffn_class = "",
+                        .shard_epoch = 7,
+                        .max_rows = kRows},
+                       listener);
   ASSERT_TRUE(listener->AwaitGrant());
   link->Send(MakeCall(1, 0, 0, 1));
   ASSERT_TRUE(listener->AwaitBroken());  // the call itself was never answered

@@ -1,4 +1,5 @@
-// KV transfer over real gRPC in one process: GrpcKvConnector against KvService, with a puppet for the attention engine.
+// KV transfer over real gRPC in one process: GrpcKvConnector against KvService, with a puppet for
+// the attention engine.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,8 +15,8 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using test::Watched;
+using ::testing::HasSubstr;
 
 // Takes frames of reservation "r", answers kNotFound to others; or keeps the answers back.
 class PuppetDoor final : public KvDoor {
@@ -71,21 +72,25 @@ KvRows Frame(uint32_t layer, uint32_t first, uint32_t count, const char* reserva
   rows.layer = layer;
   rows.first_position = first;
   rows.count = count;
-  for (uint32_t i = 0; i < count * 24; ++i) rows.rows.push_back(static_cast<uint8_t>(i * 7 + layer));
+  for (uint32_t i = 0; i < count * 24; ++i)
+    rows.rows.push_back(static_cast<uint8_t>(i * 7 + layer));
   return rows;
 }
 
 class KvRpc : public ::testing::Test {
  protected:
-  std::unique_ptr<KvLink> Open(std::shared_ptr<Listener> listener, const std::string& address = "") {
-    return connector_->Open(WorkerId("a0"), address.empty() ? server_.address() : address, std::move(listener));
+  std::unique_ptr<KvLink> Open(std::shared_ptr<Listener> listener,
+                               const std::string& address = "") {
+    return connector_->Open(WorkerId("a0"), address.empty() ? server_.address() : address,
+                            std::move(listener));
   }
 
   PuppetDoor door_;
   KvService service_{door_};
   test::TestServer server_{{&service_}};
   RealTimeSource time_;
-  std::unique_ptr<GrpcKvConnector> connector_ = std::make_unique<GrpcKvConnector>(time_, Random(1), LinkLimits());
+  std::unique_ptr<GrpcKvConnector> connector_ =
+      std::make_unique<GrpcKvConnector>(time_, Random(1), LinkLimits());
 };
 
 TEST_F(KvRpc, FramesArriveInOrderWithTheirBytesAndAreAcknowledged) {
@@ -142,7 +147,8 @@ TEST_F(KvRpc, DeathOfTheReceiverBreaksTheLinkOnce) {
   auto listener = std::make_shared<Listener>();
   auto link = Open(listener);
   link->Push(Frame(0, 0, 4));
-  ASSERT_TRUE(door_.frames.Await("the frame", [](const std::vector<KvRows>& f) { return f.size() == 1; }));
+  ASSERT_TRUE(
+      door_.frames.Await("the frame", [](const std::vector<KvRows>& f) { return f.size() == 1; }));
   server_.Kill();
   ASSERT_TRUE(listener->AwaitBroken());
   link->Push(Frame(0, 4, 4));  // dropped
@@ -156,7 +162,9 @@ TEST_F(KvRpc, DeathOfTheReceiverBreaksTheLinkOnce) {
 TEST_F(KvRpc, ReceiverThatNeverAcknowledgesIsGivenUp) {
   connector_ = std::make_unique<GrpcKvConnector>(
       time_, Random(1),
-      LinkLimits{.stall = {.base = Duration::Milliseconds(100), .per_piece = Duration::Milliseconds(10)}, .backoff = {}});
+      LinkLimits{
+          .stall = {.base = Duration::Milliseconds(100), .per_piece = Duration::Milliseconds(10)},
+          .backoff = {}});
   door_.silent = true;
   auto listener = std::make_shared<Listener>();
   auto link = Open(listener);
@@ -174,12 +182,24 @@ TEST_F(KvRpc, MalformedFramesAreAnsweredAndNeverReachTheEngine) {
   };
   const Case cases[] = {
       {"no reservation", [](v1::KvFrame& f) { f.clear_reservation(); }, "reservation: 0 bytes"},
-      {"long reservation", [](v1::KvFrame& f) { f.set_reservation(std::string(300, 'r')); }, "reservation: 300 bytes"},
+      {"long reservation", [](v1::KvFrame& f) { f.set_reservation(std::string(300, 'r')); },
+       "reservation: 300 bytes"},
       {"no rows", [](v1::KvFrame& f) { f.clear_rows(); }, "rows: 0 bytes for 2"},
-      {"rows without count", [](v1::KvFrame& f) { f.set_count(0); f.set_cancel(true); }, "for 0 positions"},
-      {"nothing at all", [](v1::KvFrame& f) { f.set_count(0); f.clear_rows(); }, "count: 0 without cancel"},
+      {"rows without count",
+       [](v1::KvFrame& f) {
+         f.set_count(0);
+         f.set_cancel(true);
+       },
+       "for 0 positions"},
+      {"nothing at all",
+       [](v1::KvFrame& f) {
+         f.set_count(0);
+         f.clear_rows();
+       },
+       "count: 0 without cancel"},
       {"huge count", [](v1::KvFrame& f) { f.set_count(UINT32_MAX); }, "count: 4294967295"},
-      {"huge position", [](v1::KvFrame& f) { f.set_first_position(UINT32_MAX); }, "first_position: 4294967295"},
+      {"huge position", [](v1::KvFrame& f) { f.set_first_position(UINT32_MAX); },
+       "first_position: 4294967295"},
       {"huge layer", [](v1::KvFrame& f) { f.set_layer(UINT32_MAX); }, "layer: 4294967295"},
   };
   auto stub = v1::KvTransfer::NewStub(MakeChannel(server_.address()));

@@ -1,4 +1,5 @@
-// Membership over real gRPC in one process: RegistryClient against a router that does what the test says.
+// Membership over real gRPC in one process: RegistryClient against a router that does what the test
+// says.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,9 +18,9 @@
 namespace tandem {
 namespace {
 
+using test::Watched;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using test::Watched;
 
 // Accepts registrations, or refuses them; remembers every message of each stream.
 class FakeRouter final : public v1::Registry::CallbackService {
@@ -36,7 +37,9 @@ class FakeRouter final : public v1::Registry::CallbackService {
       messages.Change([&](auto& all) { all.push_back(message); });
       return true;
     }
-    void OnClosed() override { closed.Change([](bool& value) { value = true; }); }
+    void OnClosed() override {
+      closed.Change([](bool& value) { value = true; });
+    }
     // The nth message for which `wanted` holds, from 1 on.
     template <typename Fn>
     v1::WorkerMessage Await(const char* what, Fn&& wanted, int nth = 1) {
@@ -64,16 +67,20 @@ class FakeRouter final : public v1::Registry::CallbackService {
     reply.set_heartbeat_interval_seconds(0.02);
     reply.set_lease_seconds(5);
   }
-  grpc::ServerBidiReactor<v1::WorkerMessage, v1::RouterCommand>* Register(grpc::CallbackServerContext*) override {
+  grpc::ServerBidiReactor<v1::WorkerMessage, v1::RouterCommand>* Register(
+      grpc::CallbackServerContext*) override {
     auto stream = std::make_shared<Stream>(*this);
     stream->Start();
     streams.Change([&](auto& all) { all.push_back(stream); });
     return stream.get();
   }
   std::shared_ptr<Stream> AwaitStream(size_t nth) {
-    if (!streams.Await("a stream", [&](const auto& all) { return all.size() >= nth; })) return nullptr;
+    if (!streams.Await("a stream", [&](const auto& all) { return all.size() >= nth; }))
+      return nullptr;
     auto stream = streams.Get()[nth - 1];
-    stream->messages.Await("the registration", [](const auto& all) { return !all.empty(); });  // its reply is on the way
+    stream->messages.Await("the registration", [](const auto& all) {
+      return !all.empty();
+    });  // its reply is on the way
     return stream;
   }
   v1::RegistrationReply reply;  // set before the server starts, or between streams
@@ -95,12 +102,14 @@ class PuppetCommands final : public CommandDoor {
     prefills.push_back(std::move(order));
     answer(absl::OkStatus());
   }
-  void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences, EndReason,
-               Answer answer) override {
-    released.push_back(reservation.value() + "/" + (sequences.empty() ? "" : ToString(sequences[0])));
+  void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences,
+               EndReason, Answer answer) override {
+    released.push_back(reservation.value() + "/" +
+                       (sequences.empty() ? "" : ToString(sequences[0])));
     answer(absl::OkStatus());
   }
-  void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders, Answer answer) override {
+  void SetGroup(uint64_t router_epoch, uint64_t version, std::vector<FfnEndpoint> holders,
+                Answer answer) override {
     group_epoch = router_epoch;
     group_version = version;
     group = std::move(holders);
@@ -122,7 +131,9 @@ class PuppetCommands final : public CommandDoor {
   int drains = 0;
 };
 
-SequenceKey Key(const char* request) { return {.request = RequestId(request), .choice = 0, .attempt = 0}; }
+SequenceKey Key(const char* request) {
+  return {.request = RequestId(request), .choice = 0, .attempt = 0};
+}
 
 class RegistryRpc : public ::testing::Test {
  protected:
@@ -130,8 +141,10 @@ class RegistryRpc : public ::testing::Test {
     report_.Change([](WorkerReport& report) {
       report.load.kv_blocks_free = 55;
       report.live = {Key("alive")};
-      report.ledger.cells = {{.stage = ledger::LedgerStage::kAttention, .state = ledger::LedgerState::kStall,
-                              .cause = ledger::Cause::kHandoff, .time = Duration::Milliseconds(1500)}};
+      report.ledger.cells = {{.stage = ledger::LedgerStage::kAttention,
+                              .state = ledger::LedgerState::kStall,
+                              .cause = ledger::Cause::kHandoff,
+                              .time = Duration::Milliseconds(1500)}};
       report.ledger.elapsed = Duration::Seconds(2);
     });
   }
@@ -158,9 +171,12 @@ class RegistryRpc : public ::testing::Test {
   v1::CommandResult Command(FakeRouter::Stream& stream, v1::RouterCommand command) {
     command.set_command_id(++next_id_);
     stream.Write(command);
-    return stream.Await("the result", [&](const v1::WorkerMessage& m) {
-      return m.has_result() && m.result().command_id() == next_id_;
-    }).result();
+    return stream
+        .Await("the result",
+               [&](const v1::WorkerMessage& m) {
+                 return m.has_result() && m.result().command_id() == next_id_;
+               })
+        .result();
   }
   static v1::RouterCommand Decode() {
     v1::RouterCommand command;
@@ -178,7 +194,8 @@ class RegistryRpc : public ::testing::Test {
   PuppetCommands door_;
   FakeRouter router_;
   RealTimeSource time_;
-  std::unique_ptr<test::TestServer> server_ = std::make_unique<test::TestServer>(std::vector<grpc::Service*>{&router_});
+  std::unique_ptr<test::TestServer> server_ =
+      std::make_unique<test::TestServer>(std::vector<grpc::Service*>{&router_});
   std::unique_ptr<RegistryClient> client_;
   uint64_t next_id_ = 0;
 };
@@ -186,7 +203,8 @@ class RegistryRpc : public ::testing::Test {
 TEST_F(RegistryRpc, RegistersWithItsLiveSequencesThenBeats) {
   Join({server_->address()});
   auto stream = router_.AwaitStream(1);
-  const auto beat = stream->Await("a heartbeat", [](const v1::WorkerMessage& m) { return m.has_heartbeat(); }, 3);
+  const auto beat = stream->Await(
+      "a heartbeat", [](const v1::WorkerMessage& m) { return m.has_heartbeat(); }, 3);
   const v1::Registration registration = stream->messages.Get()[0].registration();
   EXPECT_EQ(registration.worker_id(), "a0");
   EXPECT_EQ(registration.incarnation(), 77u);
@@ -263,17 +281,21 @@ TEST_F(RegistryRpc, EnginesRefusalAndMalformedCommandsAreAnsweredWithTheirReason
   const Case cases[] = {
       {[](v1::DecodeCommand& d) { d.clear_reservation(); }, "reservation: 0 bytes"},
       {[](v1::DecodeCommand& d) { d.clear_gateway_id(); }, "gateway_id: 0 bytes"},
-      {[](v1::DecodeCommand& d) { d.set_request_id(std::string(129, 'x')); }, "request_id: 129 bytes"},
+      {[](v1::DecodeCommand& d) { d.set_request_id(std::string(129, 'x')); },
+       "request_id: 129 bytes"},
       {[](v1::DecodeCommand& d) { d.clear_choices(); }, "choices: 0 entries"},
       {[](v1::DecodeCommand& d) { d.add_choices(); }, "choice 0 stands there twice"},
       {[](v1::DecodeCommand& d) { d.mutable_choices(0)->set_choice(128); }, "choice: 128"},
       {[](v1::DecodeCommand& d) { d.clear_prompt_ids(); }, "prompt_ids: 0 entries"},
       {[](v1::DecodeCommand& d) { d.mutable_stop()->set_max_tokens(0); }, "max_tokens: 0"},
       {[](v1::DecodeCommand& d) { d.mutable_sampling()->set_temperature(-1); }, "temperature: -1"},
-      {[](v1::DecodeCommand& d) { d.mutable_sampling()->set_temperature(std::nanf("")); }, "temperature: nan"},
+      {[](v1::DecodeCommand& d) { d.mutable_sampling()->set_temperature(std::nanf("")); },
+       "temperature: nan"},
       {[](v1::DecodeCommand& d) { d.mutable_sampling()->set_top_p(0); }, "top_p: 0"},
-      {[](v1::DecodeCommand& d) { d.mutable_sampling()->set_top_logprobs(21); }, "top_logprobs: 21"},
-      {[](v1::DecodeCommand& d) { (*d.mutable_sampling()->mutable_logit_bias())[1] = 101; }, "logit_bias: 101"},
+      {[](v1::DecodeCommand& d) { d.mutable_sampling()->set_top_logprobs(21); },
+       "top_logprobs: 21"},
+      {[](v1::DecodeCommand& d) { (*d.mutable_sampling()->mutable_logit_bias())[1] = 101; },
+       "logit_bias: 101"},
   };
   const size_t before = door_.decodes.Get().size();
   for (const Case& c : cases) {
@@ -285,7 +307,8 @@ TEST_F(RegistryRpc, EnginesRefusalAndMalformedCommandsAreAnsweredWithTheirReason
     EXPECT_THAT(result.error().message(), HasSubstr(c.reason));
   }
   EXPECT_EQ(door_.decodes.Get().size(), before);
-  EXPECT_EQ(Command(*stream, v1::RouterCommand()).error().code(), static_cast<int>(absl::StatusCode::kUnimplemented));
+  EXPECT_EQ(Command(*stream, v1::RouterCommand()).error().code(),
+            static_cast<int>(absl::StatusCode::kUnimplemented));
   EXPECT_FALSE(stream->closed.Get());
 }
 
@@ -294,7 +317,8 @@ TEST_F(RegistryRpc, DrainOfAnOldRouterIsRefused) {
   auto stream = router_.AwaitStream(1);
   v1::RouterCommand drain;
   drain.mutable_drain()->set_router_epoch(99);
-  EXPECT_EQ(Command(*stream, drain).error().code(), static_cast<int>(absl::StatusCode::kFailedPrecondition));
+  EXPECT_EQ(Command(*stream, drain).error().code(),
+            static_cast<int>(absl::StatusCode::kFailedPrecondition));
   EXPECT_EQ(door_.drains, 0);
   drain.mutable_drain()->set_router_epoch(100);
   EXPECT_FALSE(Command(*stream, drain).has_error());
@@ -305,9 +329,11 @@ TEST_F(RegistryRpc, EventsFollowTheRegistrationInOrder) {
   Join({server_->address()});
   auto stream = router_.AwaitStream(1);
   client_->OnPrefilled(Key("one"));
-  client_->OnEnded(Key("one"), {.reason = EndReason::kFailed, .status = absl::InternalError("poison")});
+  client_->OnEnded(Key("one"),
+                   {.reason = EndReason::kFailed, .status = absl::InternalError("poison")});
   client_->OnShardLost(WorkerId("f0"), 8, "no answer for 5 s");
-  const auto lost = stream->Await("shard_lost", [](const v1::WorkerMessage& m) { return m.has_shard_lost(); });
+  const auto lost =
+      stream->Await("shard_lost", [](const v1::WorkerMessage& m) { return m.has_shard_lost(); });
   EXPECT_EQ(lost.shard_lost().ffn_worker_id(), "f0");
   std::vector<int> kinds;
   for (const v1::WorkerMessage& m : stream->messages.Get()) {
@@ -327,7 +353,8 @@ TEST_F(RegistryRpc, LostRouterIsJoinedAgainWithWhatLivesThen) {
   const std::string address = server_->address();
   server_->Kill();
   ASSERT_TRUE(first->closed.Await("the stream's end", [](bool closed) { return closed; }));
-  client_->OnEnded(Key("alive"), {.reason = EndReason::kEos, .status = {}});  // nobody hears it: the list will tell
+  client_->OnEnded(Key("alive"), {.reason = EndReason::kEos,
+                                  .status = {}});  // nobody hears it: the list will tell
   report_.Change([](WorkerReport& report) { report.live = {Key("newer")}; });
   server_ = std::make_unique<test::TestServer>(std::vector<grpc::Service*>{&router_}, address);
   auto second = router_.AwaitStream(2);
@@ -350,8 +377,10 @@ TEST_F(RegistryRpc, AnswerAfterTheStreamsEndGoesNowhere) {
   first->EndNow(grpc::Status(grpc::StatusCode::UNAVAILABLE, "restarting"));
   auto second = router_.AwaitStream(2);
   door_.held[0](absl::OkStatus());
-  second->Await("heartbeats", [](const v1::WorkerMessage& m) { return m.has_heartbeat(); }, 2);
-  for (const v1::WorkerMessage& message : second->messages.Get()) EXPECT_FALSE(message.has_result());
+  second->Await(
+      "heartbeats", [](const v1::WorkerMessage& m) { return m.has_heartbeat(); }, 2);
+  for (const v1::WorkerMessage& message : second->messages.Get())
+    EXPECT_FALSE(message.has_result());
 }
 
 TEST_F(RegistryRpc, RefusalIsToldAndTriedAgain) {
@@ -362,7 +391,8 @@ TEST_F(RegistryRpc, RefusalIsToldAndTriedAgain) {
   EXPECT_FALSE(client_->registered());
   EXPECT_THAT(client_->Problem(), HasSubstr("refused: pool attention holds 24 layers, a0 has 30"));
   for (const auto& stream : router_.streams.Get()) {
-    for (const v1::WorkerMessage& message : stream->messages.Get()) EXPECT_FALSE(message.has_heartbeat());
+    for (const v1::WorkerMessage& message : stream->messages.Get())
+      EXPECT_FALSE(message.has_heartbeat());
   }
 }
 

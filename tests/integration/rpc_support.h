@@ -1,6 +1,7 @@
 #pragma once
 
-// What the tests of workers/rpc share: waiting for a condition with a generous deadline, and a server on a port of its own.
+// What the tests of workers/rpc share: waiting for a condition with a generous deadline, and a
+// server on a port of its own.
 
 #include <gtest/gtest.h>
 
@@ -55,7 +56,8 @@ class Watched {
 // A gRPC server that serves until it goes, or is killed.
 class TestServer {
  public:
-  explicit TestServer(std::vector<grpc::Service*> services, const std::string& listen = "127.0.0.1:0") {
+  explicit TestServer(std::vector<grpc::Service*> services,
+                      const std::string& listen = "127.0.0.1:0") {
     absl::StatusOr<GrpcServer> started = StartGrpcServer(listen, services);
     EXPECT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);

@@ -1,4 +1,5 @@
-// StepTokens over real gRPC in one process: TokenService with a puppet for the attention engine and a plain client.
+// StepTokens over real gRPC in one process: TokenService with a puppet for the attention engine and
+// a plain client.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,8 +13,8 @@
 namespace tandem {
 namespace {
 
-using ::testing::HasSubstr;
 using test::Watched;
+using ::testing::HasSubstr;
 
 struct Stopped {
   SequenceKey sequence;
@@ -31,7 +32,8 @@ class PuppetDoor final : public TokenDoor {
     std::vector<uint64_t> acknowledged;
     std::vector<Stopped> stopped;
   };
-  void Attach(const GatewayId& gateway, std::vector<step::ResumePoint> resume, std::shared_ptr<TokenSink> sink) override {
+  void Attach(const GatewayId& gateway, std::vector<step::ResumePoint> resume,
+              std::shared_ptr<TokenSink> sink) override {
     seen.Change([&](Seen& s) {
       s.attached.push_back(gateway);
       s.resumes.push_back(std::move(resume));
@@ -132,7 +134,8 @@ TEST_F(TokensRpc, EndCarriesReasonStatusLogprobsAndCost) {
   step::OutboxMessage message = Message(1, 42);
   message.emits[0].token->logprob = -0.5f;
   message.emits[0].token->top = {{42, -0.5f}, {7, -1.5f}};
-  message.emits[0].end = SequenceEnd{.reason = EndReason::kFailed, .status = absl::UnavailableError("no FFN worker")};
+  message.emits[0].end =
+      SequenceEnd{.reason = EndReason::kFailed, .status = absl::UnavailableError("no FFN worker")};
   SequenceCost cost;
   cost.times = {{.stage = Stage::kPrefill, .worker = "p0", .seconds = 0.5, .calls = 60},
                 {.stage = Stage::kFfn, .worker = "f0", .seconds = 0.25, .calls = 30}};
@@ -171,7 +174,8 @@ TEST_F(TokensRpc, AcknowledgementsAndStopsReachTheEngine) {
   stop.mutable_stop()->set_position(17);
   stop.mutable_stop()->set_reason(v1::END_REASON_STOPPED);
   ASSERT_TRUE(gateway.Write(stop));
-  ASSERT_TRUE(door_.seen.Await("the stop", [](const PuppetDoor::Seen& s) { return !s.stopped.empty(); }));
+  ASSERT_TRUE(
+      door_.seen.Await("the stop", [](const PuppetDoor::Seen& s) { return !s.stopped.empty(); }));
   const PuppetDoor::Seen seen = door_.seen.Get();
   ASSERT_EQ(seen.resumes.at(0).size(), 1u);
   EXPECT_EQ(seen.resumes[0][0].received, 12u);
@@ -187,7 +191,8 @@ TEST_F(TokensRpc, GatewayThatLeavesIsDetachedOnceWithItsOwnSink) {
   ASSERT_TRUE(first->Hello());
   auto sink = door_.AwaitSink(1);
   first.reset();
-  ASSERT_TRUE(door_.seen.Await("Detach", [](const PuppetDoor::Seen& s) { return s.detached.size() == 1; }));
+  ASSERT_TRUE(
+      door_.seen.Await("Detach", [](const PuppetDoor::Seen& s) { return s.detached.size() == 1; }));
   EXPECT_EQ(door_.seen.Get().detached[0], sink.get());
   sink->Send(Message(1, 1), {{}});  // dropped: the engine has not heard yet
 }
@@ -227,14 +232,10 @@ TEST_F(TokensRpc, MessagesThatMakeNoSenseEndTheStream) {
     const char* reason;
   };
   const Case cases[] = {
-      {{empty}, "without hello"},
-      {{ack}, "must be hello"},
-      {{stop}, "must be hello"},
-      {{version}, "protocol_version: 9"},
-      {{nameless}, "gateway_id: 0 bytes"},
-      {{hello, hello}, "a second hello"},
-      {{hello, stop}, "end reason: 0"},
-      {{hello, anonymous}, "request_id: 0 bytes"},
+      {{empty}, "without hello"},          {{ack}, "must be hello"},
+      {{stop}, "must be hello"},           {{version}, "protocol_version: 9"},
+      {{nameless}, "gateway_id: 0 bytes"}, {{hello, hello}, "a second hello"},
+      {{hello, stop}, "end reason: 0"},    {{hello, anonymous}, "request_id: 0 bytes"},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.reason);

@@ -1,5 +1,6 @@
-// Goal: whatever dies, no token is lost, repeated or changed, every sequence ends once, and everything held is freed.
-// Method: the production controller and step machines on virtual time, each scenario twice with one seed.
+// Goal: whatever dies, no token is lost, repeated or changed, every sequence ends once, and
+// everything held is freed. Method: the production controller and step machines on virtual time,
+// each scenario twice with one seed.
 
 #include "tests/sim/sim_fixture.h"
 
@@ -38,14 +39,16 @@ TEST_P(ScenarioTest, DeliversEveryTokenOnceAndFreesEverything) {
   ExpectWhole(first);
   const SimReport second = Play(GetParam(), seed);
   EXPECT_EQ(first.event_digest, second.event_digest);
-  EXPECT_NE(first.event_digest, Play(GetParam(), seed + 1).event_digest) << "the seed decides nothing";
+  EXPECT_NE(first.event_digest, Play(GetParam(), seed + 1).event_digest)
+      << "the seed decides nothing";
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, ScenarioTest,
-                         testing::Values("colocated", "pd", "afd", "pd_afd", "ffn_worker_loss", "ffn_pool_loss",
-                                         "ffn_pool_gone", "attention_worker_loss", "prefill_worker_loss",
-                                         "router_restart", "gateway_loss", "overload", "kv_pressure", "clients_leave",
-                                         "slow_worker", "drain", "chaos"),
+                         testing::Values("colocated", "pd", "afd", "pd_afd", "ffn_worker_loss",
+                                         "ffn_pool_loss", "ffn_pool_gone", "attention_worker_loss",
+                                         "prefill_worker_loss", "router_restart", "gateway_loss",
+                                         "overload", "kv_pressure", "clients_leave", "slow_worker",
+                                         "drain", "chaos"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -39,7 +39,8 @@ inline const Catalog& TheCatalog() {
       if (chip.ok()) read.chips[chip->name] = *chip;
     }
     for (const auto& entry : std::filesystem::directory_iterator(root / "models")) {
-      const auto shape = model::ReadModelShape(ReadText(entry.path()), entry.path().filename().string());
+      const auto shape =
+          model::ReadModelShape(ReadText(entry.path()), entry.path().filename().string());
       EXPECT_TRUE(shape.ok()) << shape.status();
       if (shape.ok()) read.models[shape->name] = *shape;
     }
@@ -50,7 +51,8 @@ inline const Catalog& TheCatalog() {
 
 inline Scenario NamedScenario(const std::string& name) {
   const std::string file = name + ".yaml";
-  auto scenario = ReadScenario(ReadText(SourceDirectory() / "tests/sim/scenarios" / file), file, TheCatalog());
+  auto scenario =
+      ReadScenario(ReadText(SourceDirectory() / "tests/sim/scenarios" / file), file, TheCatalog());
   EXPECT_TRUE(scenario.ok()) << scenario.status();
   EXPECT_EQ(scenario.ok() ? scenario->name : "", name);
   return scenario.ok() ? *std::move(scenario) : Scenario();
@@ -67,14 +69,18 @@ inline SimReport Play(const std::string& name, uint64_t seed) {
 }
 
 inline std::string Text(const SimReport& report) {
-  std::string text = absl::StrCat("tokens ", report.tokens_delivered, "/", report.tokens_requested, " resumes ",
-                                  report.resumes, " preemptions ", report.preemptions, " elapsed ",
-                                  report.elapsed.seconds(), " s, ", report.events, " events, ttft p50 ",
-                                  report.ttft_p50.seconds(), " p99 ", report.ttft_p99.seconds(), " tpot p50 ",
-                                  report.tpot_p50.seconds(), " p99 ", report.tpot_p99.seconds(), "\n");
-  for (const auto& [how, count] : report.ended) absl::StrAppend(&text, "  ", how, ": ", count, "\n");
-  for (const auto& [state, time] : report.device_time) absl::StrAppend(&text, "  ", state, ": ", time.seconds(), " s\n");
-  for (const std::string& violation : report.violations) absl::StrAppend(&text, "  VIOLATION ", violation, "\n");
+  std::string text =
+      absl::StrCat("tokens ", report.tokens_delivered, "/", report.tokens_requested, " resumes ",
+                   report.resumes, " preemptions ", report.preemptions, " elapsed ",
+                   report.elapsed.seconds(), " s, ", report.events, " events, ttft p50 ",
+                   report.ttft_p50.seconds(), " p99 ", report.ttft_p99.seconds(), " tpot p50 ",
+                   report.tpot_p50.seconds(), " p99 ", report.tpot_p99.seconds(), "\n");
+  for (const auto& [how, count] : report.ended)
+    absl::StrAppend(&text, "  ", how, ": ", count, "\n");
+  for (const auto& [state, time] : report.device_time)
+    absl::StrAppend(&text, "  ", state, ": ", time.seconds(), " s\n");
+  for (const std::string& violation : report.violations)
+    absl::StrAppend(&text, "  VIOLATION ", violation, "\n");
   return text;
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 
-// The one interface that a device implements: load a shard, then embed, attention layer, FFN layer, head, sample.
+// The one interface that a device implements: load a shard, then embed, attention layer, FFN layer,
+// head, sample.
 //
-// Shapes: a row is one token's hidden state, F32 [hidden]. Buffers hold [rows, hidden], row-major, contiguous.
-// Calls return a ticket; the buffers they name must live, and not be touched, until it is done. One thread calls a
-// backend (the device's); calls of one backend run in the order they were made.
+// Shapes: a row is one token's hidden state, F32 [hidden]. Buffers hold [rows, hidden], row-major,
+// contiguous. Calls return a ticket; the buffers they name must live, and not be touched, until it
+// is done. One thread calls a backend (the device's); calls of one backend run in the order they
+// were made.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -52,14 +54,14 @@ class DoneTicket final : public Ticket {
 
 // What a worker loaded and how it computes.
 struct BackendInfo {
-  std::string name;             // "ggml-cpu"
-  std::string model_name;       // from the file's metadata; may be empty
+  std::string name;        // "ggml-cpu"
+  std::string model_name;  // from the file's metadata; may be empty
   ModelDimensions dimensions;
-  NumericsClass numerics;       // parts of the loaded stages only
-  uint64_t attention_bytes = 0; // of loaded tensors, by stage
+  NumericsClass numerics;        // parts of the loaded stages only
+  uint64_t attention_bytes = 0;  // of loaded tensors, by stage
   uint64_t ffn_bytes = 0;
-  uint64_t head_bytes = 0;      // token embedding, final norm, output matrix
-  uint64_t kv_row_bytes = 0;    // K and V of one position and layer
+  uint64_t head_bytes = 0;          // token embedding, final norm, output matrix
+  uint64_t kv_row_bytes = 0;        // K and V of one position and layer
   std::vector<TokenId> end_tokens;  // end-of-generation ids
 };
 
@@ -74,27 +76,29 @@ class StageBackend {
   // residual[i] = embedding of ids[i]. Needs the attention or prefill stage.
   virtual TicketPtr Embed(absl::Span<const TokenId> ids, Buffer& residual) = 0;
 
-  // residual += ffn_out (unless null), then residual += attention of the layer. Writes K and V of each row at its
-  // position first, so rows of one sequence see each other causally.
+  // residual += ffn_out (unless null), then residual += attention of the layer. Writes K and V of
+  // each row at its position first, so rows of one sequence see each other causally.
   //   rows      [n]           ascending positions within a sequence
   //   residual  [n, hidden]   in and out
   //   ffn_out   [n, hidden]   the layer before's FFN output, or null
-  virtual TicketPtr AttentionLayer(uint32_t layer, absl::Span<const step::KvRow> rows, Buffer& residual,
-                                   const Buffer* ffn_out) = 0;
+  virtual TicketPtr AttentionLayer(uint32_t layer, absl::Span<const step::KvRow> rows,
+                                   Buffer& residual, const Buffer* ffn_out) = 0;
 
   // out = FFN(ffn_norm(in)) of the layer, without the residual. `in` and `out` may not be the same.
   virtual TicketPtr FfnLayer(uint32_t layer, uint32_t rows, const Buffer& in, Buffer& out) = 0;
 
   // residual += ffn_out, then draws a token for each row: logits stay on the device.
   //   tokens  [n]  out; valid when the ticket is done
-  virtual TicketPtr HeadAndSample(absl::Span<const step::SampleRow> rows, Buffer& residual, const Buffer* ffn_out,
+  virtual TicketPtr HeadAndSample(absl::Span<const step::SampleRow> rows, Buffer& residual,
+                                  const Buffer* ffn_out,
                                   std::vector<step::SampledToken>& tokens) = 0;
 
-  // KV rows of one layer as raw bytes: K [count, kv_heads, head_dim], then V. Positions [first, first + count).
-  virtual absl::Status ReadKv(uint32_t layer, const step::BlockTable& blocks, uint32_t first, uint32_t count,
-                              absl::Span<uint8_t> out) = 0;
-  virtual absl::Status WriteKv(uint32_t layer, const step::BlockTable& blocks, uint32_t first, uint32_t count,
-                               absl::Span<const uint8_t> in) = 0;
+  // KV rows of one layer as raw bytes: K [count, kv_heads, head_dim], then V. Positions [first,
+  // first + count).
+  virtual absl::Status ReadKv(uint32_t layer, const step::BlockTable& blocks, uint32_t first,
+                              uint32_t count, absl::Span<uint8_t> out) = 0;
+  virtual absl::Status WriteKv(uint32_t layer, const step::BlockTable& blocks, uint32_t first,
+                               uint32_t count, absl::Span<const uint8_t> in) = 0;
   // Whole blocks, all layers.
   virtual absl::Status CopyBlocks(absl::Span<const step::KvBook::BlockCopy> copies) = 0;
 };
@@ -102,10 +106,10 @@ class StageBackend {
 // What to load.
 struct ShardSpec {
   std::string model_path;
-  std::set<Stage> stages;       // prefill needs every tensor
-  uint32_t kv_blocks = 0;       // of the KV cache; 0 for an FFN worker
+  std::set<Stage> stages;  // prefill needs every tensor
+  uint32_t kv_blocks = 0;  // of the KV cache; 0 for an FFN worker
   uint32_t block_tokens = 16;
-  uint32_t threads = 1;         // compute threads
+  uint32_t threads = 1;  // compute threads
 };
 
 }  // namespace tandem

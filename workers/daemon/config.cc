@@ -22,7 +22,8 @@ constexpr double kMaxDrainSeconds = 86400;
 // A flag and its key are one thing: both are named here, once.
 template <typename Bind>
 void BindAll(WorkerConfig& c, Bind&& bind) {
-  bind("stages", c.stages, "stages that this device runs: prefill, attention, ffn (comma separated)");
+  bind("stages", c.stages,
+       "stages that this device runs: prefill, attention, ffn (comma separated)");
   bind("worker-id", c.worker_id, "stable name of this worker; default POOL@LISTEN");
   bind("pool", c.pool, "name of its pool; default: the stages joined by +");
   bind("memory-class", c.memory_class, "hbm or sram");
@@ -37,10 +38,12 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("kv-tokens", c.kv_tokens, "positions that the KV cache holds");
   bind("block-tokens", c.block_tokens, "positions of one KV block");
   bind("max-batch", c.max_batch, "sequences in one decode step");
-  bind("max-micro-batches", c.max_micro_batches, "micro-batches in flight with a remote FFN worker");
+  bind("max-micro-batches", c.max_micro_batches,
+       "micro-batches in flight with a remote FFN worker");
   bind("chunk-tokens", c.chunk_tokens, "rows of one prefill chunk; under 64 in the exact class");
   bind("threads", c.threads, "compute threads; not more than cores");
-  bind("drain-timeout-seconds", c.drain_timeout_seconds, "from SIGTERM until what is left is ended");
+  bind("drain-timeout-seconds", c.drain_timeout_seconds,
+       "from SIGTERM until what is left is ended");
   bind("log-format", c.log_format, "text or json");
 }
 
@@ -67,22 +70,25 @@ absl::Status ReadFile(const std::string& path, WorkerConfig& config) {
 
 absl::Status CheckRange(const char* key, uint32_t value, uint32_t least, uint32_t most) {
   if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(key, ": ", value, " is not in [", least, ", ", most, "]"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, ": ", value, " is not in [", least, ", ", most, "]"));
 }
 
-absl::Status CheckWord(const char* key, const std::string& value, std::initializer_list<const char*> words) {
+absl::Status CheckWord(const char* key, const std::string& value,
+                       std::initializer_list<const char*> words) {
   for (const char* word : words) {
     if (value == word) return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "' is none of ", absl::StrJoin(words, ", ")));
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, ": '", value, "' is none of ", absl::StrJoin(words, ", ")));
 }
 
 // A port of 0 is one that the system picks, which a listener may ask for.
 absl::Status CheckAddress(const char* key, const std::string& value, int least_port) {
   const size_t colon = value.rfind(':');
   int port = -1;
-  if (colon != std::string::npos && colon > 0 && absl::SimpleAtoi(value.substr(colon + 1), &port) && port >= least_port &&
-      port <= 65535) {
+  if (colon != std::string::npos && colon > 0 && absl::SimpleAtoi(value.substr(colon + 1), &port) &&
+      port >= least_port && port <= 65535) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "' is no host:port"));
@@ -93,20 +99,27 @@ absl::Status CheckAddress(const char* key, const std::string& value, int least_p
 std::set<Stage> WorkerConfig::StageSet() const {
   std::set<Stage> set;
   for (const std::string& name : stages) {
-    set.insert(name == "prefill" ? Stage::kPrefill : name == "attention" ? Stage::kAttention : Stage::kFfn);
+    set.insert(name == "prefill"     ? Stage::kPrefill
+               : name == "attention" ? Stage::kAttention
+                                     : Stage::kFfn);
   }
   return set;
 }
 
-MemoryClass WorkerConfig::Memory() const { return memory_class == "sram" ? MemoryClass::kSram : MemoryClass::kHbm; }
+MemoryClass WorkerConfig::Memory() const {
+  return memory_class == "sram" ? MemoryClass::kSram : MemoryClass::kHbm;
+}
 
 absl::Status CheckWorkerConfig(WorkerConfig& config) {
-  if (config.stages.empty()) return absl::InvalidArgumentError("stages: at least one of prefill, attention, ffn is needed");
+  if (config.stages.empty())
+    return absl::InvalidArgumentError("stages: at least one of prefill, attention, ffn is needed");
   for (const std::string& stage : config.stages) {
     RETURN_IF_ERROR(CheckWord("stages", stage, {"prefill", "attention", "ffn"}));
   }
-  if (config.model.empty()) return absl::InvalidArgumentError("model: name a GGUF file with --model");
-  if (config.routers.empty()) return absl::InvalidArgumentError("router: at least one address is needed");
+  if (config.model.empty())
+    return absl::InvalidArgumentError("model: name a GGUF file with --model");
+  if (config.routers.empty())
+    return absl::InvalidArgumentError("router: at least one address is needed");
   RETURN_IF_ERROR(CheckWord("memory_class", config.memory_class, {"hbm", "sram"}));
   RETURN_IF_ERROR(CheckWord("backend", config.backend, {"ggml"}));
   RETURN_IF_ERROR(CheckWord("log_format", config.log_format, {"text", "json"}));
@@ -117,15 +130,18 @@ absl::Status CheckWorkerConfig(WorkerConfig& config) {
   RETURN_IF_ERROR(CheckRange("chunk_tokens", config.chunk_tokens, 1, 63));
   RETURN_IF_ERROR(CheckRange("threads", config.threads, 1, 1024));
   if (!(config.drain_timeout_seconds >= 0 && config.drain_timeout_seconds <= kMaxDrainSeconds)) {
-    return absl::InvalidArgumentError(absl::StrCat("drain_timeout_seconds: ", config.drain_timeout_seconds,
-                                                   " is not in [0, ", kMaxDrainSeconds, "]"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("drain_timeout_seconds: ", config.drain_timeout_seconds, " is not in [0, ",
+                     kMaxDrainSeconds, "]"));
   }
   RETURN_IF_ERROR(CheckAddress("listen", config.listen, 0));
   RETURN_IF_ERROR(CheckAddress("metrics_listen", config.metrics_listen, 0));
   RETURN_IF_ERROR(CheckAddress("admin_listen", config.admin_listen, 0));
   if (!config.advertise.empty()) RETURN_IF_ERROR(CheckAddress("advertise", config.advertise, 1));
-  for (const std::string& router : config.routers) RETURN_IF_ERROR(CheckAddress("router", router, 1));
-  if (config.model_name.empty()) config.model_name = std::filesystem::path(config.model).stem().string();
+  for (const std::string& router : config.routers)
+    RETURN_IF_ERROR(CheckAddress("router", router, 1));
+  if (config.model_name.empty())
+    config.model_name = std::filesystem::path(config.model).stem().string();
   if (config.pool.empty()) config.pool = absl::StrJoin(config.stages, "+");
   if (config.worker_id.empty()) config.worker_id = absl::StrCat(config.pool, "@", config.listen);
   return absl::OkStatus();
@@ -145,7 +161,8 @@ std::string ToYaml(const WorkerConfig& config) {
 absl::StatusOr<std::optional<WorkerCommand>> ParseWorkerCommand(int argc, const char* const* argv) {
   WorkerCommand command;
   std::string file;
-  // The file first, so that flags override it: look for it before the flags are bound to the values.
+  // The file first, so that flags override it: look for it before the flags are bound to the
+  // values.
   for (int i = 1; i < argc; ++i) {
     const absl::string_view word = argv[i];
     if (word == "--config" && i + 1 < argc) file = argv[i + 1];
@@ -170,7 +187,8 @@ absl::StatusOr<std::optional<WorkerCommand>> ParseWorkerCommand(int argc, const 
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(error.what());
   }
-  if (!command.print_config || !command.config.model.empty()) RETURN_IF_ERROR(CheckWorkerConfig(command.config));
+  if (!command.print_config || !command.config.model.empty())
+    RETURN_IF_ERROR(CheckWorkerConfig(command.config));
   return command;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// tandem-worker's one configuration: defaults, then the YAML file of --config, then flags; checked once, at start.
+// tandem-worker's one configuration: defaults, then the YAML file of --config, then flags; checked
+// once, at start.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -20,22 +21,23 @@ struct WorkerConfig {
   std::string worker_id;            // default: pool@listen
   std::string pool;                 // default: the stages joined by "+"
   std::string memory_class = "hbm";
-  std::string model;                // GGUF file; required
-  std::string model_name;           // default: the file's name without its ending
+  std::string model;       // GGUF file; required
+  std::string model_name;  // default: the file's name without its ending
   std::string backend = "ggml";
 
   std::string listen = "127.0.0.1:9200";
-  std::string advertise;            // host:port that peers dial; default: listen, with the port that was bound
+  std::string
+      advertise;  // host:port that peers dial; default: listen, with the port that was bound
   std::vector<std::string> routers = {"127.0.0.1:9000"};
   std::string metrics_listen = "127.0.0.1:9465";
   std::string admin_listen = "127.0.0.1:9301";
 
-  uint32_t kv_tokens = 16384;       // positions of the KV cache; unused on an FFN worker
+  uint32_t kv_tokens = 16384;  // positions of the KV cache; unused on an FFN worker
   uint32_t block_tokens = 16;
-  uint32_t max_batch = 64;          // rows of one step
-  uint32_t max_micro_batches = 2;   // in flight with a remote FFN
-  uint32_t chunk_tokens = 32;       // rows of one prefill chunk
-  uint32_t threads = 1;             // compute threads
+  uint32_t max_batch = 64;            // rows of one step
+  uint32_t max_micro_batches = 2;     // in flight with a remote FFN
+  uint32_t chunk_tokens = 32;         // rows of one prefill chunk
+  uint32_t threads = 1;               // compute threads
   double drain_timeout_seconds = 60;  // from SIGTERM until what is left is ended
 
   std::string log_format = "text";  // or json

@@ -26,19 +26,22 @@
 namespace tandem {
 namespace {
 
-// Prompts that a prefill worker takes at once. It computes one after the other, so more would only reserve KV on the attention
-// workers early; a few hide the router's round trip.
+// Prompts that a prefill worker takes at once. It computes one after the other, so more would only
+// reserve KV on the attention workers early; a few hide the router's round trip.
 constexpr uint32_t kRemotePrefillSlots = 4;
 
 uint64_t WallNanoseconds() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 ShardSpec MakeShardSpec(const WorkerConfig& config) {
   ShardSpec spec;
   spec.model_path = config.model;
   spec.stages = config.StageSet();
-  const bool keeps_kv = spec.stages.contains(Stage::kPrefill) || spec.stages.contains(Stage::kAttention);
+  const bool keeps_kv =
+      spec.stages.contains(Stage::kPrefill) || spec.stages.contains(Stage::kAttention);
   spec.kv_blocks = keeps_kv ? config.kv_tokens / config.block_tokens : 0;
   spec.block_tokens = config.block_tokens;
   spec.threads = config.threads;
@@ -59,8 +62,9 @@ EngineConfig MakeEngineConfig(const WorkerConfig& config, const ShardSpec& spec)
   return engine;
 }
 
-WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engine, const BackendInfo& backend,
-                           const std::string& address, int metrics_port) {
+WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engine,
+                           const BackendInfo& backend, const std::string& address,
+                           int metrics_port) {
   WorkerDescription worker;
   worker.id = engine.worker;
   worker.incarnation = WallNanoseconds();
@@ -75,7 +79,8 @@ WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engin
                      .block_tokens = engine.block_tokens,
                      .max_sequences = worker.Runs(Stage::kAttention) ? engine.max_sequences : 0,
                      .prefill_slots = worker.Runs(Stage::kAttention) ? engine.max_prefill_jobs
-                                      : worker.Runs(Stage::kPrefill) ? kRemotePrefillSlots : 0,
+                                      : worker.Runs(Stage::kPrefill) ? kRemotePrefillSlots
+                                                                     : 0,
                      .max_handoff_rows = worker.Runs(Stage::kFfn) ? engine.max_handoff_rows : 0};
   worker.shard_epoch = engine.shard_epoch;
   worker.dimensions = backend.dimensions;
@@ -117,8 +122,11 @@ absl::Status RunWorker(const WorkerConfig& config) {
   LogInfo("loading", {{"model", config.model}});
   ASSIGN_OR_RETURN(std::unique_ptr<StageBackend> backend, MakeGgmlBackend(spec));
   const BackendInfo& info = backend->info();
-  LogInfo("loaded", {{"backend", info.name}, {"attention_bytes", info.attention_bytes}, {"ffn_bytes", info.ffn_bytes},
-                     {"head_bytes", info.head_bytes}, {"kv_tokens", uint64_t{spec.kv_blocks} * spec.block_tokens}});
+  LogInfo("loaded", {{"backend", info.name},
+                     {"attention_bytes", info.attention_bytes},
+                     {"ffn_bytes", info.ffn_bytes},
+                     {"head_bytes", info.head_bytes},
+                     {"kv_tokens", uint64_t{spec.kv_blocks} * spec.block_tokens}});
 
   RealTimeSource time;
   const Random random(WallNanoseconds() ^ static_cast<uint64_t>(getpid()));
@@ -126,11 +134,14 @@ absl::Status RunWorker(const WorkerConfig& config) {
   HandoffConnector activation(time, random.Child("handoff"), {});
   GrpcKvConnector kv(time, random.Child("kv"), {});
 
-  // The engine tells the registry client, which needs the bound addresses, so the servers come first.
+  // The engine tells the registry client, which needs the bound addresses, so the servers come
+  // first.
   struct Forward final : WorkerListener {
     RegistryClient* registry = nullptr;  // set before the engine starts
     void OnPrefilled(const SequenceKey& key) override { registry->OnPrefilled(key); }
-    void OnEnded(const SequenceKey& key, const SequenceEnd& end) override { registry->OnEnded(key, end); }
+    void OnEnded(const SequenceKey& key, const SequenceEnd& end) override {
+      registry->OnEnded(key, end);
+    }
     void OnShardLost(const WorkerId& worker, uint64_t epoch, const std::string& why) override {
       registry->OnShardLost(worker, epoch, why);
     }
@@ -140,11 +151,14 @@ absl::Status RunWorker(const WorkerConfig& config) {
   HandoffService handoff_service(core.ffn());
   KvService kv_service(core.kv());
   TokenService token_service(core.tokens());
-  ASSIGN_OR_RETURN(GrpcServer server, StartGrpcServer(config.listen, {&handoff_service, &kv_service, &token_service}));
+  ASSIGN_OR_RETURN(GrpcServer server,
+                   StartGrpcServer(config.listen, {&handoff_service, &kv_service, &token_service}));
   const std::string host = config.listen.substr(0, config.listen.rfind(':'));
-  const std::string address = config.advertise.empty() ? absl::StrCat(host, ":", server.port) : config.advertise;
+  const std::string address =
+      config.advertise.empty() ? absl::StrCat(host, ":", server.port) : config.advertise;
 
-  const int metrics_port = std::atoi(config.metrics_listen.c_str() + config.metrics_listen.rfind(':') + 1);
+  const int metrics_port =
+      std::atoi(config.metrics_listen.c_str() + config.metrics_listen.rfind(':') + 1);
   const WorkerDescription description = Describe(config, engine, info, address, metrics_port);
   RegistryClient registry({.routers = config.routers}, description, time, random.Child("registry"));
   forward.registry = &registry;
@@ -157,8 +171,8 @@ absl::Status RunWorker(const WorkerConfig& config) {
                             .registry_reconnects = registry.reconnects()};
       });
   ASSIGN_OR_RETURN(auto metrics_server, ServeMetrics(config.metrics_listen, metrics));
-  ASSIGN_OR_RETURN(auto health_server,
-                   ServeHealth(config.admin_listen, [&] { return NotReadyReason(registry, core); }));
+  ASSIGN_OR_RETURN(auto health_server, ServeHealth(config.admin_listen,
+                                                   [&] { return NotReadyReason(registry, core); }));
 
   core.Start();
   registry.Start(core.commands(), [&core] { return core.Report(); });

@@ -8,8 +8,8 @@
 
 namespace tandem {
 
-// Loads the shard, serves until SIGTERM or SIGINT, drains and returns. An error before serving names what is wrong: the
-// file, tensor and number, or the address.
+// Loads the shard, serves until SIGTERM or SIGINT, drains and returns. An error before serving
+// names what is wrong: the file, tensor and number, or the address.
 absl::Status RunWorker(const WorkerConfig& config);
 
 }  // namespace tandem

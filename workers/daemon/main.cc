@@ -20,7 +20,8 @@ int main(int argc, char** argv) {
   tandem::KeepFrameMemory();
   tandem::BlockStopSignals();
   tandem::InitLog({.daemon = "tandem-worker",
-                   .format = config.log_format == "json" ? tandem::LogFormat::kJson : tandem::LogFormat::kText});
+                   .format = config.log_format == "json" ? tandem::LogFormat::kJson
+                                                         : tandem::LogFormat::kText});
   const absl::Status status = tandem::RunWorker(config);
   if (status.ok()) return 0;
   tandem::LogError("failed", {{"error", status.message()}});

@@ -17,8 +17,9 @@ using Labels = prometheus::Labels;
 
 class WorkerRegistry final : public prometheus::Registry {
  public:
-  WorkerRegistry(const WorkerDescription& worker, const BackendInfo& backend, TimeSource& time, Instant opened,
-                 std::function<WorkerReport()> report, std::function<StreamCounts()> streams)
+  WorkerRegistry(const WorkerDescription& worker, const BackendInfo& backend, TimeSource& time,
+                 Instant opened, std::function<WorkerReport()> report,
+                 std::function<StreamCounts()> streams)
       : base_{{"pool", worker.pool},
               {"worker", worker.id.value()},
               {"memory_class", worker.memory_class == MemoryClass::kSram ? "sram" : "hbm"}},
@@ -28,9 +29,12 @@ class WorkerRegistry final : public prometheus::Registry {
         started_(opened),
         report_(std::move(report)),
         streams_(std::move(streams)) {
-    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.", {{"stage", "attention"}}, backend.attention_bytes);
-    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.", {{"stage", "ffn"}}, backend.ffn_bytes);
-    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.", {{"stage", "head"}}, backend.head_bytes);
+    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.",
+             {{"stage", "attention"}}, backend.attention_bytes);
+    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.",
+             {{"stage", "ffn"}}, backend.ffn_bytes);
+    SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.",
+             {{"stage", "head"}}, backend.head_bytes);
   }
 
   std::vector<prometheus::MetricFamily> Collect() const override {
@@ -43,40 +47,54 @@ class WorkerRegistry final : public prometheus::Registry {
     MutexLock lock(mu_);
     const WorkerReport report = report_();
     for (const ledger::LedgerCell& cell : report.ledger.cells) {
-      RaiseCounter("tandem_stage_seconds_total", "Device seconds by stage, state and cause; the states sum to elapsed time.",
-                   {{"stage", ledger::ToString(cell.stage)}, {"state", ledger::ToString(cell.state)},
-                    {"cause", cell.cause == ledger::Cause::kNone ? "" : ledger::ToString(cell.cause)}},
-                   cell.time.seconds());
+      RaiseCounter(
+          "tandem_stage_seconds_total",
+          "Device seconds by stage, state and cause; the states sum to elapsed time.",
+          {{"stage", ledger::ToString(cell.stage)},
+           {"state", ledger::ToString(cell.state)},
+           {"cause", cell.cause == ledger::Cause::kNone ? "" : ledger::ToString(cell.cause)}},
+          cell.time.seconds());
     }
-    RaiseCounter("tandem_device_elapsed_seconds_total", "Device seconds since the worker started, by its clock.", {},
+    RaiseCounter("tandem_device_elapsed_seconds_total",
+                 "Device seconds since the worker started, by its clock.", {},
                  (time_.Now() - started_).seconds());
-    RaiseCounter("tandem_worker_tokens_total", "Tokens emitted.", {}, static_cast<double>(report.load.tokens_total));
+    RaiseCounter("tandem_worker_tokens_total", "Tokens emitted.", {},
+                 static_cast<double>(report.load.tokens_total));
     SetGauge("tandem_worker_sequences", "Sequences held, in any state.", {}, report.load.sequences);
     SetGauge("tandem_worker_prefills", "Prompts in hand.", {}, report.load.prefills);
     SetGauge("tandem_worker_kv_blocks", "KV blocks of the device.", {}, capacity_.kv_blocks);
-    SetGauge("tandem_worker_kv_blocks_free", "KV blocks that nobody holds.", {}, report.load.kv_blocks_free);
+    SetGauge("tandem_worker_kv_blocks_free", "KV blocks that nobody holds.", {},
+             report.load.kv_blocks_free);
     if (capacity_.kv_blocks > 0) {
-      const double used = 1.0 - static_cast<double>(report.load.kv_blocks_free) / capacity_.kv_blocks;
+      const double used =
+          1.0 - static_cast<double>(report.load.kv_blocks_free) / capacity_.kv_blocks;
       SetGauge("tandem_worker_kv_cache_usage_ratio", "Share of the KV blocks in use.", {}, used);
     }
-    SetGauge("tandem_worker_draining", "1 while it takes no new work.", {}, report.load.draining ? 1 : 0);
-    SetGauge("tandem_worker_ffn_streams", "Open streams of attention workers.", {}, report.ffn_streams);
-    SetGauge("tandem_worker_ffn_rows_queued", "A2F rows that wait for the device.", {}, static_cast<double>(report.ffn_rows_queued));
+    SetGauge("tandem_worker_draining", "1 while it takes no new work.", {},
+             report.load.draining ? 1 : 0);
+    SetGauge("tandem_worker_ffn_streams", "Open streams of attention workers.", {},
+             report.ffn_streams);
+    SetGauge("tandem_worker_ffn_rows_queued", "A2F rows that wait for the device.", {},
+             static_cast<double>(report.ffn_rows_queued));
     CountEvents(report.counters, streams_());
   }
 
   void CountEvents(const EngineCounters& engine, const StreamCounts& streams) TANDEM_REQUIRES(mu_) {
     const auto count = [this](const char* what, const char* help, uint64_t value) {
-      RaiseCounter(absl::StrCat("tandem_worker_", what, "_total"), help, {}, static_cast<double>(value));
+      RaiseCounter(absl::StrCat("tandem_worker_", what, "_total"), help, {},
+                   static_cast<double>(value));
     };
     count("decode_steps", "Decode steps computed.", engine.steps);
     count("tokens_wasted", "Tokens computed after a Stop.", engine.tokens_wasted);
-    count("kv_frames_dropped", "KV frames of unknown reservations, or out of their range.", engine.kv_frames_dropped);
+    count("kv_frames_dropped", "KV frames of unknown reservations, or out of their range.",
+          engine.kv_frames_dropped);
     count("kv_frames_malformed", "KV frames that were no frames.", streams.kv_frames_malformed);
     count("handoff_replies_dropped", "F2A replies that no call awaited.",
           engine.replies_dropped + streams.handoff_replies_mismatched);
-    count("handoff_calls_malformed", "A2F calls answered as malformed.", streams.handoff_calls_malformed);
-    count("handoff_calls_resent", "Layer calls sent again after a holder's loss.", engine.calls_resent);
+    count("handoff_calls_malformed", "A2F calls answered as malformed.",
+          streams.handoff_calls_malformed);
+    count("handoff_calls_resent", "Layer calls sent again after a holder's loss.",
+          engine.calls_resent);
     count("ffn_holders_lost", "FFN holders whose stream broke or stalled.", engine.holders_lost);
     count("ffn_calls", "Layer calls computed as an FFN worker.", engine.ffn_calls);
     count("ffn_calls_merged", "Of those, computed together with another.", engine.ffn_merged_calls);
@@ -95,7 +113,8 @@ class WorkerRegistry final : public prometheus::Registry {
   }
   void RaiseCounter(const std::string& name, const std::string& help, Labels labels, double value) {
     auto& family = counters_[name];
-    if (family == nullptr) family = &prometheus::BuildCounter().Name(name).Help(help).Register(*this);
+    if (family == nullptr)
+      family = &prometheus::BuildCounter().Name(name).Help(help).Register(*this);
     prometheus::Counter& counter = family->Add(Merge(std::move(labels)));
     if (value > counter.Value()) counter.Increment(value - counter.Value());
   }
@@ -113,11 +132,13 @@ class WorkerRegistry final : public prometheus::Registry {
 
 }  // namespace
 
-std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker, const BackendInfo& backend,
+std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker,
+                                                        const BackendInfo& backend,
                                                         TimeSource& time, Instant opened,
                                                         std::function<WorkerReport()> report,
                                                         std::function<StreamCounts()> streams) {
-  return std::make_shared<WorkerRegistry>(worker, backend, time, opened, std::move(report), std::move(streams));
+  return std::make_shared<WorkerRegistry>(worker, backend, time, opened, std::move(report),
+                                          std::move(streams));
 }
 
 }  // namespace tandem

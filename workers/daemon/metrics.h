@@ -21,9 +21,11 @@ struct StreamCounts {
   uint64_t registry_reconnects = 0;
 };
 
-// A registry that brings its values up to date before each collection. The device's elapsed seconds are `time`'s since
-// `opened`, when the engine was made: the ledger is not asked, so that the sum of its states can be checked against them.
-std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker, const BackendInfo& backend,
+// A registry that brings its values up to date before each collection. The device's elapsed seconds
+// are `time`'s since `opened`, when the engine was made: the ledger is not asked, so that the sum
+// of its states can be checked against them.
+std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker,
+                                                        const BackendInfo& backend,
                                                         TimeSource& time, Instant opened,
                                                         std::function<WorkerReport()> report,
                                                         std::function<StreamCounts()> streams);

@@ -29,13 +29,15 @@ absl::Status CheckName(absl::string_view field, const std::string& value) {
 }
 
 absl::Status CheckCount(absl::string_view field, size_t count, size_t least, size_t most) {
-  if (count < least || count > most) return Bad(field, ": ", count, " entries, must be ", least, " to ", most);
+  if (count < least || count > most)
+    return Bad(field, ": ", count, " entries, must be ", least, " to ", most);
   return absl::OkStatus();
 }
 
 // `value` in [least, most]; false for NaN.
 absl::Status CheckRange(absl::string_view field, float value, float least, float most) {
-  if (!(value >= least && value <= most)) return Bad(field, ": ", value, ", must be ", least, " to ", most);
+  if (!(value >= least && value <= most))
+    return Bad(field, ": ", value, ", must be ", least, " to ", most);
   return absl::OkStatus();
 }
 
@@ -51,7 +53,8 @@ absl::StatusOr<Sampling> ToSampling(const v1::Sampling& in) {
   RETURN_IF_ERROR(CheckRange("temperature", out.temperature, 0, 2));
   RETURN_IF_ERROR(CheckRange("top_p", out.top_p, std::nextafter(0.0f, 1.0f), 1));
   RETURN_IF_ERROR(CheckRange("min_p", out.min_p, 0, 1));
-  RETURN_IF_ERROR(CheckRange("repetition_penalty", out.repetition_penalty, std::nextafter(0.0f, 1.0f), 1e6f));
+  RETURN_IF_ERROR(
+      CheckRange("repetition_penalty", out.repetition_penalty, std::nextafter(0.0f, 1.0f), 1e6f));
   RETURN_IF_ERROR(CheckRange("presence_penalty", out.presence_penalty, -2, 2));
   RETURN_IF_ERROR(CheckRange("frequency_penalty", out.frequency_penalty, -2, 2));
   RETURN_IF_ERROR(CheckCount("logit_bias", in.logit_bias_size(), 0, kMaxLogitBiases));
@@ -60,7 +63,8 @@ absl::StatusOr<Sampling> ToSampling(const v1::Sampling& in) {
     out.logit_bias.emplace(id, bias);
   }
   if (in.has_top_logprobs()) {
-    if (in.top_logprobs() > kMaxTopLogprobs) return Bad("top_logprobs: ", in.top_logprobs(), " exceeds ", kMaxTopLogprobs);
+    if (in.top_logprobs() > kMaxTopLogprobs)
+      return Bad("top_logprobs: ", in.top_logprobs(), " exceeds ", kMaxTopLogprobs);
     out.top_logprobs = in.top_logprobs();
   }
   return out;
@@ -76,9 +80,12 @@ absl::StatusOr<StopRules> ToStopRules(const v1::StopRules& in) {
 
 v1::Stage StageWord(Stage stage) {
   switch (stage) {
-    case Stage::kPrefill: return v1::STAGE_PREFILL;
-    case Stage::kAttention: return v1::STAGE_ATTENTION;
-    case Stage::kFfn: return v1::STAGE_FFN;
+    case Stage::kPrefill:
+      return v1::STAGE_PREFILL;
+    case Stage::kAttention:
+      return v1::STAGE_ATTENTION;
+    case Stage::kFfn:
+      return v1::STAGE_FFN;
   }
   return v1::STAGE_UNSPECIFIED;
 }
@@ -91,23 +98,35 @@ Duration ToDuration(double seconds) {
 
 absl::StatusOr<SequenceKey> ToSequenceKey(const v1::SequenceKey& key) {
   if (key.request_id().empty() || key.request_id().size() > kMaxRequestIdBytes) {
-    return Bad("request_id: ", key.request_id().size(), " bytes, must be 1 to ", kMaxRequestIdBytes);
+    return Bad("request_id: ", key.request_id().size(), " bytes, must be 1 to ",
+               kMaxRequestIdBytes);
   }
-  if (key.choice() >= kMaxChoices) return Bad("choice: ", key.choice(), ", must be below ", kMaxChoices);
-  return SequenceKey{.request = RequestId(key.request_id()), .choice = key.choice(), .attempt = key.attempt()};
+  if (key.choice() >= kMaxChoices)
+    return Bad("choice: ", key.choice(), ", must be below ", kMaxChoices);
+  return SequenceKey{
+      .request = RequestId(key.request_id()), .choice = key.choice(), .attempt = key.attempt()};
 }
 
 absl::StatusOr<EndReason> ToEndReason(v1::EndReason reason) {
   switch (reason) {
-    case v1::END_REASON_EOS: return EndReason::kEos;
-    case v1::END_REASON_STOP_TOKEN: return EndReason::kStopToken;
-    case v1::END_REASON_LENGTH: return EndReason::kLength;
-    case v1::END_REASON_STOPPED: return EndReason::kStopped;
-    case v1::END_REASON_CANCELLED: return EndReason::kCancelled;
-    case v1::END_REASON_PREEMPTED: return EndReason::kPreempted;
-    case v1::END_REASON_SUPERSEDED: return EndReason::kSuperseded;
-    case v1::END_REASON_FAILED: return EndReason::kFailed;
-    default: return Bad("end reason: ", static_cast<int>(reason), " is unknown");
+    case v1::END_REASON_EOS:
+      return EndReason::kEos;
+    case v1::END_REASON_STOP_TOKEN:
+      return EndReason::kStopToken;
+    case v1::END_REASON_LENGTH:
+      return EndReason::kLength;
+    case v1::END_REASON_STOPPED:
+      return EndReason::kStopped;
+    case v1::END_REASON_CANCELLED:
+      return EndReason::kCancelled;
+    case v1::END_REASON_PREEMPTED:
+      return EndReason::kPreempted;
+    case v1::END_REASON_SUPERSEDED:
+      return EndReason::kSuperseded;
+    case v1::END_REASON_FAILED:
+      return EndReason::kFailed;
+    default:
+      return Bad("end reason: ", static_cast<int>(reason), " is unknown");
   }
 }
 
@@ -124,14 +143,18 @@ absl::StatusOr<step::DecodeRequest> ToDecodeRequest(const v1::DecodeCommand& com
     RETURN_IF_ERROR(ToSequenceKey(key).status());
     RETURN_IF_ERROR(CheckCount("emitted_ids", choice.emitted_ids_size(), 0, kMaxIds));
     if (command.choices_size() > 1 && choice.emitted_ids_size() > 0) {
-      return Bad("choices: ", command.choices_size(), ", but choice ", choice.choice(), " has emitted ",
-                 choice.emitted_ids_size(), " ids");
+      return Bad("choices: ", command.choices_size(), ", but choice ", choice.choice(),
+                 " has emitted ", choice.emitted_ids_size(), " ids");
     }
     for (const ChoiceStart& other : out.choices) {
-      if (other.choice == choice.choice()) return Bad("choices: choice ", choice.choice(), " stands there twice");
+      if (other.choice == choice.choice())
+        return Bad("choices: choice ", choice.choice(), " stands there twice");
     }
-    out.choices.push_back({.choice = choice.choice(), .attempt = choice.attempt(), .seed = choice.seed(),
-                           .emitted_ids = {choice.emitted_ids().begin(), choice.emitted_ids().end()}});
+    out.choices.push_back(
+        {.choice = choice.choice(),
+         .attempt = choice.attempt(),
+         .seed = choice.seed(),
+         .emitted_ids = {choice.emitted_ids().begin(), choice.emitted_ids().end()}});
   }
   out.reservation = ReservationId(command.reservation());
   out.gateway = GatewayId(command.gateway_id());
@@ -161,7 +184,8 @@ absl::StatusOr<PrefillOrder> ToPrefillOrder(const v1::PrefillCommand& command) {
 
 absl::StatusOr<ReleaseOrder> ToReleaseOrder(const v1::ReleaseCommand& command) {
   ReleaseOrder out;
-  if (command.reservation().size() > kMaxNameBytes) RETURN_IF_ERROR(CheckName("reservation", command.reservation()));
+  if (command.reservation().size() > kMaxNameBytes)
+    RETURN_IF_ERROR(CheckName("reservation", command.reservation()));
   RETURN_IF_ERROR(CheckCount("sequences", command.sequences_size(), 0, kMaxReleasedSequences));
   out.reservation = ReservationId(command.reservation());
   for (const v1::SequenceKey& key : command.sequences()) {
@@ -180,7 +204,9 @@ absl::StatusOr<std::vector<FfnEndpoint>> ToHolders(const v1::SetGroupCommand& co
   for (const v1::FfnHolder& holder : command.holders()) {
     RETURN_IF_ERROR(CheckName("holder's worker_id", holder.worker_id()));
     RETURN_IF_ERROR(CheckName("holder's address", holder.address()));
-    out.push_back({.worker = WorkerId(holder.worker_id()), .address = holder.address(), .shard_epoch = holder.shard_epoch()});
+    out.push_back({.worker = WorkerId(holder.worker_id()),
+                   .address = holder.address(),
+                   .shard_epoch = holder.shard_epoch()});
   }
   return out;
 }
@@ -193,14 +219,22 @@ void ToProto(const SequenceKey& key, v1::SequenceKey* out) {
 
 v1::EndReason ToProto(EndReason reason) {
   switch (reason) {
-    case EndReason::kEos: return v1::END_REASON_EOS;
-    case EndReason::kStopToken: return v1::END_REASON_STOP_TOKEN;
-    case EndReason::kLength: return v1::END_REASON_LENGTH;
-    case EndReason::kStopped: return v1::END_REASON_STOPPED;
-    case EndReason::kCancelled: return v1::END_REASON_CANCELLED;
-    case EndReason::kPreempted: return v1::END_REASON_PREEMPTED;
-    case EndReason::kSuperseded: return v1::END_REASON_SUPERSEDED;
-    case EndReason::kFailed: return v1::END_REASON_FAILED;
+    case EndReason::kEos:
+      return v1::END_REASON_EOS;
+    case EndReason::kStopToken:
+      return v1::END_REASON_STOP_TOKEN;
+    case EndReason::kLength:
+      return v1::END_REASON_LENGTH;
+    case EndReason::kStopped:
+      return v1::END_REASON_STOPPED;
+    case EndReason::kCancelled:
+      return v1::END_REASON_CANCELLED;
+    case EndReason::kPreempted:
+      return v1::END_REASON_PREEMPTED;
+    case EndReason::kSuperseded:
+      return v1::END_REASON_SUPERSEDED;
+    case EndReason::kFailed:
+      return v1::END_REASON_FAILED;
   }
   return v1::END_REASON_UNSPECIFIED;
 }
@@ -212,7 +246,8 @@ void ToProto(const WorkerDescription& worker, v1::Registration* out) {
   out->set_pool(worker.pool);
   out->set_model(worker.model);
   for (Stage stage : worker.stages) out->add_stages(StageWord(stage));
-  out->set_memory_class(worker.memory_class == MemoryClass::kSram ? v1::MEMORY_CLASS_SRAM : v1::MEMORY_CLASS_HBM);
+  out->set_memory_class(worker.memory_class == MemoryClass::kSram ? v1::MEMORY_CLASS_SRAM
+                                                                  : v1::MEMORY_CLASS_HBM);
   out->mutable_numerics()->set_prefill(worker.numerics.prefill);
   out->mutable_numerics()->set_attention(worker.numerics.attention);
   out->mutable_numerics()->set_ffn(worker.numerics.ffn);
@@ -255,14 +290,17 @@ void ToProto(const WorkerReport& report, v1::Heartbeat* out) {
 
 absl::StatusOr<KvRows> ToKvRows(v1::KvFrame& frame) {
   RETURN_IF_ERROR(CheckName("reservation", frame.reservation()));
-  if (frame.layer() >= kMaxLayers) return Bad("layer: ", frame.layer(), ", must be below ", kMaxLayers);
-  if (frame.count() > kMaxKvCount) return Bad("count: ", frame.count(), " positions exceed ", kMaxKvCount);
+  if (frame.layer() >= kMaxLayers)
+    return Bad("layer: ", frame.layer(), ", must be below ", kMaxLayers);
+  if (frame.count() > kMaxKvCount)
+    return Bad("count: ", frame.count(), " positions exceed ", kMaxKvCount);
   if (frame.count() == 0 && !frame.cancel()) return Bad("count: 0 without cancel");
   if ((frame.count() == 0) != frame.rows().empty()) {
     return Bad("rows: ", frame.rows().size(), " bytes for ", frame.count(), " positions");
   }
   if (uint64_t{frame.first_position()} + frame.count() > kMaxIds) {
-    return Bad("first_position: ", frame.first_position(), " plus ", frame.count(), " exceeds ", kMaxIds);
+    return Bad("first_position: ", frame.first_position(), " plus ", frame.count(), " exceeds ",
+               kMaxIds);
   }
   if (frame.prefill_time().worker_id().size() > kMaxNameBytes) {
     return Bad("prefill_time: a worker id of ", frame.prefill_time().worker_id().size(), " bytes");
@@ -319,7 +357,8 @@ void ToProto(const KvAckInfo& ack, v1::KvAck* out) {
 
 absl::StatusOr<GatewayHello> ToGatewayHello(const v1::TokenHello& hello) {
   if (hello.protocol_version() != kProtocolVersion) {
-    return Bad("protocol_version: ", hello.protocol_version(), ", this worker speaks ", kProtocolVersion);
+    return Bad("protocol_version: ", hello.protocol_version(), ", this worker speaks ",
+               kProtocolVersion);
   }
   RETURN_IF_ERROR(CheckName("gateway_id", hello.gateway_id()));
   RETURN_IF_ERROR(CheckCount("resume", hello.resume_size(), 0, kMaxResumePoints));
@@ -356,7 +395,8 @@ void WriteLogprobs(const step::SampledToken& token, v1::TokenLogprobs* out) {
 
 }  // namespace
 
-void ToProto(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs, v1::TokenStep* out) {
+void ToProto(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs,
+             v1::TokenStep* out) {
   TANDEM_CHECK(costs.size() == message.emits.size());
   out->set_step(message.step);
   for (size_t i = 0; i < message.emits.size(); ++i) {
@@ -366,7 +406,8 @@ void ToProto(const step::OutboxMessage& message, const std::vector<SequenceCost>
     entry.set_position(emit.position);
     if (emit.token) {
       entry.add_ids(emit.token->id);
-      if (emit.token->logprob != 0 || !emit.token->top.empty()) WriteLogprobs(*emit.token, entry.add_logprobs());
+      if (emit.token->logprob != 0 || !emit.token->top.empty())
+        WriteLogprobs(*emit.token, entry.add_logprobs());
     }
     if (emit.end) WriteEnd(*emit.end, costs[i], entry.mutable_end());
   }

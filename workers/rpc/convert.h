@@ -1,7 +1,7 @@
 #pragma once
 
-// The proto twins of the worker's plain values. Every value that comes in is checked against limits.h and its own range:
-// kInvalidArgument names the field and the number.
+// The proto twins of the worker's plain values. Every value that comes in is checked against
+// limits.h and its own range: kInvalidArgument names the field and the number.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -50,6 +50,7 @@ struct GatewayHello {
 };
 absl::StatusOr<GatewayHello> ToGatewayHello(const v1::TokenHello& hello);
 // `costs` is parallel to message.emits.
-void ToProto(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs, v1::TokenStep* out);
+void ToProto(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs,
+             v1::TokenStep* out);
 
 }  // namespace tandem

@@ -17,10 +17,10 @@
 namespace tandem {
 namespace {
 
+using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 using google::protobuf::io::StringOutputStream;
-using google::protobuf::internal::WireFormatLite;
 
 static_assert(std::endian::native == std::endian::little, "rows travel as little-endian F32");
 
@@ -29,7 +29,8 @@ constexpr int kFirstAlternative = 1;
 constexpr int kRowsAlternative = 2;
 constexpr int kA2fData = v1::A2fCall::kDataFieldNumber;
 constexpr int kF2aData = v1::F2aReply::kDataFieldNumber;
-static_assert(v1::A2fMessage::kOpenFieldNumber == kFirstAlternative && v1::A2fMessage::kCallFieldNumber == kRowsAlternative);
+static_assert(v1::A2fMessage::kOpenFieldNumber == kFirstAlternative &&
+              v1::A2fMessage::kCallFieldNumber == kRowsAlternative);
 static_assert(v1::F2aMessage::kGrantFieldNumber == kFirstAlternative &&
               v1::F2aMessage::kReplyFieldNumber == kRowsAlternative);
 
@@ -39,19 +40,23 @@ grpc::ByteBuffer Encode(const google::protobuf::MessageLite& message) {
 }
 
 // `fields` without its data, then the data, inside the outer message's second alternative.
-grpc::ByteBuffer EncodeWithRows(const google::protobuf::MessageLite& fields, int data_field, std::vector<float> rows) {
+grpc::ByteBuffer EncodeWithRows(const google::protobuf::MessageLite& fields, int data_field,
+                                std::vector<float> rows) {
   const size_t fields_bytes = fields.ByteSizeLong();
   const uint64_t data_bytes = rows.size() * sizeof(float);
-  const uint32_t data_tag = WireFormatLite::MakeTag(data_field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  const uint32_t data_tag =
+      WireFormatLite::MakeTag(data_field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
   uint64_t inner_bytes = fields_bytes;
   if (data_bytes > 0) {
-    inner_bytes += CodedOutputStream::VarintSize32(data_tag) + CodedOutputStream::VarintSize64(data_bytes) + data_bytes;
+    inner_bytes += CodedOutputStream::VarintSize32(data_tag) +
+                   CodedOutputStream::VarintSize64(data_bytes) + data_bytes;
   }
   std::string head;
   {
     StringOutputStream stream(&head);
     CodedOutputStream out(&stream);
-    out.WriteTag(WireFormatLite::MakeTag(kRowsAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
+    out.WriteTag(
+        WireFormatLite::MakeTag(kRowsAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
     out.WriteVarint64(inner_bytes);
     fields.SerializeWithCachedSizes(&out);
     if (data_bytes > 0) {
@@ -65,12 +70,14 @@ grpc::ByteBuffer EncodeWithRows(const google::protobuf::MessageLite& fields, int
   }
   auto* lent = new std::vector<float>(std::move(rows));
   const auto give_back = [](void* vector) { delete static_cast<std::vector<float>*>(vector); };
-  const grpc::Slice slices[] = {grpc::Slice(head), grpc::Slice(lent->data(), data_bytes, give_back, lent)};
+  const grpc::Slice slices[] = {grpc::Slice(head),
+                                grpc::Slice(lent->data(), data_bytes, give_back, lent)};
   return grpc::ByteBuffer(slices, 2);
 }
 
-// Reads `bytes` bytes as floats; a last piece that is none is skipped. Appends from gRPC's own slices, so that the vector's
-// memory is written once: resizing it first would fill it with zeros. A float may lie across two slices.
+// Reads `bytes` bytes as floats; a last piece that is none is skipped. Appends from gRPC's own
+// slices, so that the vector's memory is written once: resizing it first would fill it with zeros.
+// A float may lie across two slices.
 bool ReadRows(CodedInputStream& in, int bytes, std::vector<float>& rows) {
   rows.clear();
   rows.reserve(static_cast<size_t>(bytes) / sizeof(float));
@@ -86,7 +93,8 @@ bool ReadRows(CodedInputStream& in, int bytes, std::vector<float>& rows) {
       bytes -= sizeof(across);
       continue;
     }
-    const auto* first = static_cast<const float*>(slice);  // of any alignment: only ever copied as bytes
+    const auto* first =
+        static_cast<const float*>(slice);  // of any alignment: only ever copied as bytes
     rows.insert(rows.end(), first, first + count);
     if (!in.Skip(count * static_cast<int>(sizeof(float)))) return false;
     bytes -= count * static_cast<int>(sizeof(float));
@@ -94,9 +102,11 @@ bool ReadRows(CodedInputStream& in, int bytes, std::vector<float>& rows) {
   return in.Skip(bytes);
 }
 
-// Reads one length-delimited message of which `data_field` goes to `rows`, and everything else to `fields`.
+// Reads one length-delimited message of which `data_field` goes to `rows`, and everything else to
+// `fields`.
 template <typename Fields>
-bool ReadWithRows(CodedInputStream& in, int data_field, Fields& fields, std::vector<float>& rows, uint64_t& data_bytes) {
+bool ReadWithRows(CodedInputStream& in, int data_field, Fields& fields, std::vector<float>& rows,
+                  uint64_t& data_bytes) {
   int length = 0;
   if (!in.ReadVarintSizeAsInt(&length)) return false;
   const CodedInputStream::Limit limit = in.PushLimit(length);
@@ -124,23 +134,28 @@ template <typename First>
 bool ReadFirst(CodedInputStream& in, First& first) {
   int length = 0;
   std::string bytes;
-  return in.ReadVarintSizeAsInt(&length) && in.ReadString(&bytes, length) && first.ParseFromString(bytes);
+  return in.ReadVarintSizeAsInt(&length) && in.ReadString(&bytes, length) &&
+         first.ParseFromString(bytes);
 }
 
 // The outer message. As in protobuf the last alternative on the wire is the one that counts.
 template <typename First, typename WithRows>
-bool ReadMessage(grpc::ByteBuffer& buffer, int data_field, std::optional<First>& first, std::optional<WithRows>& second) {
+bool ReadMessage(grpc::ByteBuffer& buffer, int data_field, std::optional<First>& first,
+                 std::optional<WithRows>& second) {
   grpc::ProtoBufferReader reader(&buffer);
   if (!reader.status().ok()) return false;
   CodedInputStream in(&reader);
   while (const uint32_t tag = in.ReadTag()) {
-    if (tag == WireFormatLite::MakeTag(kFirstAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
+    if (tag ==
+        WireFormatLite::MakeTag(kFirstAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
       second.reset();
       if (!ReadFirst(in, first.emplace())) return false;
-    } else if (tag == WireFormatLite::MakeTag(kRowsAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
+    } else if (tag == WireFormatLite::MakeTag(kRowsAlternative,
+                                              WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
       first.reset();
       WithRows& message = second.emplace();
-      if (!ReadWithRows(in, data_field, message.fields, message.rows, message.data_bytes)) return false;
+      if (!ReadWithRows(in, data_field, message.fields, message.rows, message.data_bytes))
+        return false;
     } else if (!WireFormatLite::SkipField(&in, tag)) {
       return false;
     }
@@ -213,73 +228,97 @@ grpc::ByteBuffer EncodeReply(F2a reply, uint64_t shard_epoch) {
 absl::StatusOr<A2fFrame> DecodeA2f(grpc::ByteBuffer& buffer) {
   A2fFrame frame;
   if (!ReadMessage(buffer, kA2fData, frame.open, frame.call)) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", buffer.Length(), " bytes are no A2fMessage"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("hand-off: ", buffer.Length(), " bytes are no A2fMessage"));
   }
-  if (!frame.open && !frame.call) return absl::InvalidArgumentError("hand-off: an A2fMessage without open or call");
+  if (!frame.open && !frame.call)
+    return absl::InvalidArgumentError("hand-off: an A2fMessage without open or call");
   return frame;
 }
 
 absl::StatusOr<F2aFrame> DecodeF2a(grpc::ByteBuffer& buffer) {
   F2aFrame frame;
   if (!ReadMessage(buffer, kF2aData, frame.grant, frame.reply)) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", buffer.Length(), " bytes are no F2aMessage"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("hand-off: ", buffer.Length(), " bytes are no F2aMessage"));
   }
-  if (!frame.grant && !frame.reply) return absl::InvalidArgumentError("hand-off: an F2aMessage without grant or reply");
+  if (!frame.grant && !frame.reply)
+    return absl::InvalidArgumentError("hand-off: an F2aMessage without grant or reply");
   return frame;
 }
 
 absl::StatusOr<HandoffHello> ToHello(const v1::HandoffOpen& open) {
   if (open.protocol_version() != kProtocolVersion) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: protocol version ", open.protocol_version(),
-                                                   ", this worker speaks ", kProtocolVersion));
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: protocol version ",
+                                                   open.protocol_version(), ", this worker speaks ",
+                                                   kProtocolVersion));
   }
   if (open.attention_worker().empty() || open.attention_worker().size() > kMaxNameBytes ||
       open.model().size() > kMaxNameBytes || open.ffn_class().size() > 4 * kMaxNameBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: a name is empty or longer than ", kMaxNameBytes, " bytes"));
-  }
-  if (open.hidden() < 1 || open.hidden() > kMaxHidden || open.layers() < 1 || open.layers() > kMaxLayers) {
     return absl::InvalidArgumentError(
-        absl::StrCat("hand-off: hidden ", open.hidden(), " or layers ", open.layers(), " out of range"));
+        absl::StrCat("hand-off: a name is empty or longer than ", kMaxNameBytes, " bytes"));
   }
-  if (open.max_rows() < 1 || uint64_t{open.max_rows()} * open.hidden() * sizeof(float) > kMaxRowBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", open.max_rows(), " rows of ", open.hidden(),
-                                                   " values exceed a frame of ", kMaxRowBytes, " bytes"));
+  if (open.hidden() < 1 || open.hidden() > kMaxHidden || open.layers() < 1 ||
+      open.layers() > kMaxLayers) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: hidden ", open.hidden(),
+                                                   " or layers ", open.layers(), " out of range"));
   }
-  return HandoffHello{.attention_worker = open.attention_worker(), .model = open.model(), .hidden = open.hidden(),
-                      .layers = open.layers(), .ffn_class = open.ffn_class(), .shard_epoch = open.shard_epoch(),
+  if (open.max_rows() < 1 ||
+      uint64_t{open.max_rows()} * open.hidden() * sizeof(float) > kMaxRowBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", open.max_rows(), " rows of ",
+                                                   open.hidden(), " values exceed a frame of ",
+                                                   kMaxRowBytes, " bytes"));
+  }
+  return HandoffHello{.attention_worker = open.attention_worker(),
+                      .model = open.model(),
+                      .hidden = open.hidden(),
+                      .layers = open.layers(),
+                      .ffn_class = open.ffn_class(),
+                      .shard_epoch = open.shard_epoch(),
                       .max_rows = open.max_rows()};
 }
 
 absl::StatusOr<HandoffGrantInfo> ToGrant(const v1::HandoffGrant& grant) {
   if (grant.has_error()) return FromProto(grant.error());
   if (grant.max_rows() < 1) return absl::InvalidArgumentError("hand-off: a grant of 0 rows");
-  return HandoffGrantInfo{.credit_bytes = grant.credit_bytes(), .max_rows = grant.max_rows(),
+  return HandoffGrantInfo{.credit_bytes = grant.credit_bytes(),
+                          .max_rows = grant.max_rows(),
                           .shard_epoch = grant.shard_epoch()};
 }
 
 step::CallId CallIdOf(const v1::A2fCall& call) {
-  return {.step = call.step(), .layer = call.layer(), .micro_batch = call.micro_batch(), .attempt = call.attempt()};
+  return {.step = call.step(),
+          .layer = call.layer(),
+          .micro_batch = call.micro_batch(),
+          .attempt = call.attempt()};
 }
 
 step::CallId CallIdOf(const v1::F2aReply& reply) {
-  return {.step = reply.step(), .layer = reply.layer(), .micro_batch = reply.micro_batch(), .attempt = reply.attempt()};
+  return {.step = reply.step(),
+          .layer = reply.layer(),
+          .micro_batch = reply.micro_batch(),
+          .attempt = reply.attempt()};
 }
 
 absl::Status CheckCall(const A2fFrame::Call& call, const HandoffHello& hello, uint32_t max_rows) {
   const v1::A2fCall& fields = call.fields;
   if (fields.layer() >= hello.layers) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: layer ", fields.layer(), " of ", hello.layers));
+    return absl::InvalidArgumentError(
+        absl::StrCat("hand-off: layer ", fields.layer(), " of ", hello.layers));
   }
   if (fields.dtype() != v1::DATA_TYPE_F32) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: data type ", fields.dtype(), ", only F32 is taken"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("hand-off: data type ", fields.dtype(), ", only F32 is taken"));
   }
   if (fields.rows() > max_rows) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", fields.rows(), " rows exceed ", max_rows, " of the grant"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("hand-off: ", fields.rows(), " rows exceed ", max_rows, " of the grant"));
   }
   const uint64_t bytes = uint64_t{fields.rows()} * hello.hidden * sizeof(float);
   if (call.data_bytes != bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", call.data_bytes, " bytes of data, ", fields.rows(),
-                                                   " rows of ", hello.hidden, " F32 need ", bytes));
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: ", call.data_bytes,
+                                                   " bytes of data, ", fields.rows(), " rows of ",
+                                                   hello.hidden, " F32 need ", bytes));
   }
   return absl::OkStatus();
 }

@@ -1,8 +1,9 @@
 #pragma once
 
-// The messages of handoff.proto as gRPC byte buffers. The fields are protobuf's; only the rows, nearly all of a frame's
-// bytes, take a way of their own: sending lends the caller's memory to gRPC, receiving copies once, into the vector that
-// the engine gets. Through protobuf's string each would be copied twice more in each direction.
+// The messages of handoff.proto as gRPC byte buffers. The fields are protobuf's; only the rows,
+// nearly all of a frame's bytes, take a way of their own: sending lends the caller's memory to
+// gRPC, receiving copies once, into the vector that the engine gets. Through protobuf's string each
+// would be copied twice more in each direction.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -26,8 +27,9 @@ grpc::ByteBuffer EncodeReply(F2a reply, uint64_t shard_epoch);
 struct A2fFrame {
   std::optional<v1::HandoffOpen> open;
   struct Call {
-    v1::A2fCall fields;         // without `data`
-    std::vector<float> rows;    // its data; the last piece is cut when `data_bytes` is no multiple of 4
+    v1::A2fCall fields;  // without `data`
+    std::vector<float>
+        rows;  // its data; the last piece is cut when `data_bytes` is no multiple of 4
     uint64_t data_bytes = 0;
   };
   std::optional<Call> call;
@@ -39,7 +41,7 @@ absl::StatusOr<A2fFrame> DecodeA2f(grpc::ByteBuffer& buffer);
 struct F2aFrame {
   std::optional<v1::HandoffGrant> grant;
   struct Reply {
-    v1::F2aReply fields;        // without `data`
+    v1::F2aReply fields;  // without `data`
     std::vector<float> rows;
     uint64_t data_bytes = 0;
   };
@@ -49,7 +51,8 @@ absl::StatusOr<F2aFrame> DecodeF2a(grpc::ByteBuffer& buffer);
 
 // What a peer's words mean, checked. kInvalidArgument names the field and the number.
 absl::StatusOr<HandoffHello> ToHello(const v1::HandoffOpen& open);
-absl::StatusOr<HandoffGrantInfo> ToGrant(const v1::HandoffGrant& grant);  // a refusal is its own status
+absl::StatusOr<HandoffGrantInfo> ToGrant(
+    const v1::HandoffGrant& grant);  // a refusal is its own status
 step::CallId CallIdOf(const v1::A2fCall& call);
 step::CallId CallIdOf(const v1::F2aReply& reply);
 // `hello` and `max_rows` are what the stream agreed on.

@@ -34,13 +34,16 @@ struct HandoffShared {
 
 namespace {
 
-// One stream to one holder. Outstanding calls are known by id, so that a reply of the wrong size, or one that nobody asked
-// for, never reaches the engine.
+// One stream to one holder. Outstanding calls are known by id, so that a reply of the wrong size,
+// or one that nobody asked for, never reaches the engine.
 class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
-  HandoffClient(std::shared_ptr<HandoffShared> shared, const FfnEndpoint& holder, const HandoffHello& hello,
-                std::shared_ptr<FfnLinkListener> listener)
-      : shared_(std::move(shared)), holder_(holder), listener_(std::move(listener)), stub_(MakeChannel(holder.address)) {
+  HandoffClient(std::shared_ptr<HandoffShared> shared, const FfnEndpoint& holder,
+                const HandoffHello& hello, std::shared_ptr<FfnLinkListener> listener)
+      : shared_(std::move(shared)),
+        holder_(holder),
+        listener_(std::move(listener)),
+        stub_(MakeChannel(holder.address)) {
     shared_->streams.Add();
     Write(EncodeOpen(hello));
   }
@@ -51,8 +54,9 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
     std::weak_ptr<HandoffClient> weak = Self();
     watch_ = StallWatch::Make(shared_->time, shared_->limits.stall, [weak](Duration waited) {
       if (auto self = weak.lock()) {
-        self->Break(absl::UnavailableError(absl::StrCat("FFN worker ", self->holder_.worker.value(), ": no answer for ",
-                                                        waited.seconds(), " s")));
+        self->Break(
+            absl::UnavailableError(absl::StrCat("FFN worker ", self->holder_.worker.value(),
+                                                ": no answer for ", waited.seconds(), " s")));
       }
     });
     shared_->dialer.Dial(holder_.address, [weak] {
@@ -69,7 +73,8 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
     const uint64_t bytes = RowBytes(call.data);
     {
       MutexLock lock(mu_);
-      TANDEM_CHECK(outstanding_.emplace(call.call, bytes).second);  // a call sent again has a higher attempt
+      TANDEM_CHECK(
+          outstanding_.emplace(call.call, bytes).second);  // a call sent again has a higher attempt
     }
     watch_->Begin(bytes);
     Write(EncodeCall(std::move(call)));
@@ -84,19 +89,24 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
   }
 
  private:
-  std::shared_ptr<HandoffClient> Self() { return std::static_pointer_cast<HandoffClient>(shared_from_this()); }
+  std::shared_ptr<HandoffClient> Self() {
+    return std::static_pointer_cast<HandoffClient>(shared_from_this());
+  }
 
   bool OnMessage(grpc::ByteBuffer& message) override {
     absl::StatusOr<F2aFrame> frame = DecodeF2a(message);
     message.Clear();
     absl::Status status = frame.status();
-    if (frame.ok()) status = frame->grant ? OnGrant(*frame->grant) : OnReply(*std::move(frame->reply));
+    if (frame.ok())
+      status = frame->grant ? OnGrant(*frame->grant) : OnReply(*std::move(frame->reply));
     if (!status.ok()) Break(status);
     return status.ok();
   }
 
   absl::Status OnGrant(const v1::HandoffGrant& message) {
-    if (granted_) return absl::InternalError(absl::StrCat("FFN worker ", holder_.worker.value(), ": a second grant"));
+    if (granted_)
+      return absl::InternalError(
+          absl::StrCat("FFN worker ", holder_.worker.value(), ": a second grant"));
     ASSIGN_OR_RETURN(const HandoffGrantInfo grant, ToGrant(message));
     granted_ = true;
     watch_->End(0);
@@ -106,7 +116,9 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
   }
 
   absl::Status OnReply(F2aFrame::Reply reply) {
-    if (!granted_) return absl::InternalError(absl::StrCat("FFN worker ", holder_.worker.value(), ": a reply before the grant"));
+    if (!granted_)
+      return absl::InternalError(
+          absl::StrCat("FFN worker ", holder_.worker.value(), ": a reply before the grant"));
     const step::CallId id = CallIdOf(reply.fields);
     uint64_t bytes = 0;
     {
@@ -130,8 +142,8 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
       answer.status = FromProto(reply.fields.error());
       answer.data.clear();
     } else if (reply.data_bytes != bytes) {
-      return absl::InternalError(absl::StrCat("FFN worker ", holder_.worker.value(), ": reply of ", reply.data_bytes,
-                                              " bytes to a call of ", bytes));
+      return absl::InternalError(absl::StrCat("FFN worker ", holder_.worker.value(), ": reply of ",
+                                              reply.data_bytes, " bytes to a call of ", bytes));
     }
     listener_.Call([&](FfnLinkListener& listener) { listener.OnReply(std::move(answer)); });
     return absl::OkStatus();
@@ -146,9 +158,11 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
   }
 
   void OnClosed(const grpc::Status& status) override {
-    Break(status.ok() ? absl::UnavailableError(absl::StrCat("FFN worker ", holder_.worker.value(), " closed the stream"))
-                      : absl::UnavailableError(absl::StrCat("FFN worker ", holder_.worker.value(), " at ", holder_.address,
-                                                            ": ", status.error_message())));
+    Break(status.ok() ? absl::UnavailableError(absl::StrCat("FFN worker ", holder_.worker.value(),
+                                                            " closed the stream"))
+                      : absl::UnavailableError(absl::StrCat("FFN worker ", holder_.worker.value(),
+                                                            " at ", holder_.address, ": ",
+                                                            status.error_message())));
   }
 
   const std::shared_ptr<HandoffShared> shared_;
@@ -159,7 +173,8 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
   std::atomic<bool> ended_{false};  // broken, or shut by its owner
   bool granted_ = false;            // reactions only
   Mutex mu_;
-  std::map<step::CallId, uint64_t> outstanding_ TANDEM_GUARDED_BY(mu_);  // bytes of rows, as many come back
+  std::map<step::CallId, uint64_t> outstanding_
+      TANDEM_GUARDED_BY(mu_);  // bytes of rows, as many come back
 };
 
 class GrpcFfnLink final : public FfnLink {
@@ -179,7 +194,8 @@ HandoffConnector::HandoffConnector(TimeSource& time, Random random, LinkLimits l
 
 HandoffConnector::~HandoffConnector() { shared_->streams.WaitForNone(); }
 
-std::unique_ptr<FfnLink> HandoffConnector::Open(const FfnEndpoint& holder, const HandoffHello& hello,
+std::unique_ptr<FfnLink> HandoffConnector::Open(const FfnEndpoint& holder,
+                                                const HandoffHello& hello,
                                                 std::shared_ptr<FfnLinkListener> listener) {
   auto client = std::make_shared<HandoffClient>(shared_, holder, hello, std::move(listener));
   client->Connect();

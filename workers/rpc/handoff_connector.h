@@ -14,10 +14,12 @@
 
 namespace tandem {
 
-struct HandoffShared;  // handoff_connector.cc: what the streams, which may outlive a link by a little, hold in common
+struct HandoffShared;  // handoff_connector.cc: what the streams, which may outlive a link by a
+                       // little, hold in common
 
-// Each link is a stream on a connection of its own. Opening never blocks; an address that failed is dialled again only
-// after its back-off, while the link waits. Safe from any thread. The destructor waits for gRPC's last word on every stream.
+// Each link is a stream on a connection of its own. Opening never blocks; an address that failed is
+// dialled again only after its back-off, while the link waits. Safe from any thread. The destructor
+// waits for gRPC's last word on every stream.
 class HandoffConnector final : public ActivationConnector {
  public:
   // `time` outlives this.

@@ -10,9 +10,10 @@
 namespace tandem {
 namespace {
 
-// One attention worker's stream. The engine holds it as the sink of its replies and may outlive the call: then Reply does
-// nothing.
-class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuffer>, public FfnReplySink {
+// One attention worker's stream. The engine holds it as the sink of its replies and may outlive the
+// call: then Reply does nothing.
+class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuffer>,
+                            public FfnReplySink {
  public:
   HandoffStream(FfnDoor& door, StreamTally& streams, std::atomic<uint64_t>& malformed_calls)
       : door_(door), streams_(streams), malformed_calls_(malformed_calls) {
@@ -38,9 +39,10 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
     }
     hello_ = *hello;
     auto self = std::static_pointer_cast<HandoffStream>(shared_from_this());
-    door_.OpenStream(*hello_, self, [self](absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> opened) {
-      self->OnOpened(std::move(opened));
-    });
+    door_.OpenStream(*hello_, self,
+                     [self](absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> opened) {
+                       self->OnOpened(std::move(opened));
+                     });
     return true;
   }
 
@@ -56,8 +58,10 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
       if (!closed) stream_ = opened->first;
       max_rows_ = grant.max_rows;
     }
-    if (closed) return door_.CloseStream(opened->first);  // the peer left before its stream was open
-    LogInfo("handoff_opened", {{"attention_worker", hello_->attention_worker}, {"credit_bytes", grant.credit_bytes}});
+    if (closed)
+      return door_.CloseStream(opened->first);  // the peer left before its stream was open
+    LogInfo("handoff_opened",
+            {{"attention_worker", hello_->attention_worker}, {"credit_bytes", grant.credit_bytes}});
     Write(EncodeGrant(grant));
   }
 
@@ -79,7 +83,9 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
       Reply(std::move(refusal));
       return true;
     }
-    door_.Call(*stream, A2f{.call = id, .rows = call.fields.rows(), .shard_epoch = call.fields.shard_epoch(),
+    door_.Call(*stream, A2f{.call = id,
+                            .rows = call.fields.rows(),
+                            .shard_epoch = call.fields.shard_epoch(),
                             .data = std::move(call.rows)});
     return true;
   }
@@ -111,7 +117,8 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
   FfnDoor& door_;
   StreamTally& streams_;
   std::atomic<uint64_t>& malformed_calls_;
-  std::optional<HandoffHello> hello_;       // set by the first message, before the engine hears of the stream
+  std::optional<HandoffHello>
+      hello_;  // set by the first message, before the engine hears of the stream
   std::atomic<uint64_t> shard_epoch_{0};
   Mutex mu_;
   std::optional<step::StreamId> stream_ TANDEM_GUARDED_BY(mu_);  // granted and open
@@ -121,7 +128,8 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
 
 }  // namespace
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* HandoffService::Exchange(grpc::CallbackServerContext*) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* HandoffService::Exchange(
+    grpc::CallbackServerContext*) {
   auto stream = std::make_shared<HandoffStream>(door_, streams_, malformed_calls_);
   stream->Start();
   return stream.get();

@@ -13,16 +13,19 @@
 
 namespace tandem {
 
-// A stream starts with `open`, which the engine grants or refuses. A malformed call is answered with an error reply; a
-// message out of order, or bytes that are no message, end the stream with kInvalidArgument.
-class HandoffService final : public v1::Handoff::WithRawCallbackMethod_Exchange<v1::Handoff::Service> {
+// A stream starts with `open`, which the engine grants or refuses. A malformed call is answered
+// with an error reply; a message out of order, or bytes that are no message, end the stream with
+// kInvalidArgument.
+class HandoffService final
+    : public v1::Handoff::WithRawCallbackMethod_Exchange<v1::Handoff::Service> {
  public:
   // `door` outlives the server that this is registered with.
   explicit HandoffService(FfnDoor& door) : door_(door) {}
 
-  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Exchange(grpc::CallbackServerContext* context) override;
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Exchange(
+      grpc::CallbackServerContext* context) override;
 
-  uint32_t streams() const { return streams_.count(); }              // open now
+  uint32_t streams() const { return streams_.count(); }  // open now
   uint64_t malformed_calls() const { return malformed_calls_.load(); }
 
  private:

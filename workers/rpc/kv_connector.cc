@@ -25,13 +25,16 @@ struct KvShared {
 
 namespace {
 
-// One stream to one attention worker. The holder answers each frame once and in order, so the outstanding ones are a queue
-// of sizes.
+// One stream to one attention worker. The holder answers each frame once and in order, so the
+// outstanding ones are a queue of sizes.
 class KvClient final : public ClientStream<v1::KvFrame, v1::KvAck> {
  public:
   KvClient(std::shared_ptr<KvShared> shared, const WorkerId& worker, const std::string& address,
            std::shared_ptr<KvLinkListener> listener)
-      : shared_(std::move(shared)), worker_(worker), address_(address), listener_(std::move(listener)),
+      : shared_(std::move(shared)),
+        worker_(worker),
+        address_(address),
+        listener_(std::move(listener)),
         stub_(v1::KvTransfer::NewStub(MakeChannel(address))) {
     shared_->streams.Add();
   }
@@ -43,13 +46,16 @@ class KvClient final : public ClientStream<v1::KvFrame, v1::KvAck> {
     watch_ = StallWatch::Make(shared_->time, shared_->limits.stall, [weak](Duration waited) {
       if (auto self = weak.lock()) {
         self->Break(absl::UnavailableError(absl::StrCat("attention worker ", self->worker_.value(),
-                                                        ": no acknowledgement for ", waited.seconds(), " s")));
+                                                        ": no acknowledgement for ",
+                                                        waited.seconds(), " s")));
       }
     });
     shared_->dialer.Dial(address_, [weak] {
       auto self = weak.lock();
       if (self == nullptr) return;
-      self->Start([&self](grpc::ClientContext* context, auto* reactor) { self->stub_->async()->Push(context, reactor); });
+      self->Start([&self](grpc::ClientContext* context, auto* reactor) {
+        self->stub_->async()->Push(context, reactor);
+      });
     });
   }
 
@@ -83,8 +89,9 @@ class KvClient final : public ClientStream<v1::KvFrame, v1::KvAck> {
     }
     absl::StatusOr<KvAckInfo> ack = ToKvAck(message);
     if (!bytes || !ack.ok()) {
-      Break(absl::InternalError(absl::StrCat("attention worker ", worker_.value(), ": ",
-                                             bytes ? ack.status().message() : "an acknowledgement of no frame")));
+      Break(absl::InternalError(
+          absl::StrCat("attention worker ", worker_.value(), ": ",
+                       bytes ? ack.status().message() : "an acknowledgement of no frame")));
       return false;
     }
     watch_->End(*bytes);
@@ -102,8 +109,9 @@ class KvClient final : public ClientStream<v1::KvFrame, v1::KvAck> {
   }
 
   void OnClosed(const grpc::Status& status) override {
-    Break(absl::UnavailableError(absl::StrCat("attention worker ", worker_.value(), " at ", address_, ": ",
-                                              status.ok() ? "closed the stream" : status.error_message())));
+    Break(absl::UnavailableError(
+        absl::StrCat("attention worker ", worker_.value(), " at ", address_, ": ",
+                     status.ok() ? "closed the stream" : status.error_message())));
   }
 
   const std::shared_ptr<KvShared> shared_;
@@ -114,7 +122,8 @@ class KvClient final : public ClientStream<v1::KvFrame, v1::KvAck> {
   std::shared_ptr<StallWatch> watch_;
   std::atomic<bool> ended_{false};  // broken, or shut by its owner
   Mutex mu_;
-  std::deque<uint64_t> outstanding_ TANDEM_GUARDED_BY(mu_);  // bytes of each frame without an acknowledgement
+  std::deque<uint64_t> outstanding_
+      TANDEM_GUARDED_BY(mu_);  // bytes of each frame without an acknowledgement
 };
 
 class GrpcKvLink final : public KvLink {
@@ -134,7 +143,8 @@ GrpcKvConnector::GrpcKvConnector(TimeSource& time, Random random, LinkLimits lim
 
 GrpcKvConnector::~GrpcKvConnector() { shared_->streams.WaitForNone(); }
 
-std::unique_ptr<KvLink> GrpcKvConnector::Open(const WorkerId& attention_worker, const std::string& address,
+std::unique_ptr<KvLink> GrpcKvConnector::Open(const WorkerId& attention_worker,
+                                              const std::string& address,
                                               std::shared_ptr<KvLinkListener> listener) {
   auto client = std::make_shared<KvClient>(shared_, attention_worker, address, std::move(listener));
   client->Connect();

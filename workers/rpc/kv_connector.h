@@ -13,9 +13,10 @@ namespace tandem {
 
 struct KvShared;  // kv_connector.cc
 
-// Each link is a stream on a connection of its own. Opening never blocks; an address that failed is dialled again only
-// after its back-off, while the link's frames wait. Frames pushed and not acknowledged are bounded by the engine's send
-// window. Safe from any thread. The destructor waits for gRPC's last word on every stream.
+// Each link is a stream on a connection of its own. Opening never blocks; an address that failed is
+// dialled again only after its back-off, while the link's frames wait. Frames pushed and not
+// acknowledged are bounded by the engine's send window. Safe from any thread. The destructor waits
+// for gRPC's last word on every stream.
 class GrpcKvConnector final : public KvConnector {
  public:
   // `time` outlives this.

@@ -12,17 +12,21 @@
 
 namespace tandem {
 
-// Every frame is acknowledged once, a malformed one with kInvalidArgument, one of an unknown reservation with kNotFound.
+// Every frame is acknowledged once, a malformed one with kInvalidArgument, one of an unknown
+// reservation with kNotFound.
 class KvService final : public v1::KvTransfer::CallbackService {
  public:
   // `door` outlives the server that this is registered with.
   explicit KvService(KvDoor& door) : door_(door) {}
 
-  grpc::ServerBidiReactor<v1::KvFrame, v1::KvAck>* Push(grpc::CallbackServerContext* context) override;
+  grpc::ServerBidiReactor<v1::KvFrame, v1::KvAck>* Push(
+      grpc::CallbackServerContext* context) override;
 
-  uint32_t streams() const { return streams_.count(); }               // open now
+  uint32_t streams() const { return streams_.count(); }  // open now
   uint64_t malformed_frames() const { return malformed_.load(); }
-  uint64_t dropped_frames() const { return dropped_.load(); }         // of reservations that the engine does not know
+  uint64_t dropped_frames() const {
+    return dropped_.load();
+  }  // of reservations that the engine does not know
 
  private:
   class Stream;  // kv_service.cc

@@ -16,7 +16,8 @@ void Dialer::Dial(const std::string& address, absl::AnyInvocable<void()> dial) {
   Instant not_before = now;
   {
     MutexLock lock(mu_);
-    if (const auto found = failing_.find(address); found != failing_.end()) not_before = found->second.not_before;
+    if (const auto found = failing_.find(address); found != failing_.end())
+      not_before = found->second.not_before;
   }
   if (not_before <= now) return dial();
   time_.CallAt(not_before, std::move(dial));
@@ -25,9 +26,11 @@ void Dialer::Dial(const std::string& address, absl::AnyInvocable<void()> dial) {
 void Dialer::Failed(const std::string& address) {
   const Instant now = time_.Now();
   MutexLock lock(mu_);
-  if (failing_.size() >= kMaxFailing && !failing_.contains(address)) failing_.erase(failing_.begin());
+  if (failing_.size() >= kMaxFailing && !failing_.contains(address))
+    failing_.erase(failing_.begin());
   const uint64_t seed = random_.Next();
-  Failing& failing = failing_.try_emplace(address, Failing{Backoff(limits_, Random(seed)), now}).first->second;
+  Failing& failing =
+      failing_.try_emplace(address, Failing{Backoff(limits_, Random(seed)), now}).first->second;
   failing.not_before = now + failing.backoff.Next();
 }
 
@@ -69,7 +72,8 @@ void StallWatch::Stop() {
 
 Instant StallWatch::Deadline() const {
   return progress_ + limits_.base + limits_.per_piece * static_cast<int64_t>(pieces_) +
-         Duration::FromSeconds(static_cast<double>(bytes_) / static_cast<double>(limits_.bytes_per_second));
+         Duration::FromSeconds(static_cast<double>(bytes_) /
+                               static_cast<double>(limits_.bytes_per_second));
 }
 
 void StallWatch::Arm(Instant when) {

@@ -1,6 +1,7 @@
 #pragma once
 
-// When to give a peer up, and when to try it again. Both take their clock and their chance as arguments.
+// When to give a peer up, and when to try it again. Both take their clock and their chance as
+// arguments.
 
 #include <absl/functional/any_invocable.h>
 
@@ -21,13 +22,15 @@ struct BackoffLimits {
   Duration most = Duration::Seconds(2);
 };
 
-// Waits that double, each drawn from its upper half so that many clients of one dead peer spread. Not thread-safe.
+// Waits that double, each drawn from its upper half so that many clients of one dead peer spread.
+// Not thread-safe.
 class Backoff {
  public:
   Backoff(BackoffLimits limits, Random random) : limits_(limits), random_(random) {}
 
   Duration Next() {
-    const Duration whole = std::min(limits_.most, limits_.first * (int64_t{1} << std::min(failures_++, 20)));
+    const Duration whole =
+        std::min(limits_.most, limits_.first * (int64_t{1} << std::min(failures_++, 20)));
     return whole / 2 + Duration::FromSeconds(whole.seconds() / 2 * random_.Uniform());
   }
   void Reset() { failures_ = 0; }
@@ -42,7 +45,8 @@ class Backoff {
 // Dials addresses, those that failed only after their back-off. Safe from any thread.
 class Dialer {
  public:
-  Dialer(TimeSource& time, BackoffLimits limits, Random random) : time_(time), limits_(limits), random_(random) {}
+  Dialer(TimeSource& time, BackoffLimits limits, Random random)
+      : time_(time), limits_(limits), random_(random) {}
 
   // Calls `dial` once: now, or from the clock's thread when the back-off is over.
   void Dial(const std::string& address, absl::AnyInvocable<void()> dial) TANDEM_EXCLUDES(mu_);
@@ -61,17 +65,17 @@ class Dialer {
   std::map<std::string, Failing> failing_ TANDEM_GUARDED_BY(mu_);  // bounded by kMaxFailing
 };
 
-// How long a peer may keep outstanding work without any answer: `base`, more for each piece in its queue, and the time that
-// the bytes take on the slowest link that still counts as alive.
+// How long a peer may keep outstanding work without any answer: `base`, more for each piece in its
+// queue, and the time that the bytes take on the slowest link that still counts as alive.
 struct StallLimits {
   Duration base = Duration::Seconds(5);
   Duration per_piece = Duration::Milliseconds(100);
   uint64_t bytes_per_second = 8u << 20;
 };
 
-// The stall timer of one stream. Every answer restarts it; without outstanding work it sleeps. When its alarm comes late
-// by more than half of `base` this process was frozen itself: the peer gets a fresh wait before it is judged.
-// Safe from any thread. Made by Make: alarms hold it weakly.
+// The stall timer of one stream. Every answer restarts it; without outstanding work it sleeps. When
+// its alarm comes late by more than half of `base` this process was frozen itself: the peer gets a
+// fresh wait before it is judged. Safe from any thread. Made by Make: alarms hold it weakly.
 class StallWatch : public std::enable_shared_from_this<StallWatch> {
  public:
   // `on_stall` is called at most once, from the clock's thread, without a lock.

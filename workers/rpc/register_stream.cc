@@ -17,7 +17,8 @@ namespace {
 constexpr Duration kDefaultInterval = Duration::Seconds(1);
 constexpr Duration kShortestInterval = Duration::Milliseconds(10);
 constexpr Duration kLongestInterval = Duration::Seconds(60);
-constexpr size_t kMaxMessagesAheadOfBeat = 64;  // more wait to be written: this heartbeat is left out
+constexpr size_t kMaxMessagesAheadOfBeat =
+    64;  // more wait to be written: this heartbeat is left out
 
 v1::WorkerMessage ResultMessage(uint64_t command_id, const absl::Status& status) {
   v1::WorkerMessage message;
@@ -45,8 +46,11 @@ bool RegistryShared::RaiseEpoch(uint64_t epoch, uint64_t& highest) {
 
 RegisterStream::RegisterStream(std::shared_ptr<RegistryShared> shared, std::string router,
                                std::function<void()> on_registered, std::function<void(End)> on_end)
-    : shared_(std::move(shared)), router_(std::move(router)), on_registered_(std::move(on_registered)),
-      on_end_(std::move(on_end)), stub_(v1::Registry::NewStub(MakeChannel(router_))) {}
+    : shared_(std::move(shared)),
+      router_(std::move(router)),
+      on_registered_(std::move(on_registered)),
+      on_end_(std::move(on_end)),
+      stub_(v1::Registry::NewStub(MakeChannel(router_))) {}
 
 bool RegisterStream::Open() {
   if (!shared_->Enter()) return false;
@@ -110,7 +114,9 @@ bool RegisterStream::OnReply(const v1::RegistrationReply& reply) {
     MutexLock lock(mu_);
     end_.registered = true;
     interval_ = ToDuration(reply.heartbeat_interval_seconds());
-    interval_ = interval_ == Duration() ? kDefaultInterval : std::clamp(interval_, kShortestInterval, kLongestInterval);
+    interval_ = interval_ == Duration()
+                    ? kDefaultInterval
+                    : std::clamp(interval_, kShortestInterval, kLongestInterval);
     lease_ = std::max(ToDuration(reply.lease_seconds()), interval_ * 2);
   }
   LogInfo("registered", {{"router", reply.router_id()}, {"address", router_}});
@@ -122,7 +128,9 @@ bool RegisterStream::OnReply(const v1::RegistrationReply& reply) {
 
 void RegisterStream::Carry(const v1::RouterCommand& command) {
   const uint64_t id = command.command_id();
-  Answer answer = [self = Self(), id](absl::Status status) { self->Tell(ResultMessage(id, status)); };
+  Answer answer = [self = Self(), id](absl::Status status) {
+    self->Tell(ResultMessage(id, status));
+  };
   CommandDoor& door = *shared_->commands;
   const auto refuse = [&](const absl::Status& status) {
     LogWarn("command_malformed", {{"router", router_}, {"reason", status.ToString()}});
@@ -131,11 +139,13 @@ void RegisterStream::Carry(const v1::RouterCommand& command) {
   switch (command.command_case()) {
     case v1::RouterCommand::kDecode: {
       auto request = ToDecodeRequest(command.decode());
-      return request.ok() ? door.Decode(*std::move(request), std::move(answer)) : refuse(request.status());
+      return request.ok() ? door.Decode(*std::move(request), std::move(answer))
+                          : refuse(request.status());
     }
     case v1::RouterCommand::kPrefill: {
       auto order = ToPrefillOrder(command.prefill());
-      return order.ok() ? door.Prefill(*std::move(order), std::move(answer)) : refuse(order.status());
+      return order.ok() ? door.Prefill(*std::move(order), std::move(answer))
+                        : refuse(order.status());
     }
     case v1::RouterCommand::kRelease: {
       auto order = ToReleaseOrder(command.release());
@@ -145,22 +155,25 @@ void RegisterStream::Carry(const v1::RouterCommand& command) {
     case v1::RouterCommand::kSetGroup: {
       auto holders = ToHolders(command.set_group());
       if (!holders.ok()) return refuse(holders.status());
-      return door.SetGroup(command.set_group().router_epoch(), command.set_group().group_version(), *std::move(holders),
-                           std::move(answer));
+      return door.SetGroup(command.set_group().router_epoch(), command.set_group().group_version(),
+                           *std::move(holders), std::move(answer));
     }
     case v1::RouterCommand::kDrain: {
       uint64_t highest = 0;
       if (!shared_->RaiseEpoch(command.drain().router_epoch(), highest)) {
-        return refuse(absl::FailedPreconditionError(absl::StrCat("drain of router epoch ", command.drain().router_epoch(),
+        return refuse(absl::FailedPreconditionError(absl::StrCat("drain of router epoch ",
+                                                                 command.drain().router_epoch(),
                                                                  ", epoch ", highest, " rules")));
       }
       LogInfo("drain_commanded", {{"router", router_}});
       return door.Drain(std::move(answer));
     }
     case v1::RouterCommand::kRegistered:
-    case v1::RouterCommand::COMMAND_NOT_SET: break;
+    case v1::RouterCommand::COMMAND_NOT_SET:
+      break;
   }
-  refuse(absl::UnimplementedError(absl::StrCat("command ", id, " is of a kind that this worker does not know")));
+  refuse(absl::UnimplementedError(
+      absl::StrCat("command ", id, " is of a kind that this worker does not know")));
 }
 
 void RegisterStream::Beat() {
@@ -190,8 +203,10 @@ void RegisterStream::OnBeatDue(Instant due) {
   bool unread = false;
   {
     MutexLock lock(mu_);
-    const bool frozen = now - due > lease_;  // this process stood still: it renews, and judges the router afresh
-    if (frozen) LogWarn("timer_late", {{"router", router_}, {"late_seconds", (now - due).seconds()}});
+    const bool frozen =
+        now - due > lease_;  // this process stood still: it renews, and judges the router afresh
+    if (frozen)
+      LogWarn("timer_late", {{"router", router_}, {"late_seconds", (now - due).seconds()}});
     if (queued() == 0) {
       unread_since_ = Instant::Never();
     } else if (frozen || unread_since_ == Instant::Never()) {
@@ -220,7 +235,8 @@ void RegisterStream::OnClosed(const grpc::Status& status) {
   End end;
   {
     MutexLock lock(mu_);
-    if (end_.reason.empty()) end_.reason = status.ok() ? "it closed the stream" : status.error_message();
+    if (end_.reason.empty())
+      end_.reason = status.ok() ? "it closed the stream" : status.error_message();
     end = end_;
     end_.registered = false;  // no heartbeat from now on
   }

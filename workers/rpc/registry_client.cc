@@ -18,13 +18,20 @@ namespace tandem {
 class RouterLink : public std::enable_shared_from_this<RouterLink> {
  public:
   RouterLink(std::shared_ptr<RegistryShared> shared, std::string address, Random random)
-      : shared_(std::move(shared)), address_(std::move(address)), backoff_(shared_->options.backoff, random) {}
+      : shared_(std::move(shared)),
+        address_(std::move(address)),
+        backoff_(shared_->options.backoff, random) {}
 
   void Connect() TANDEM_EXCLUDES(mu_) {
     std::weak_ptr<RouterLink> weak = weak_from_this();
     auto stream = std::make_shared<RegisterStream>(
-        shared_, address_, [weak] { if (auto link = weak.lock()) link->OnRegistered(); },
-        [weak](RegisterStream::End end) { if (auto link = weak.lock()) link->OnEnd(end); });
+        shared_, address_,
+        [weak] {
+          if (auto link = weak.lock()) link->OnRegistered();
+        },
+        [weak](RegisterStream::End end) {
+          if (auto link = weak.lock()) link->OnEnd(end);
+        });
     {
       MutexLock lock(mu_);
       if (stopped_) return;
@@ -78,7 +85,9 @@ class RouterLink : public std::enable_shared_from_this<RouterLink> {
       problem_ = end.reason;
     }
     reconnects_.fetch_add(1);
-    LogWarn(end.refused ? "registration_refused" : end.registered ? "router_lost" : "router_unreachable",
+    LogWarn(end.refused      ? "registration_refused"
+            : end.registered ? "router_lost"
+                             : "router_unreachable",
             {{"router", address_}, {"reason", end.reason}, {"retry_seconds", wait.seconds()}});
     shared_->time.CallAt(shared_->time.Now() + wait, [weak = weak_from_this()] {
       auto link = weak.lock();
@@ -99,7 +108,8 @@ class RouterLink : public std::enable_shared_from_this<RouterLink> {
   std::string problem_ TANDEM_GUARDED_BY(mu_) = "not reached yet";
 };
 
-RegistryClient::RegistryClient(RegistryOptions options, WorkerDescription description, TimeSource& time, Random random)
+RegistryClient::RegistryClient(RegistryOptions options, WorkerDescription description,
+                               TimeSource& time, Random random)
     : shared_(std::make_shared<RegistryShared>(std::move(options), std::move(description), time)) {
   for (const std::string& address : shared_->options.routers) {
     links_.push_back(std::make_shared<RouterLink>(shared_, address, random.Child(address)));
@@ -165,7 +175,8 @@ void RegistryClient::OnEnded(const SequenceKey& sequence, const SequenceEnd& end
   for (const auto& link : links_) link->Tell(message);
 }
 
-void RegistryClient::OnShardLost(const WorkerId& ffn_worker, uint64_t shard_epoch, const std::string& reason) {
+void RegistryClient::OnShardLost(const WorkerId& ffn_worker, uint64_t shard_epoch,
+                                 const std::string& reason) {
   v1::WorkerMessage message;
   message.mutable_shard_lost()->set_ffn_worker_id(ffn_worker.value());
   message.mutable_shard_lost()->set_shard_epoch(shard_epoch);

@@ -1,12 +1,13 @@
 #pragma once
 
-// What every long-lived gRPC stream of a worker has in common: one write in flight, a queue behind it, an end that is told
-// once, and a life that lasts until gRPC's last word (OnDone).
+// What every long-lived gRPC stream of a worker has in common: one write in flight, a queue behind
+// it, an end that is told once, and a life that lasts until gRPC's last word (OnDone).
 //
-// Derived classes are made by make_shared and keep themselves alive between Start and OnDone. Reactions (OnMessage,
-// OnClosed) come from gRPC's threads, one at a time for a stream; Write, End and Cancel may come from any thread.
-// The lock is held while an operation is started: a reaction never runs inside a Start... call (gRPC hands reactions that
-// are not inlineable to its executor), and so none can start after the stream has ended.
+// Derived classes are made by make_shared and keep themselves alive between Start and OnDone.
+// Reactions (OnMessage, OnClosed) come from gRPC's threads, one at a time for a stream; Write, End
+// and Cancel may come from any thread. The lock is held while an operation is started: a reaction
+// never runs inside a Start... call (gRPC hands reactions that are not inlineable to its executor),
+// and so none can start after the stream has ended.
 
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/client_callback.h>
@@ -51,8 +52,8 @@ class StreamTally {
   uint32_t count_ TANDEM_GUARDED_BY(mu_) = 0;
 };
 
-// Calls to a listener, one at a time, that its owner can forbid: after Shut returns none runs and none follows. Shut from
-// within a call is allowed. The listener is called without a lock.
+// Calls to a listener, one at a time, that its owner can forbid: after Shut returns none runs and
+// none follows. Shut from within a call is allowed. The listener is called without a lock.
 template <typename Listener>
 class ListenerGate {
  public:
@@ -107,7 +108,8 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
   // Once, before the reactor is handed to gRPC.
   void Start() {
     self_ = this->shared_from_this();
-    this->StartSendInitialMetadata();  // tells the peer that the stream is open before there is anything to say
+    this->StartSendInitialMetadata();  // tells the peer that the stream is open before there is
+                                       // anything to say
     this->StartRead(&incoming_);
   }
 
@@ -179,7 +181,8 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
   In incoming_;
   mutable Mutex mu_;
   std::deque<Out> queue_ TANDEM_GUARDED_BY(mu_);  // the first is being written
-  bool ending_ TANDEM_GUARDED_BY(mu_) = false;    // no Write from now on; finished when the queue is empty as well
+  bool ending_ TANDEM_GUARDED_BY(mu_) =
+      false;  // no Write from now on; finished when the queue is empty as well
   grpc::Status end_status_ TANDEM_GUARDED_BY(mu_);
 };
 
@@ -189,7 +192,8 @@ class ClientStream : public grpc::ClientBidiReactor<Out, In>,
  public:
   using Dial = std::function<void(grpc::ClientContext*, grpc::ClientBidiReactor<Out, In>*)>;
 
-  // Opens the stream and writes what is queued. After Cancel it does nothing: false, and OnClosed will not follow.
+  // Opens the stream and writes what is queued. After Cancel it does nothing: false, and OnClosed
+  // will not follow.
   bool Start(const Dial& dial) TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
     if (closed_) return false;

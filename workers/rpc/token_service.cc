@@ -13,10 +13,13 @@
 namespace tandem {
 namespace {
 
-// One gateway's stream. The engine holds it as the sink of its tokens and may outlive the call: then Send does nothing.
+// One gateway's stream. The engine holds it as the sink of its tokens and may outlive the call:
+// then Send does nothing.
 class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, public TokenSink {
  public:
-  TokenStream(TokenDoor& door, StreamTally& streams) : door_(door), streams_(streams) { streams_.Add(); }
+  TokenStream(TokenDoor& door, StreamTally& streams) : door_(door), streams_(streams) {
+    streams_.Add();
+  }
 
   void Send(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs) override {
     v1::TokenStep out;
@@ -30,14 +33,16 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
   bool OnMessage(v1::TokenControl& message) override {
     const absl::Status status = Handle(message);
     if (status.ok()) return true;
-    LogWarn("token_stream_broken", {{"gateway", gateway_ ? gateway_->value() : ""}, {"reason", status.ToString()}});
+    LogWarn("token_stream_broken",
+            {{"gateway", gateway_ ? gateway_->value() : ""}, {"reason", status.ToString()}});
     EndNow(ToGrpc(status));
     return false;
   }
 
   absl::Status Handle(const v1::TokenControl& message) {
     switch (message.message_case()) {
-      case v1::TokenControl::kHello: return OnHello(message.hello());
+      case v1::TokenControl::kHello:
+        return OnHello(message.hello());
       case v1::TokenControl::kAck:
         if (!gateway_) break;
         door_.Acknowledge(*gateway_, message.ack().step());
@@ -47,9 +52,9 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
         ASSIGN_OR_RETURN(const SequenceKey sequence, ToSequenceKey(message.stop().sequence()));
         ASSIGN_OR_RETURN(const EndReason reason, ToEndReason(message.stop().reason()));
         if (reason != EndReason::kStopped && reason != EndReason::kCancelled) {
-          return absl::InvalidArgumentError(absl::StrCat("stop of ", ToString(sequence), ": reason ",
-                                                         static_cast<int>(message.stop().reason()),
-                                                         " is neither stopped nor cancelled"));
+          return absl::InvalidArgumentError(absl::StrCat(
+              "stop of ", ToString(sequence), ": reason ",
+              static_cast<int>(message.stop().reason()), " is neither stopped nor cancelled"));
         }
         door_.Stop(sequence, message.stop().position(), reason);
         return absl::OkStatus();
@@ -61,11 +66,15 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
   }
 
   absl::Status OnHello(const v1::TokenHello& message) {
-    if (gateway_) return absl::InvalidArgumentError(absl::StrCat("gateway ", gateway_->value(), ": a second hello"));
+    if (gateway_)
+      return absl::InvalidArgumentError(
+          absl::StrCat("gateway ", gateway_->value(), ": a second hello"));
     ASSIGN_OR_RETURN(GatewayHello hello, ToGatewayHello(message));
     gateway_ = hello.gateway;
-    LogInfo("gateway_attached", {{"gateway", gateway_->value()}, {"resumed", static_cast<uint64_t>(hello.resume.size())}});
-    door_.Attach(*gateway_, std::move(hello.resume), std::static_pointer_cast<TokenStream>(shared_from_this()));
+    LogInfo("gateway_attached", {{"gateway", gateway_->value()},
+                                 {"resumed", static_cast<uint64_t>(hello.resume.size())}});
+    door_.Attach(*gateway_, std::move(hello.resume),
+                 std::static_pointer_cast<TokenStream>(shared_from_this()));
     return absl::OkStatus();
   }
 
@@ -84,7 +93,8 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
 
 }  // namespace
 
-grpc::ServerBidiReactor<v1::TokenControl, v1::TokenStep>* TokenService::StepTokens(grpc::CallbackServerContext*) {
+grpc::ServerBidiReactor<v1::TokenControl, v1::TokenStep>* TokenService::StepTokens(
+    grpc::CallbackServerContext*) {
   auto stream = std::make_shared<TokenStream>(door_, streams_);
   stream->Start();
   return stream.get();

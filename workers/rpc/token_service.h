@@ -1,6 +1,7 @@
 #pragma once
 
-// The token server of an attention worker: Tokens.StepTokens in front of the attention engine's door.
+// The token server of an attention worker: Tokens.StepTokens in front of the attention engine's
+// door.
 
 #include <grpcpp/support/server_callback.h>
 
@@ -10,14 +11,16 @@
 
 namespace tandem {
 
-// A stream starts with `hello`; anything else first, or a malformed message later, ends it with kInvalidArgument. Messages
-// are never dropped: the engine's outbox bounds what is not acknowledged, and with it what waits here to be written.
+// A stream starts with `hello`; anything else first, or a malformed message later, ends it with
+// kInvalidArgument. Messages are never dropped: the engine's outbox bounds what is not
+// acknowledged, and with it what waits here to be written.
 class TokenService final : public v1::Tokens::CallbackService {
  public:
   // `door` outlives the server that this is registered with.
   explicit TokenService(TokenDoor& door) : door_(door) {}
 
-  grpc::ServerBidiReactor<v1::TokenControl, v1::TokenStep>* StepTokens(grpc::CallbackServerContext* context) override;
+  grpc::ServerBidiReactor<v1::TokenControl, v1::TokenStep>* StepTokens(
+      grpc::CallbackServerContext* context) override;
 
   uint32_t streams() const { return streams_.count(); }  // open now
 

@@ -10,9 +10,12 @@ namespace asio = boost::asio;
 
 namespace {
 
-const char* FinishReason(EndReason reason) { return reason == EndReason::kLength ? "length" : "stop"; }
+const char* FinishReason(EndReason reason) {
+  return reason == EndReason::kLength ? "length" : "stop";
+}
 
-AnswerHead MakeHead(const ApiRequest& request, const HttpQuery& query, int64_t created, const std::string& model) {
+AnswerHead MakeHead(const ApiRequest& request, const HttpQuery& query, int64_t created,
+                    const std::string& model) {
   AnswerHead head;
   head.chat = request.chat;
   head.id = absl::StrCat(request.chat ? "chatcmpl-" : "cmpl-", query.request_id);
@@ -27,7 +30,8 @@ AnswerHead MakeHead(const ApiRequest& request, const HttpQuery& query, int64_t c
 
 }  // namespace
 
-Api::Answering::Answering(Api& api, Prepared prepared, const HttpQuery& query, HttpAnswer& answer, RequestRecord& record)
+Api::Answering::Answering(Api& api, Prepared prepared, const HttpQuery& query, HttpAnswer& answer,
+                          RequestRecord& record)
     : api_(api),
       prepared_(std::move(prepared)),
       answer_(answer),
@@ -38,7 +42,11 @@ Api::Answering::Answering(Api& api, Prepared prepared, const HttpQuery& query, H
       start_(api.time_.Now()) {
   const ApiRequest& request = prepared_.request;
   for (uint32_t i = 0; i < request.n; ++i) {
-    choices_.push_back({ChoiceText(api.text_, request.stop, request.stop_token_ids, head_.logprobs), {}, {}, false, false});
+    choices_.push_back({ChoiceText(api.text_, request.stop, request.stop_token_ids, head_.logprobs),
+                        {},
+                        {},
+                        false,
+                        false});
     choices_.back().answer.index = i;
   }
 }
@@ -82,7 +90,8 @@ asio::awaitable<void> Api::Answering::Stream() {
     std::string events;
     for (ChoiceEvent& event : inbox_->Take()) Take(std::move(event), events);
     if (events.empty() && failure_.ok() && !AllFinished()) {
-      const bool woken = co_await inbox_->Wait(quiet ? api_.config_.first_comment : api_.config_.next_comment);
+      const bool woken =
+          co_await inbox_->Wait(quiet ? api_.config_.first_comment : api_.config_.next_comment);
       if (woken) continue;
       events = ": waiting\n\n";
     }
@@ -115,7 +124,8 @@ asio::awaitable<void> Api::Answering::Whole() {
   if (!replied.ok()) *client_left_ = true;
 }
 
-// An error before anything was written is a status of its own; after that it is the stream's last event.
+// An error before anything was written is a status of its own; after that it is the stream's last
+// event.
 asio::awaitable<void> Api::Answering::Fail(const absl::Status& status, std::string events) {
   if (!answer_.started()) co_return co_await api_.ReplyError(status, answer_, record_);
   const ApiError error = ToApiError(status);
@@ -141,7 +151,8 @@ void Api::Answering::Take(ChoiceEvent event, std::string& events) {
     if (choice.text.stopped()) break;
   }
   if (choice.text.stopped()) {
-    api_.relay_.Stop(prepared_.spec.request, event.choice, choice.text.tokens(), EndReason::kStopped);
+    api_.relay_.Stop(prepared_.spec.request, event.choice, choice.text.tokens(),
+                     EndReason::kStopped);
     Show(event.choice, delta, events);
     return FinishChoice(event.choice, "stop", events);
   }
@@ -156,8 +167,10 @@ void Api::Answering::TakeResult(uint32_t index, const ChoiceResult& result, std:
   timings_.kv_transfer_seconds += result.result.kv_transfer_seconds;
   const SequenceEnd& end = result.result.end;
   if (end.reason == EndReason::kFailed) {
-    failure_ = end.status.ok() ? absl::InternalError("the sequence failed without a reason") : end.status;
-    if (result.retry_after_seconds > 0) failure_ = WithRetryAfter(failure_, result.retry_after_seconds);
+    failure_ =
+        end.status.ok() ? absl::InternalError("the sequence failed without a reason") : end.status;
+    if (result.retry_after_seconds > 0)
+      failure_ = WithRetryAfter(failure_, result.retry_after_seconds);
     return;
   }
   if (end.reason == EndReason::kCancelled) {
@@ -181,7 +194,8 @@ void Api::Answering::Show(uint32_t index, const TextDelta& delta, std::string& e
     return;
   }
   choice.answer.text += delta.text;
-  choice.answer.token_ids.insert(choice.answer.token_ids.end(), choice.unsaid_ids.begin(), choice.unsaid_ids.end());
+  choice.answer.token_ids.insert(choice.answer.token_ids.end(), choice.unsaid_ids.begin(),
+                                 choice.unsaid_ids.end());
   choice.unsaid_ids.clear();
   choice.answer.tokens.insert(choice.answer.tokens.end(), delta.tokens.begin(), delta.tokens.end());
 }

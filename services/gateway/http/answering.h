@@ -22,7 +22,8 @@ struct Api::Prepared {
 // Lives on the connection's strand.
 class Api::Answering {
  public:
-  Answering(Api& api, Prepared prepared, const HttpQuery& query, HttpAnswer& answer, RequestRecord& record);
+  Answering(Api& api, Prepared prepared, const HttpQuery& query, HttpAnswer& answer,
+            RequestRecord& record);
 
   // Answers the client; the record says how it went.
   boost::asio::awaitable<void> Run();
@@ -30,9 +31,9 @@ class Api::Answering {
  private:
   struct Choice {
     ChoiceText text;
-    AnswerChoice answer;      // whole answers gather here
+    AnswerChoice answer;               // whole answers gather here
     std::vector<uint32_t> unsaid_ids;  // with return_token_ids: not yet in an event
-    bool begun = false;       // a delta went out
+    bool begun = false;                // a delta went out
     bool finished = false;
   };
 

@@ -13,8 +13,9 @@ namespace tandem::gateway {
 
 namespace asio = boost::asio;
 
-Api::Api(ApiConfig config, const TextModel& text, Relay& relay, TimeSource& time, std::function<int64_t()> unix_seconds,
-         uint64_t seed, std::function<void(const RequestRecord&)> finished)
+Api::Api(ApiConfig config, const TextModel& text, Relay& relay, TimeSource& time,
+         std::function<int64_t()> unix_seconds, uint64_t seed,
+         std::function<void(const RequestRecord&)> finished)
     : config_(std::move(config)),
       text_(text),
       relay_(relay),
@@ -47,14 +48,17 @@ std::string Api::ErrorBodyOf(int status, const std::string& message) {
   return ErrorBody(error);
 }
 
-asio::awaitable<void> Api::ReplyError(const absl::Status& status, HttpAnswer& answer, RequestRecord& record) {
+asio::awaitable<void> Api::ReplyError(const absl::Status& status, HttpAnswer& answer,
+                                      RequestRecord& record) {
   const ApiError error = ToApiError(status);
   record.status = error.http_status;
   HttpHeaders headers;
   if (error.retry_after_seconds > 0) {
-    headers.emplace_back("Retry-After", absl::StrCat(static_cast<int64_t>(error.retry_after_seconds + 0.999)));
+    headers.emplace_back("Retry-After",
+                         absl::StrCat(static_cast<int64_t>(error.retry_after_seconds + 0.999)));
   }
-  (void)co_await answer.Reply(error.http_status, "application/json", ErrorBody(error), std::move(headers));
+  (void)co_await answer.Reply(error.http_status, "application/json", ErrorBody(error),
+                              std::move(headers));
 }
 
 asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
@@ -64,9 +68,11 @@ asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
   if (chat || query.path == "/v1/completions") {
     if (!post) {
       HttpHeaders allow(1, {"Allow", "POST"});
-      (void)co_await answer.Reply(405, "application/json", ErrorBodyOf(405, "use POST"), std::move(allow));
+      (void)co_await answer.Reply(405, "application/json", ErrorBodyOf(405, "use POST"),
+                                  std::move(allow));
     } else if (query.content_type != "application/json" && !query.content_type.empty()) {
-      (void)co_await answer.Reply(415, "application/json", ErrorBodyOf(415, "send application/json"), HttpHeaders());
+      (void)co_await answer.Reply(415, "application/json",
+                                  ErrorBodyOf(415, "send application/json"), HttpHeaders());
     } else {
       co_await Complete(chat, std::move(query), answer);
     }
@@ -79,7 +85,8 @@ asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
     (void)co_await answer.Reply(404, "application/json", std::move(body), HttpHeaders());
   } else if (!get) {
     HttpHeaders allow(1, {"Allow", "GET"});
-    (void)co_await answer.Reply(405, "application/json", ErrorBodyOf(405, "use GET"), std::move(allow));
+    (void)co_await answer.Reply(405, "application/json", ErrorBodyOf(405, "use GET"),
+                                std::move(allow));
   } else if (query.path == "/livez") {
     (void)co_await answer.Reply(200, "text/plain", "ok\n", HttpHeaders());
   } else if (query.path == "/readyz") {
@@ -89,13 +96,16 @@ asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
     std::string body = reason.empty() ? "ok\n" : absl::StrCat(reason, "\n");
     (void)co_await answer.Reply(status, "text/plain", std::move(body), HttpHeaders());
   } else if (query.path.size() <= kModels.size() + 1) {
-    (void)co_await answer.Reply(200, "application/json", ModelList(config_.model_name, created_), HttpHeaders());
+    (void)co_await answer.Reply(200, "application/json", ModelList(config_.model_name, created_),
+                                HttpHeaders());
   } else if (query.path.substr(kModels.size() + 1) == config_.model_name) {
-    (void)co_await answer.Reply(200, "application/json", ModelObject(config_.model_name, created_), HttpHeaders());
+    (void)co_await answer.Reply(200, "application/json", ModelObject(config_.model_name, created_),
+                                HttpHeaders());
   } else {
     RequestRecord record;
     const absl::Status unknown = WithErrorCode(
-        absl::NotFoundError(absl::StrCat("no model '", query.path.substr(kModels.size() + 1), "'")), "model_not_found");
+        absl::NotFoundError(absl::StrCat("no model '", query.path.substr(kModels.size() + 1), "'")),
+        "model_not_found");
     co_await ReplyError(unknown, answer, record);
   }
 }
@@ -106,7 +116,8 @@ asio::awaitable<void> Api::Complete(bool chat, HttpQuery query, HttpAnswer& answ
   record.request_id = query.request_id;
   const Instant start = time_.Now();
   absl::StatusOr<Prepared> prepared =  // not awaited: a plain call
-      draining_ ? absl::StatusOr<Prepared>(absl::UnavailableError("the gateway is draining")) : Prepare(chat, query);
+      draining_ ? absl::StatusOr<Prepared>(absl::UnavailableError("the gateway is draining"))
+                : Prepare(chat, query);
   if (!prepared.ok()) {
     co_await ReplyError(prepared.status(), answer, record);
   } else {
@@ -123,9 +134,10 @@ absl::StatusOr<Api::Prepared> Api::Prepare(bool chat, const HttpQuery& query) {
                                           : ParseCompletionRequest(query.body, config_.limits));
   const ApiRequest& request = prepared.request;
   if (request.model != config_.model_name) {
-    return WithErrorCode(absl::NotFoundError(absl::StrCat("no model '", request.model, "'; this gateway serves '",
-                                                          config_.model_name, "'")),
-                         "model_not_found");
+    return WithErrorCode(
+        absl::NotFoundError(absl::StrCat("no model '", request.model, "'; this gateway serves '",
+                                         config_.model_name, "'")),
+        "model_not_found");
   }
   tandem::GenerateSpec& spec = prepared.spec;
   if (chat) {
@@ -141,12 +153,15 @@ absl::StatusOr<Api::Prepared> Api::Prepare(bool chat, const HttpQuery& query) {
   if (request.echo && !request.prompt_text.has_value()) {
     for (const uint32_t id : spec.prompt_ids) prepared.prompt_text += text_.TokenBytes(id);
   }
-  spec.request = RequestId(absl::StrCat(query.request_id, "-", absl::Hex(Draw(), absl::kZeroPad16)));
+  spec.request =
+      RequestId(absl::StrCat(query.request_id, "-", absl::Hex(Draw(), absl::kZeroPad16)));
   spec.sampling = request.sampling;
   spec.stop.stop_token_ids = request.stop_token_ids;
   spec.stop.ignore_eos = request.ignore_eos;
   const uint64_t seed = request.seed.has_value() ? *request.seed : Draw();
-  for (uint32_t i = 0; i < request.n; ++i) spec.choices.push_back({.choice = i, .attempt = 0, .seed = ChoiceSeed(seed, i), .emitted_ids = {}});
+  for (uint32_t i = 0; i < request.n; ++i)
+    spec.choices.push_back(
+        {.choice = i, .attempt = 0, .seed = ChoiceSeed(seed, i), .emitted_ids = {}});
   return prepared;
 }
 
@@ -155,24 +170,38 @@ absl::Status Api::Fit(Prepared& prepared) const {
   const ApiRequest& request = prepared.request;
   tandem::GenerateSpec& spec = prepared.spec;
   const uint32_t vocabulary = text_.vocabulary_size();
-  if (spec.prompt_ids.empty()) return InvalidParam(request.chat ? "messages" : "prompt", "the prompt is empty");
+  if (spec.prompt_ids.empty())
+    return InvalidParam(request.chat ? "messages" : "prompt", "the prompt is empty");
   for (const uint32_t id : spec.prompt_ids) {
-    if (id >= vocabulary) return InvalidParam("prompt", absl::StrCat("token id ", id, " is not below the vocabulary's ", vocabulary));
+    if (id >= vocabulary)
+      return InvalidParam(
+          "prompt", absl::StrCat("token id ", id, " is not below the vocabulary's ", vocabulary));
   }
   for (const auto& [id, bias] : request.sampling.logit_bias) {
-    if (id >= vocabulary) return InvalidParam("logit_bias", absl::StrCat("token id ", id, " is not below the vocabulary's ", vocabulary));
+    if (id >= vocabulary)
+      return InvalidParam(
+          "logit_bias",
+          absl::StrCat("token id ", id, " is not below the vocabulary's ", vocabulary));
   }
   for (const uint32_t id : request.stop_token_ids) {
-    if (id >= vocabulary) return InvalidParam("stop_token_ids", absl::StrCat("token id ", id, " is not below the vocabulary's ", vocabulary));
+    if (id >= vocabulary)
+      return InvalidParam(
+          "stop_token_ids",
+          absl::StrCat("token id ", id, " is not below the vocabulary's ", vocabulary));
   }
   const uint32_t served = relay_.cluster().context_tokens, trained = text_.context_tokens();
-  const uint32_t context = served == 0 ? trained : trained == 0 ? served : std::min(served, trained);
+  const uint32_t context = served == 0    ? trained
+                           : trained == 0 ? served
+                                          : std::min(served, trained);
   const uint64_t prompt = spec.prompt_ids.size();
-  const uint32_t fallback = request.chat ? (context > prompt ? static_cast<uint32_t>(context - prompt) : 1) : config_.default_completion_tokens;
+  const uint32_t fallback = request.chat
+                                ? (context > prompt ? static_cast<uint32_t>(context - prompt) : 1)
+                                : config_.default_completion_tokens;
   spec.stop.max_tokens = request.max_tokens.value_or(fallback);
   if (context > 0 && prompt + spec.stop.max_tokens > context) {
     return InvalidParam(request.chat ? "messages" : "prompt",
-                        absl::StrCat("This model's maximum context length is ", context, " tokens, but the prompt has ", prompt,
+                        absl::StrCat("This model's maximum context length is ", context,
+                                     " tokens, but the prompt has ", prompt,
                                      " and max_tokens asks for ", spec.stop.max_tokens),
                         "context_length_exceeded");
   }

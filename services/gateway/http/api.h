@@ -20,12 +20,14 @@
 namespace tandem::gateway {
 
 struct ApiConfig {
-  std::string model_name;                // what clients ask for
+  std::string model_name;  // what clients ask for
   RequestLimits limits;
-  uint32_t default_completion_tokens = 16;  // of /v1/completions, OpenAI's number; a chat's default is the context's rest
+  uint32_t default_completion_tokens =
+      16;  // of /v1/completions, OpenAI's number; a chat's default is the context's rest
   size_t max_undelivered_events = 4096;  // of one request; a client that is slower is cut
-  Duration first_comment = Duration::Seconds(1);   // without a token: the headers go out with a comment
-  Duration next_comment = Duration::Seconds(15);   // so that proxies keep the connection
+  Duration first_comment =
+      Duration::Seconds(1);  // without a token: the headers go out with a comment
+  Duration next_comment = Duration::Seconds(15);  // so that proxies keep the connection
 };
 
 // What one finished request looked like, for logs and metrics.
@@ -41,9 +43,11 @@ struct RequestRecord {
 
 class Api {
  public:
-  // All references outlive this. `unix_seconds` dates answers; `seed` feeds the seeds that clients leave out and ids.
-  Api(ApiConfig config, const TextModel& text, Relay& relay, TimeSource& time, std::function<int64_t()> unix_seconds,
-      uint64_t seed, std::function<void(const RequestRecord&)> finished);
+  // All references outlive this. `unix_seconds` dates answers; `seed` feeds the seeds that clients
+  // leave out and ids.
+  Api(ApiConfig config, const TextModel& text, Relay& relay, TimeSource& time,
+      std::function<int64_t()> unix_seconds, uint64_t seed,
+      std::function<void(const RequestRecord&)> finished);
 
   // The server's handler. Any thread.
   boost::asio::awaitable<void> Handle(HttpQuery query, HttpAnswer& answer);
@@ -57,7 +61,8 @@ class Api {
   struct Prepared;
   class Answering;
   boost::asio::awaitable<void> Complete(bool chat, HttpQuery query, HttpAnswer& answer);
-  boost::asio::awaitable<void> ReplyError(const absl::Status& status, HttpAnswer& answer, RequestRecord& record);
+  boost::asio::awaitable<void> ReplyError(const absl::Status& status, HttpAnswer& answer,
+                                          RequestRecord& record);
   absl::StatusOr<Prepared> Prepare(bool chat, const HttpQuery& query);
   absl::Status Fit(Prepared& prepared) const;
   uint64_t Draw() TANDEM_EXCLUDES(mu_);

@@ -22,10 +22,13 @@ namespace asio = boost::asio;
 namespace http = boost::beast::http;
 using boost::system::error_code;
 
-constexpr size_t kMaxDiscardedBytes = 64 << 20;  // of a refused body, so that the client reads the answer and not a reset
+constexpr size_t kMaxDiscardedBytes =
+    64 << 20;  // of a refused body, so that the client reads the answer and not a reset
 constexpr size_t kMaxRequestIdBytes = 128;
 
-std::chrono::nanoseconds Nanoseconds(Duration d) { return std::chrono::nanoseconds(d.nanoseconds()); }
+std::chrono::nanoseconds Nanoseconds(Duration d) {
+  return std::chrono::nanoseconds(d.nanoseconds());
+}
 
 bool WellFormedRequestId(absl::string_view id) {
   if (id.empty() || id.size() > kMaxRequestIdBytes) return false;
@@ -47,7 +50,10 @@ std::string MediaType(boost::beast::string_view value) {
 }  // namespace
 
 Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<const Shared> shared)
-    : stream_(std::move(socket)), request_timer_(stream_.get_executor()), buffer_(1 << 20), shared_(std::move(shared)) {}
+    : stream_(std::move(socket)),
+      request_timer_(stream_.get_executor()),
+      buffer_(1 << 20),
+      shared_(std::move(shared)) {}
 
 asio::awaitable<void> Connection::Run(bool refused) {
   while (keep_alive_ && !broken_) {
@@ -85,7 +91,8 @@ asio::awaitable<bool> Connection::ReadRequest(std::optional<Parser>& parser) {
   error_code error;
   if (buffer_.size() == 0) {  // between requests: only the idle time-out counts
     stream_.expires_after(Nanoseconds(shared_->limits.idle_timeout));
-    const size_t count = co_await stream_.async_read_some(buffer_.prepare(4096), asio::redirect_error(asio::use_awaitable, error));
+    const size_t count = co_await stream_.async_read_some(
+        buffer_.prepare(4096), asio::redirect_error(asio::use_awaitable, error));
     if (error) co_return false;
     buffer_.commit(count);
   }
@@ -94,7 +101,8 @@ asio::awaitable<bool> Connection::ReadRequest(std::optional<Parser>& parser) {
   parser->body_limit(shared_->limits.max_body_bytes);
   stream_.expires_never();
   ArmRequestTimer();
-  co_await http::async_read_header(stream_, buffer_, *parser, asio::redirect_error(asio::use_awaitable, error));
+  co_await http::async_read_header(stream_, buffer_, *parser,
+                                   asio::redirect_error(asio::use_awaitable, error));
   if (!error) {
     auto& message = parser->get();
     http10_ = message.version() < 11;
@@ -109,7 +117,8 @@ asio::awaitable<bool> Connection::ReadRequest(std::optional<Parser>& parser) {
         if (!written.ok()) co_return false;
       }
       ArmRequestTimer();
-      co_await http::async_read(stream_, buffer_, *parser, asio::redirect_error(asio::use_awaitable, error));
+      co_await http::async_read(stream_, buffer_, *parser,
+                                asio::redirect_error(asio::use_awaitable, error));
     }
   }
   request_timer_.cancel();
@@ -117,9 +126,11 @@ asio::awaitable<bool> Connection::ReadRequest(std::optional<Parser>& parser) {
   if (timed_out_) {
     co_await Refuse(408, "the request took too long to arrive");
   } else if (error == http::error::body_limit) {
-    co_await Refuse(413, absl::StrCat("the body exceeds ", shared_->limits.max_body_bytes, " bytes"));
+    co_await Refuse(413,
+                    absl::StrCat("the body exceeds ", shared_->limits.max_body_bytes, " bytes"));
   } else if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-    co_await Refuse(431, absl::StrCat("the headers exceed ", shared_->limits.max_header_bytes, " bytes"));
+    co_await Refuse(
+        431, absl::StrCat("the headers exceed ", shared_->limits.max_header_bytes, " bytes"));
   } else if (error.category() == http::make_error_code(http::error::bad_method).category() &&
              error != http::error::end_of_stream && error != http::error::partial_message) {
     co_await Refuse(400, absl::StrCat("malformed HTTP: ", error.message()));
@@ -138,7 +149,8 @@ void Connection::ArmRequestTimer() {
 
 asio::awaitable<void> Connection::Refuse(int status, const std::string& message) {
   keep_alive_ = false;
-  const absl::Status replied = co_await Reply(status, "application/json", shared_->error_body(status, message), {});
+  const absl::Status replied =
+      co_await Reply(status, "application/json", shared_->error_body(status, message), {});
   if (replied.ok()) co_await DiscardInput();
 }
 
@@ -149,15 +161,18 @@ asio::awaitable<void> Connection::DiscardInput() {
   stream_.expires_after(Nanoseconds(shared_->limits.header_timeout));
   std::string scratch(64 << 10, '\0');
   for (size_t total = 0; !error && total < kMaxDiscardedBytes;) {
-    total += co_await stream_.async_read_some(asio::buffer(scratch), asio::redirect_error(asio::use_awaitable, error));
+    total += co_await stream_.async_read_some(asio::buffer(scratch),
+                                              asio::redirect_error(asio::use_awaitable, error));
   }
 }
 
 std::string Connection::Head(int status, const HttpHeaders& headers) const {
   const auto reason = http::obsolete_reason(static_cast<http::status>(status));
-  std::string head = absl::StrCat("HTTP/1.1 ", status, " ", Text(reason), "\r\nx-request-id: ", request_id_, "\r\n");
+  std::string head = absl::StrCat("HTTP/1.1 ", status, " ", Text(reason),
+                                  "\r\nx-request-id: ", request_id_, "\r\n");
   for (const auto& [name, value] : headers) absl::StrAppend(&head, name, ": ", value, "\r\n");
-  absl::StrAppend(&head, keep_alive_ ? (http10_ ? "Connection: keep-alive\r\n" : "") : "Connection: close\r\n");
+  absl::StrAppend(
+      &head, keep_alive_ ? (http10_ ? "Connection: keep-alive\r\n" : "") : "Connection: close\r\n");
   return head;
 }
 
@@ -165,15 +180,16 @@ asio::awaitable<absl::Status> Connection::Write(std::string bytes) {
   if (broken_) co_return absl::CancelledError("the client left");
   error_code error;
   stream_.expires_after(Nanoseconds(shared_->limits.write_timeout));
-  co_await asio::async_write(stream_, asio::buffer(bytes), asio::redirect_error(asio::use_awaitable, error));
+  co_await asio::async_write(stream_, asio::buffer(bytes),
+                             asio::redirect_error(asio::use_awaitable, error));
   stream_.expires_never();
   if (!error) co_return absl::OkStatus();
   broken_ = true;
   co_return absl::CancelledError(absl::StrCat("the client left: ", error.message()));
 }
 
-asio::awaitable<absl::Status> Connection::Reply(int status, std::string content_type, std::string body,
-                                                HttpHeaders headers) {
+asio::awaitable<absl::Status> Connection::Reply(int status, std::string content_type,
+                                                std::string body, HttpHeaders headers) {
   started_ = true;
   headers.emplace_back("Content-Type", std::move(content_type));
   headers.emplace_back("Content-Length", absl::StrCat(body.size()));
@@ -186,7 +202,8 @@ asio::awaitable<absl::Status> Connection::WriteEvents(std::string events) {
   if (!started_) {
     started_ = true;
     if (http10_) keep_alive_ = false;  // no chunks there: the end of the connection ends the body
-    HttpHeaders headers = {{"Content-Type", "text/event-stream; charset=utf-8"}, {"Cache-Control", "no-cache"},
+    HttpHeaders headers = {{"Content-Type", "text/event-stream; charset=utf-8"},
+                           {"Cache-Control", "no-cache"},
                            {"X-Accel-Buffering", "no"}};
     if (!http10_) headers.emplace_back("Transfer-Encoding", "chunked");
     bytes = absl::StrCat(Head(200, headers), "\r\n");
@@ -217,7 +234,8 @@ asio::awaitable<void> Connection::Watch(std::shared_ptr<Connection> self, uint64
     if (answer != self->answer_ || self->gone_ == nullptr) co_return;
     if (error) break;
     char byte;
-    const ssize_t count = recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    const ssize_t count =
+        recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     if (count > 0) co_return;  // a pipelined request, which waits
     if (count == 0 || (errno != EAGAIN && errno != EINTR)) break;
     // Woken for what was read already: nothing has come since.

@@ -54,18 +54,19 @@ class Connection final : public HttpAnswer, public std::enable_shared_from_this<
   boost::asio::awaitable<void> Watch(std::shared_ptr<Connection> self, uint64_t answer);
 
   boost::beast::tcp_stream stream_;
-  boost::asio::steady_timer request_timer_;  // not the stream's own: that closes the socket, and the client is to be told
+  boost::asio::steady_timer
+      request_timer_;  // not the stream's own: that closes the socket, and the client is to be told
   boost::beast::flat_buffer buffer_;
   const std::shared_ptr<const Shared> shared_;
   std::string request_id_;
   std::function<void()> gone_;
-  uint64_t answer_ = 0;        // counts requests: a watcher of an older one finds that it is stale
+  uint64_t answer_ = 0;  // counts requests: a watcher of an older one finds that it is stale
   bool http10_ = false;
   bool keep_alive_ = true;
   bool answering_ = false;
   bool started_ = false;
   bool broken_ = false;
-  bool timed_out_ = false;     // the request did not arrive in time
+  bool timed_out_ = false;  // the request did not arrive in time
 };
 
 }  // namespace tandem::gateway

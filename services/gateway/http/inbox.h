@@ -24,7 +24,8 @@ namespace tandem::gateway {
 class Inbox final : public ChoiceSink, public std::enable_shared_from_this<Inbox> {
  public:
   // `max_events` that the connection has not taken: a slow client is cut there.
-  Inbox(boost::asio::any_io_executor strand, size_t max_events) : strand_(strand), timer_(strand), max_events_(max_events) {}
+  Inbox(boost::asio::any_io_executor strand, size_t max_events)
+      : strand_(strand), timer_(strand), max_events_(max_events) {}
 
   bool Deliver(ChoiceEvent event) override TANDEM_EXCLUDES(mu_) {
     bool first = false;
@@ -45,13 +46,14 @@ class Inbox final : public ChoiceSink, public std::enable_shared_from_this<Inbox
 
   std::vector<ChoiceEvent> Take() TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
-    std::vector<ChoiceEvent> taken(std::make_move_iterator(events_.begin()), std::make_move_iterator(events_.end()));
+    std::vector<ChoiceEvent> taken(std::make_move_iterator(events_.begin()),
+                                   std::make_move_iterator(events_.end()));
     events_.clear();
     return taken;
   }
 
-  // Until the next Wake, at most `most`. A Wake that was posted before the wait runs only once the strand is free, and so
-  // ends it. False: the time is up.
+  // Until the next Wake, at most `most`. A Wake that was posted before the wait runs only once the
+  // strand is free, and so ends it. False: the time is up.
   boost::asio::awaitable<bool> Wait(Duration most) {
     timer_.expires_after(std::chrono::nanoseconds(most.nanoseconds()));
     boost::system::error_code error;

@@ -31,7 +31,10 @@ constexpr int kBacklog = 4096;
 }  // namespace
 
 struct HttpServer::Impl {
-  explicit Impl(const HttpLimits& l) : io(static_cast<int>(l.threads)), acceptor(asio::make_strand(io)), retry(acceptor.get_executor()) {}
+  explicit Impl(const HttpLimits& l)
+      : io(static_cast<int>(l.threads)),
+        acceptor(asio::make_strand(io)),
+        retry(acceptor.get_executor()) {}
 
   asio::awaitable<void> AcceptLoop();
   asio::awaitable<void> Serve(std::shared_ptr<Connection> connection, uint64_t id, bool refused);
@@ -50,7 +53,8 @@ struct HttpServer::Impl {
 asio::awaitable<void> HttpServer::Impl::AcceptLoop() {
   for (;;) {
     error_code error;
-    tcp::socket socket = co_await acceptor.async_accept(asio::make_strand(io), asio::redirect_error(asio::use_awaitable, error));
+    tcp::socket socket = co_await acceptor.async_accept(
+        asio::make_strand(io), asio::redirect_error(asio::use_awaitable, error));
     if (error == asio::error::operation_aborted || error == asio::error::bad_descriptor) co_return;
     if (error) {  // out of descriptors, say: the connection waits in the backlog
       retry.expires_after(std::chrono::milliseconds(50));
@@ -73,7 +77,8 @@ asio::awaitable<void> HttpServer::Impl::AcceptLoop() {
   }
 }
 
-asio::awaitable<void> HttpServer::Impl::Serve(std::shared_ptr<Connection> connection, uint64_t id, bool refused) {
+asio::awaitable<void> HttpServer::Impl::Serve(std::shared_ptr<Connection> connection, uint64_t id,
+                                              bool refused) {
   co_await connection->Run(refused);
   MutexLock lock(mu);
   open.erase(id);
@@ -82,29 +87,32 @@ asio::awaitable<void> HttpServer::Impl::Serve(std::shared_ptr<Connection> connec
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& listen, const HttpLimits& limits,
-                                                              HttpHandler handler, HttpErrorBody error_body,
-                                                              std::function<std::string()> new_request_id) {
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
+    const std::string& listen, const HttpLimits& limits, HttpHandler handler,
+    HttpErrorBody error_body, std::function<std::string()> new_request_id) {
   const size_t colon = listen.rfind(':');
   uint32_t port = 0;
   error_code error;
-  const asio::ip::address address = asio::ip::make_address(listen.substr(0, colon == std::string::npos ? 0 : colon), error);
+  const asio::ip::address address =
+      asio::ip::make_address(listen.substr(0, colon == std::string::npos ? 0 : colon), error);
   if (error || !absl::SimpleAtoi(listen.substr(colon + 1), &port) || port > 65535) {
     return absl::InvalidArgumentError(absl::StrCat("listen: '", listen, "' is not ADDRESS:PORT"));
   }
   auto impl = std::make_unique<Impl>(limits);
-  impl->shared = std::make_shared<const Connection::Shared>(
-      Connection::Shared{limits, std::move(handler), std::move(error_body), std::move(new_request_id)});
+  impl->shared = std::make_shared<const Connection::Shared>(Connection::Shared{
+      limits, std::move(handler), std::move(error_body), std::move(new_request_id)});
   const tcp::endpoint endpoint(address, static_cast<uint16_t>(port));
   impl->acceptor.open(endpoint.protocol(), error);
   if (!error) impl->acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) impl->acceptor.bind(endpoint, error);
   if (!error) impl->acceptor.listen(kBacklog, error);
-  if (error) return absl::UnavailableError(absl::StrCat("cannot listen on ", listen, ": ", error.message()));
+  if (error)
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", listen, ": ", error.message()));
   asio::any_io_executor executor = impl->acceptor.get_executor();
   asio::awaitable<void> loop = impl->AcceptLoop();
   asio::co_spawn(executor, std::move(loop), asio::detached);
-  for (uint32_t i = 0; i < limits.threads; ++i) impl->threads.emplace_back([io = &impl->io] { io->run(); });
+  for (uint32_t i = 0; i < limits.threads; ++i)
+    impl->threads.emplace_back([io = &impl->io] { io->run(); });
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
 
@@ -132,7 +140,8 @@ void HttpServer::Drain(Duration timeout) {
   const auto tell = [this](void (Connection::*what)()) {
     MutexLock lock(impl_->mu);
     for (auto& [id, weak] : impl_->open) {
-      if (auto connection = weak.lock()) asio::post(connection->executor(), [connection, what] { ((*connection).*what)(); });
+      if (auto connection = weak.lock())
+        asio::post(connection->executor(), [connection, what] { ((*connection).*what)(); });
     }
   };
   tell(&Connection::CloseWhenIdle);

@@ -1,6 +1,7 @@
 #pragma once
 
-// HTTP/1.1 on Boost.Beast and Asio coroutines: connections, limits, answers. What a path means is the handler's.
+// HTTP/1.1 on Boost.Beast and Asio coroutines: connections, limits, answers. What a path means is
+// the handler's.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -19,12 +20,13 @@
 namespace tandem::gateway {
 
 struct HttpLimits {
-  uint32_t max_connections = 4096;        // more are answered 503 and closed
-  uint32_t max_header_bytes = 16 << 10;   // more: 431
-  uint64_t max_body_bytes = 8 << 20;      // more: 413
-  Duration header_timeout = Duration::Seconds(10);  // from the first byte waited for, and for the body after it
-  Duration idle_timeout = Duration::Seconds(75);    // between two requests of a connection
-  Duration write_timeout = Duration::Seconds(30);   // a client that takes nothing for so long is cut
+  uint32_t max_connections = 4096;       // more are answered 503 and closed
+  uint32_t max_header_bytes = 16 << 10;  // more: 431
+  uint64_t max_body_bytes = 8 << 20;     // more: 413
+  Duration header_timeout =
+      Duration::Seconds(10);  // from the first byte waited for, and for the body after it
+  Duration idle_timeout = Duration::Seconds(75);   // between two requests of a connection
+  Duration write_timeout = Duration::Seconds(30);  // a client that takes nothing for so long is cut
   uint32_t threads = 2;
 };
 
@@ -44,10 +46,10 @@ class HttpAnswer {
   virtual ~HttpAnswer() = default;
   virtual boost::asio::any_io_executor executor() = 0;  // the strand
   // The whole answer.
-  virtual boost::asio::awaitable<absl::Status> Reply(int status, std::string content_type, std::string body,
-                                                     HttpHeaders headers) = 0;
-  // Part of a stream of server-sent events; the first call sends the headers in the same write. kCancelled: the client
-  // has left or takes nothing.
+  virtual boost::asio::awaitable<absl::Status> Reply(int status, std::string content_type,
+                                                     std::string body, HttpHeaders headers) = 0;
+  // Part of a stream of server-sent events; the first call sends the headers in the same write.
+  // kCancelled: the client has left or takes nothing.
   virtual boost::asio::awaitable<absl::Status> WriteEvents(std::string events) = 0;
   virtual boost::asio::awaitable<absl::Status> FinishEvents() = 0;
   // Calls `gone` once, on the strand, if the client leaves before the answer is finished.
@@ -55,7 +57,8 @@ class HttpAnswer {
   virtual bool started() const = 0;  // headers are out
 };
 
-using HttpHandler = std::function<boost::asio::awaitable<void>(HttpQuery query, HttpAnswer& answer)>;
+using HttpHandler =
+    std::function<boost::asio::awaitable<void>(HttpQuery query, HttpAnswer& answer)>;
 
 // The handler's answers to what never reaches it: (status, message) as a body.
 using HttpErrorBody = std::function<std::string(int status, const std::string& message)>;
@@ -63,9 +66,9 @@ using HttpErrorBody = std::function<std::string(int status, const std::string& m
 class HttpServer {
  public:
   // Listens at once; `new_request_id` is called from any of the server's threads.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& listen, const HttpLimits& limits,
-                                                           HttpHandler handler, HttpErrorBody error_body,
-                                                           std::function<std::string()> new_request_id);
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(
+      const std::string& listen, const HttpLimits& limits, HttpHandler handler,
+      HttpErrorBody error_body, std::function<std::string()> new_request_id);
   ~HttpServer();  // cuts what is open
 
   int port() const;

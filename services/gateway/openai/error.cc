@@ -23,11 +23,14 @@ void SetPayload(absl::Status& status, const char* key, absl::string_view value) 
   if (!value.empty()) status.SetPayload(key, absl::Cord(value));
 }
 
-std::string StringOrNull(const std::string& value) { return value.empty() ? "null" : JsonQuoted(value); }
+std::string StringOrNull(const std::string& value) {
+  return value.empty() ? "null" : JsonQuoted(value);
+}
 
 }  // namespace
 
-absl::Status InvalidParam(absl::string_view param, absl::string_view message, absl::string_view code) {
+absl::Status InvalidParam(absl::string_view param, absl::string_view message,
+                          absl::string_view code) {
   absl::Status status = absl::InvalidArgumentError(message);
   SetPayload(status, kParam, param);
   SetPayload(status, kCode, code);
@@ -83,8 +86,9 @@ ApiError ToApiError(const absl::Status& status) {
 }
 
 std::string ErrorBody(const ApiError& error) {
-  return absl::StrCat(R"({"error":{"message":)", JsonQuoted(error.message), R"(,"type":)", JsonQuoted(error.type),
-                      R"(,"param":)", StringOrNull(error.param), R"(,"code":)", StringOrNull(error.code), "}}");
+  return absl::StrCat(R"({"error":{"message":)", JsonQuoted(error.message), R"(,"type":)",
+                      JsonQuoted(error.type), R"(,"param":)", StringOrNull(error.param),
+                      R"(,"code":)", StringOrNull(error.code), "}}");
 }
 
 }  // namespace tandem::gateway

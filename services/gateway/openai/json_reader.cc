@@ -25,7 +25,8 @@ absl::StatusOr<json::object> ParseJsonObject(absl::string_view body, uint32_t ma
     }
     json::value value = parser.release();
     if (!value.is_object()) {
-      return absl::InvalidArgumentError(absl::StrCat("the body is ", Describe(value), ", expected a JSON object"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("the body is ", Describe(value), ", expected a JSON object"));
     }
     return std::move(value.as_object());
   } catch (const std::exception& error) {
@@ -35,22 +36,32 @@ absl::StatusOr<json::object> ParseJsonObject(absl::string_view body, uint32_t ma
 
 std::string Describe(const json::value& value) {
   switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return value.get_bool() ? "true" : "false";
-    case json::kind::int64: return absl::StrCat(value.get_int64());
-    case json::kind::uint64: return absl::StrCat(value.get_uint64());
-    case json::kind::double_: return absl::StrCat(value.get_double());
-    case json::kind::string: return "a string";
-    case json::kind::array: return "an array";
-    case json::kind::object: return "an object";
+    case json::kind::null:
+      return "null";
+    case json::kind::bool_:
+      return value.get_bool() ? "true" : "false";
+    case json::kind::int64:
+      return absl::StrCat(value.get_int64());
+    case json::kind::uint64:
+      return absl::StrCat(value.get_uint64());
+    case json::kind::double_:
+      return absl::StrCat(value.get_double());
+    case json::kind::string:
+      return "a string";
+    case json::kind::array:
+      return "an array";
+    case json::kind::object:
+      return "an object";
   }
   return "unknown";
 }
 
-absl::StatusOr<int64_t> ReadInteger(const json::value& value, const std::string& param, int64_t min, int64_t max) {
+absl::StatusOr<int64_t> ReadInteger(const json::value& value, const std::string& param, int64_t min,
+                                    int64_t max) {
   const bool fits = value.is_int64() && value.get_int64() >= min && value.get_int64() <= max;
   if (!fits) {
-    return InvalidParam(param, absl::StrCat(param, " is ", Describe(value), ", expected an integer from ", min, " to ", max));
+    return InvalidParam(param, absl::StrCat(param, " is ", Describe(value),
+                                            ", expected an integer from ", min, " to ", max));
   }
   return value.get_int64();
 }
@@ -66,7 +77,8 @@ absl::Status FieldReader::Bool(absl::string_view key, bool& value) const {
   const json::value* found = Find(key);
   if (found == nullptr) return absl::OkStatus();
   if (!found->is_bool()) {
-    return InvalidParam(Param(key), absl::StrCat(Param(key), " is ", Describe(*found), ", expected true or false"));
+    return InvalidParam(
+        Param(key), absl::StrCat(Param(key), " is ", Describe(*found), ", expected true or false"));
   }
   value = found->get_bool();
   return absl::OkStatus();
@@ -76,7 +88,8 @@ absl::Status FieldReader::String(absl::string_view key, std::string& value) cons
   const json::value* found = Find(key);
   if (found == nullptr) return absl::OkStatus();
   if (!found->is_string()) {
-    return InvalidParam(Param(key), absl::StrCat(Param(key), " is ", Describe(*found), ", expected a string"));
+    return InvalidParam(Param(key),
+                        absl::StrCat(Param(key), " is ", Describe(*found), ", expected a string"));
   }
   value.assign(found->get_string().data(), found->get_string().size());
   return absl::OkStatus();
@@ -91,10 +104,12 @@ absl::Status FieldReader::Number(absl::string_view key, double min, double max, 
   if (found->is_double()) number = found->get_double();
   if (found->is_int64()) number = static_cast<double>(found->get_int64());
   if (found->is_uint64()) number = static_cast<double>(found->get_uint64());
-  const bool in_range = number <= max && (above_min ? number > min : number >= min);  // false for NaN
+  const bool in_range =
+      number <= max && (above_min ? number > min : number >= min);  // false for NaN
   if (!is_number || !in_range) {
-    return InvalidParam(Param(key), absl::StrCat(Param(key), " is ", Describe(*found), ", expected a number ",
-                                                 above_min ? "above " : "from ", min, " to ", max));
+    return InvalidParam(Param(key),
+                        absl::StrCat(Param(key), " is ", Describe(*found), ", expected a number ",
+                                     above_min ? "above " : "from ", min, " to ", max));
   }
   value = static_cast<float>(number);
   return absl::OkStatus();
@@ -118,7 +133,8 @@ absl::Status FieldReader::Seed(absl::string_view key, std::optional<uint64_t>& v
   } else if (found->is_uint64()) {
     value = found->get_uint64();
   } else {
-    return InvalidParam(Param(key), absl::StrCat(Param(key), " is ", Describe(*found), ", expected a 64-bit integer"));
+    return InvalidParam(Param(key), absl::StrCat(Param(key), " is ", Describe(*found),
+                                                 ", expected a 64-bit integer"));
   }
   return absl::OkStatus();
 }

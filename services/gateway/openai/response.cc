@@ -10,20 +10,23 @@
 namespace tandem::gateway {
 namespace {
 
-constexpr float kImpossible = -9999;  // JSON has no infinity: OpenAI's stand-in for a chance of zero
+constexpr float kImpossible =
+    -9999;  // JSON has no infinity: OpenAI's stand-in for a chance of zero
 
 float Finite(float logprob) { return std::isfinite(logprob) ? logprob : kImpossible; }
 
 void AppendToken(uint32_t id, float logprob, const TextModel& model, std::string& out) {
   const std::string name = model.TokenName(id);
-  absl::StrAppend(&out, R"("token":)", JsonQuoted(name), R"(,"logprob":)", Finite(logprob), R"(,"bytes":[)");
+  absl::StrAppend(&out, R"("token":)", JsonQuoted(name), R"(,"logprob":)", Finite(logprob),
+                  R"(,"bytes":[)");
   for (size_t i = 0; i < name.size(); ++i) {
     absl::StrAppend(&out, i == 0 ? "" : ",", static_cast<uint32_t>(static_cast<uint8_t>(name[i])));
   }
   out += "]";
 }
 
-void AppendChatLogprobs(const std::vector<ReleasedToken>& tokens, const TextModel& model, std::string& out) {
+void AppendChatLogprobs(const std::vector<ReleasedToken>& tokens, const TextModel& model,
+                        std::string& out) {
   out += R"({"content":[)";
   for (size_t i = 0; i < tokens.size(); ++i) {
     out += i == 0 ? "{" : ",{";
@@ -41,8 +44,8 @@ void AppendChatLogprobs(const std::vector<ReleasedToken>& tokens, const TextMode
   out += R"(],"refusal":null})";
 }
 
-void AppendCompletionLogprobs(const std::vector<ReleasedToken>& tokens, bool alternatives, const TextModel& model,
-                              std::string& out) {
+void AppendCompletionLogprobs(const std::vector<ReleasedToken>& tokens, bool alternatives,
+                              const TextModel& model, std::string& out) {
   std::string names, logprobs, tops, offsets;
   for (const ReleasedToken& token : tokens) {
     const char* comma = names.empty() ? "" : ",";
@@ -57,7 +60,8 @@ void AppendCompletionLogprobs(const std::vector<ReleasedToken>& tokens, bool alt
     }
     tops += "}";
   }
-  absl::StrAppend(&out, R"({"tokens":[)", names, R"(],"token_logprobs":[)", logprobs, R"(],"top_logprobs":)");
+  absl::StrAppend(&out, R"({"tokens":[)", names, R"(],"token_logprobs":[)", logprobs,
+                  R"(],"top_logprobs":)");
   if (alternatives) {
     absl::StrAppend(&out, "[", tops, "]");
   } else {
@@ -66,8 +70,8 @@ void AppendCompletionLogprobs(const std::vector<ReleasedToken>& tokens, bool alt
   absl::StrAppend(&out, R"(,"text_offset":[)", offsets, "]}");
 }
 
-void AppendLogprobs(const AnswerHead& head, const std::vector<ReleasedToken>& tokens, const TextModel& model,
-                    std::string& out) {
+void AppendLogprobs(const AnswerHead& head, const std::vector<ReleasedToken>& tokens,
+                    const TextModel& model, std::string& out) {
   out += R"(,"logprobs":)";
   if (!head.logprobs) {
     out += "null";
@@ -84,34 +88,37 @@ void AppendIds(const AnswerHead& head, const std::vector<uint32_t>& ids, std::st
 
 void AppendUsage(const Usage& usage, std::string& out) {
   absl::StrAppend(&out, R"({"prompt_tokens":)", usage.prompt_tokens, R"(,"completion_tokens":)",
-                  usage.completion_tokens, R"(,"total_tokens":)", usage.prompt_tokens + usage.completion_tokens, "}");
+                  usage.completion_tokens, R"(,"total_tokens":)",
+                  usage.prompt_tokens + usage.completion_tokens, "}");
 }
 
 void AppendTimings(const Timings* timings, std::string& out) {
   if (timings == nullptr) return;
-  absl::StrAppend(&out, R"(,"tandem":{"topology":)", JsonQuoted(timings->topology), R"(,"prefill_worker":)",
-                  JsonQuoted(timings->prefill_worker), R"(,"attention_worker":)",
-                  JsonQuoted(timings->attention_worker), R"(,"stages":[)");
+  absl::StrAppend(&out, R"(,"tandem":{"topology":)", JsonQuoted(timings->topology),
+                  R"(,"prefill_worker":)", JsonQuoted(timings->prefill_worker),
+                  R"(,"attention_worker":)", JsonQuoted(timings->attention_worker),
+                  R"(,"stages":[)");
   const char* separator = "";
   for (const Timings::Stage& stage : timings->stages) {
     absl::StrAppend(&out, separator, R"({"stage":)", JsonQuoted(stage.stage), R"(,"worker":)",
-                    JsonQuoted(stage.worker), R"(,"seconds":)", stage.seconds, R"(,"calls":)", stage.calls, "}");
+                    JsonQuoted(stage.worker), R"(,"seconds":)", stage.seconds, R"(,"calls":)",
+                    stage.calls, "}");
     separator = ",";
   }
-  absl::StrAppend(&out, R"(],"kv_transfer_seconds":)", timings->kv_transfer_seconds, R"(,"ttft_seconds":)",
-                  timings->ttft_seconds, "}");
+  absl::StrAppend(&out, R"(],"kv_transfer_seconds":)", timings->kv_transfer_seconds,
+                  R"(,"ttft_seconds":)", timings->ttft_seconds, "}");
 }
 
 std::string Head(const AnswerHead& head, absl::string_view object) {
-  return absl::StrCat(R"({"id":)", JsonQuoted(head.id), R"(,"object":")", object, R"(","created":)", head.created,
-                      R"(,"model":)", JsonQuoted(head.model), R"(,"system_fingerprint":)",
-                      JsonQuoted(head.fingerprint), R"(,"choices":[)");
+  return absl::StrCat(R"({"id":)", JsonQuoted(head.id), R"(,"object":")", object, R"(","created":)",
+                      head.created, R"(,"model":)", JsonQuoted(head.model),
+                      R"(,"system_fingerprint":)", JsonQuoted(head.fingerprint), R"(,"choices":[)");
 }
 
 }  // namespace
 
-std::string WholeAnswer(const AnswerHead& head, const std::vector<AnswerChoice>& choices, const Usage& usage,
-                        const Timings* timings, const TextModel& model) {
+std::string WholeAnswer(const AnswerHead& head, const std::vector<AnswerChoice>& choices,
+                        const Usage& usage, const Timings* timings, const TextModel& model) {
   std::string out = Head(head, head.chat ? "chat.completion" : "text_completion");
   const char* separator = "";
   for (const AnswerChoice& choice : choices) {
@@ -134,8 +141,10 @@ std::string WholeAnswer(const AnswerHead& head, const std::vector<AnswerChoice>&
   return out;
 }
 
-EventWriter::EventWriter(AnswerHead head, const TextModel& model) : head_(std::move(head)), model_(model) {
-  prefix_ = absl::StrCat("data: ", Head(head_, head_.chat ? "chat.completion.chunk" : "text_completion"));
+EventWriter::EventWriter(AnswerHead head, const TextModel& model)
+    : head_(std::move(head)), model_(model) {
+  prefix_ =
+      absl::StrCat("data: ", Head(head_, head_.chat ? "chat.completion.chunk" : "text_completion"));
 }
 
 void EventWriter::Open(uint32_t choice, std::string& out) const {
@@ -148,8 +157,8 @@ void EventWriter::Close(const Timings* timings, std::string& out) const {
   out += "}\n\n";
 }
 
-void EventWriter::Delta(uint32_t choice, const TextDelta& delta, const std::vector<uint32_t>& ids, bool first,
-                        std::string& out) const {
+void EventWriter::Delta(uint32_t choice, const TextDelta& delta, const std::vector<uint32_t>& ids,
+                        bool first, std::string& out) const {
   Open(choice, out);
   if (head_.chat) {
     absl::StrAppend(&out, R"(,"delta":{)", first ? R"("role":"assistant",)" : "", R"("content":)",
@@ -163,10 +172,11 @@ void EventWriter::Delta(uint32_t choice, const TextDelta& delta, const std::vect
   Close(nullptr, out);
 }
 
-void EventWriter::Finish(uint32_t choice, absl::string_view reason, const Timings* timings, std::string& out) const {
+void EventWriter::Finish(uint32_t choice, absl::string_view reason, const Timings* timings,
+                         std::string& out) const {
   Open(choice, out);
-  absl::StrAppend(&out, head_.chat ? R"(,"delta":{})" : R"(,"text":"")", R"(,"logprobs":null,"finish_reason":")",
-                  reason, "\"");
+  absl::StrAppend(&out, head_.chat ? R"(,"delta":{})" : R"(,"text":"")",
+                  R"(,"logprobs":null,"finish_reason":")", reason, "\"");
   Close(timings, out);
 }
 

@@ -16,14 +16,14 @@ namespace tandem::gateway {
 // What every object of one answer repeats.
 struct AnswerHead {
   bool chat = false;
-  std::string id;               // "chatcmpl-..." or "cmpl-..."
-  int64_t created = 0;          // Unix seconds
+  std::string id;       // "chatcmpl-..." or "cmpl-..."
+  int64_t created = 0;  // Unix seconds
   std::string model;
   std::string fingerprint;
-  bool logprobs = false;        // the request asked for them
-  bool top_logprobs = false;    // with alternatives
-  bool token_ids = false;       // return_token_ids
-  bool usage = false;           // a stream's last chunk says it: the others have "usage":null
+  bool logprobs = false;      // the request asked for them
+  bool top_logprobs = false;  // with alternatives
+  bool token_ids = false;     // return_token_ids
+  bool usage = false;         // a stream's last chunk says it: the others have "usage":null
 };
 
 struct Usage {
@@ -34,8 +34,8 @@ struct Usage {
 struct AnswerChoice {
   uint32_t index = 0;
   std::string text;
-  std::vector<ReleasedToken> tokens;  // with logprobs
-  std::string finish_reason;          // "stop" or "length"
+  std::vector<ReleasedToken> tokens;     // with logprobs
+  std::string finish_reason;             // "stop" or "length"
   std::vector<uint32_t> token_ids = {};  // with return_token_ids
 };
 
@@ -53,8 +53,8 @@ struct Timings {
 };
 
 // `timings` may be null. `model` names the tokens of logprobs.
-std::string WholeAnswer(const AnswerHead& head, const std::vector<AnswerChoice>& choices, const Usage& usage,
-                        const Timings* timings, const TextModel& model);
+std::string WholeAnswer(const AnswerHead& head, const std::vector<AnswerChoice>& choices,
+                        const Usage& usage, const Timings* timings, const TextModel& model);
 
 // Appends server-sent events ("data: {...}\n\n") of one answer to a string.
 class EventWriter {
@@ -63,9 +63,11 @@ class EventWriter {
 
   // Text of a choice; the first one of a chat's choice also says the role.
   // `ids` are said with return_token_ids only.
-  void Delta(uint32_t choice, const TextDelta& delta, const std::vector<uint32_t>& ids, bool first, std::string& out) const;
+  void Delta(uint32_t choice, const TextDelta& delta, const std::vector<uint32_t>& ids, bool first,
+             std::string& out) const;
   // The choice's only finish_reason.
-  void Finish(uint32_t choice, absl::string_view reason, const Timings* timings, std::string& out) const;
+  void Finish(uint32_t choice, absl::string_view reason, const Timings* timings,
+              std::string& out) const;
   // The chunk without choices that stream_options.include_usage asks for.
   void UsageChunk(const Usage& usage, const Timings* timings, std::string& out) const;
   static void Error(absl::string_view error_body, std::string& out);

@@ -14,13 +14,18 @@ constexpr size_t kRememberedStops = 4096;
 
 }  // namespace
 
-std::shared_ptr<Relay> Relay::Create(const RelayConfig& config, TimeSource& time, WorkerDialer& dialer,
-                                     RelayObserver* observer) {
+std::shared_ptr<Relay> Relay::Create(const RelayConfig& config, TimeSource& time,
+                                     WorkerDialer& dialer, RelayObserver* observer) {
   return std::shared_ptr<Relay>(new Relay(config, time, dialer, observer));
 }
 
-Relay::Relay(const RelayConfig& config, TimeSource& time, WorkerDialer& dialer, RelayObserver* observer)
-    : config_(config), time_(time), dialer_(dialer), observer_(observer), lease_(config.default_lease) {}
+Relay::Relay(const RelayConfig& config, TimeSource& time, WorkerDialer& dialer,
+             RelayObserver* observer)
+    : config_(config),
+      time_(time),
+      dialer_(dialer),
+      observer_(observer),
+      lease_(config.default_lease) {}
 
 size_t Relay::AddRouter(RouterLink& link) {
   MutexLock lock(mu_);
@@ -33,7 +38,8 @@ size_t Relay::AddRouter(RouterLink& link) {
 absl::Status Relay::Start(tandem::GenerateSpec spec, std::shared_ptr<ChoiceSink> sink) {
   MutexLock lock(mu_);
   if (requests_.size() >= config_.max_requests) {
-    return absl::ResourceExhaustedError(absl::StrCat(config_.max_requests, " requests are in flight; try again later"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(config_.max_requests, " requests are in flight; try again later"));
   }
   if (PickRouter() == nullptr) return absl::UnavailableError("no router is connected");
   const std::string id = spec.request.value();
@@ -77,7 +83,8 @@ void Relay::Cancel(const RequestId& request) {
     const SequenceKey key{request, each.start.choice, each.start.attempt};
     // Both: a placed choice may still be in prefill, which only the router can release.
     if (each.state == RelayState::kStreaming) {
-      StopAt(each.worker, key, static_cast<uint32_t>(each.start.emitted_ids.size()), EndReason::kCancelled);
+      StopAt(each.worker, key, static_cast<uint32_t>(each.start.emitted_ids.size()),
+             EndReason::kCancelled);
     }
     if (each.state != RelayState::kUnplaced && routers_[each.router].up) {
       routers_[each.router].link->Abort(request, {each.start.choice});
@@ -91,7 +98,8 @@ ClusterInfo Relay::cluster() const {
   MutexLock lock(mu_);
   const Router* best = nullptr;
   for (const Router& router : routers_) {
-    if (router.up && (best == nullptr || (router.cluster.ready && !best->cluster.ready))) best = &router;
+    if (router.up && (best == nullptr || (router.cluster.ready && !best->cluster.ready)))
+      best = &router;
   }
   if (best != nullptr) return best->cluster;
   ClusterInfo none;
@@ -111,7 +119,8 @@ void Relay::RouterUp(size_t router, Duration lease) {
   routers_[router].up = true;
   if (lease > Duration()) lease_ = lease;
   if (observer_ != nullptr) {
-    observer_->RoutersConnected(static_cast<uint32_t>(std::count_if(routers_.begin(), routers_.end(), [](const Router& r) { return r.up; })));
+    observer_->RoutersConnected(static_cast<uint32_t>(
+        std::count_if(routers_.begin(), routers_.end(), [](const Router& r) { return r.up; })));
   }
   PlaceAll();
 }
@@ -122,7 +131,8 @@ void Relay::RouterDown(size_t router) {
   routers_[router].up = false;
   routers_[router].cluster = {};
   if (observer_ != nullptr) {
-    observer_->RoutersConnected(static_cast<uint32_t>(std::count_if(routers_.begin(), routers_.end(), [](const Router& r) { return r.up; })));
+    observer_->RoutersConnected(static_cast<uint32_t>(
+        std::count_if(routers_.begin(), routers_.end(), [](const Router& r) { return r.up; })));
   }
   for (auto entry = requests_.begin(); entry != requests_.end();) {
     const auto current = entry++;
@@ -152,7 +162,10 @@ void Relay::Placed(const PlacedInfo& placed) {
   choice->state = MustNext(kRelayTransitions, choice->state, RelayEvent::kPlaced);
   choice->worker = placed.attention.worker;
   choice->placement = {placed.topology, placed.prefill_worker, placed.attention.worker.value()};
-  request->sink->Deliver({.choice = choice->start.choice, .placement = choice->placement, .tokens = {}, .result = std::nullopt});
+  request->sink->Deliver({.choice = choice->start.choice,
+                          .placement = choice->placement,
+                          .tokens = {},
+                          .result = std::nullopt});
   if (!workers_.at(choice->worker).up) WatchWorker(choice->worker);
 }
 
@@ -196,7 +209,8 @@ void Relay::WorkerUp(const WorkerId& worker) {
 void Relay::WorkerDown(const WorkerId& worker) {
   MutexLock lock(mu_);
   const auto found = workers_.find(worker);
-  if (found == workers_.end() || !found->second.up) return;  // a dial that failed: the lease runs already
+  if (found == workers_.end() || !found->second.up)
+    return;  // a dial that failed: the lease runs already
   found->second.up = false;
   found->second.epoch++;
   WatchWorker(worker);
@@ -217,12 +231,14 @@ void Relay::Tokens(const WorkerId& worker, TokenBatch batch) {
 Relay::Router* Relay::PickRouter() {
   Router* best = nullptr;
   for (Router& router : routers_) {
-    if (router.up && (best == nullptr || (router.cluster.ready && !best->cluster.ready))) best = &router;
+    if (router.up && (best == nullptr || (router.cluster.ready && !best->cluster.ready)))
+      best = &router;
   }
   return best;
 }
 
-// Sends the unplaced choices to a router: fresh ones together, resumed ones each on its own (the wire's rule).
+// Sends the unplaced choices to a router: fresh ones together, resumed ones each on its own (the
+// wire's rule).
 void Relay::Place(Request& request) {
   Router* router = PickRouter();
   if (router == nullptr) return WatchUnplaced();
@@ -246,8 +262,9 @@ void Relay::Place(Request& request) {
 
 void Relay::PlaceAll() {
   for (auto& [id, request] : requests_) {
-    const bool waits = std::any_of(request.choices.begin(), request.choices.end(),
-                                   [](const Choice& choice) { return choice.state == RelayState::kUnplaced; });
+    const bool waits =
+        std::any_of(request.choices.begin(), request.choices.end(),
+                    [](const Choice& choice) { return choice.state == RelayState::kUnplaced; });
     if (waits) Place(request);
   }
 }
@@ -289,7 +306,8 @@ Relay::Worker* Relay::FindWorker(const Endpoint& endpoint) {
   return &worker;
 }
 
-// Dials who the routers name, so that the first Placed finds a stream; lets go of who is gone and unused.
+// Dials who the routers name, so that the first Placed finds a stream; lets go of who is gone and
+// unused.
 void Relay::ListWorkers() {
   for (auto& [id, worker] : workers_) worker.listed = false;
   for (const Router& router : routers_) {
@@ -358,14 +376,16 @@ Relay::Choice* Relay::Find(const SequenceKey& key, Request** request) {
   if (found == requests_.end()) return nullptr;
   *request = &found->second;
   for (Choice& choice : found->second.choices) {
-    if (choice.start.choice == key.choice && choice.start.attempt == key.attempt && choice.state != RelayState::kEnded) {
+    if (choice.start.choice == key.choice && choice.start.attempt == key.attempt &&
+        choice.state != RelayState::kEnded) {
       return &choice;
     }
   }
   return nullptr;
 }
 
-// One sequence's part of a step. Tokens that are here already are skipped; a gap is the worker's fault and ends the choice.
+// One sequence's part of a step. Tokens that are here already are skipped; a gap is the worker's
+// fault and ends the choice.
 void Relay::Take(const WorkerId& worker, SequenceTokens& part) {
   Request* request = nullptr;
   Choice* choice = Find(part.sequence, &request);
@@ -384,8 +404,9 @@ void Relay::Take(const WorkerId& worker, SequenceTokens& part) {
   std::vector<TokenId>& emitted = choice->start.emitted_ids;
   if (part.position > emitted.size()) {
     StopAt(worker, part.sequence, static_cast<uint32_t>(emitted.size()), EndReason::kCancelled);
-    Fail(*request, *choice, absl::InternalError(absl::StrCat("worker ", worker.value(), " sent position ", part.position,
-                                                             " after ", emitted.size(), " tokens")));
+    Fail(*request, *choice,
+         absl::InternalError(absl::StrCat("worker ", worker.value(), " sent position ",
+                                          part.position, " after ", emitted.size(), " tokens")));
   } else {
     for (size_t i = emitted.size() - part.position; i < part.tokens.size(); ++i) {
       emitted.push_back(part.tokens[i].id);
@@ -421,8 +442,10 @@ void Relay::Resume(Request& request, Choice& choice, RelayEvent why) {
   const uint32_t count = preempted ? ++choice.preemptions : ++choice.losses;
   if (observer_ != nullptr) observer_->Resumed(why);
   if (count > (preempted ? config_.max_preemptions : config_.max_losses)) {
-    Fail(request, choice, absl::UnavailableError(absl::StrCat("the sequence was ", preempted ? "preempted " : "lost ", count,
-                                                              " times; try again later")));
+    Fail(
+        request, choice,
+        absl::UnavailableError(absl::StrCat("the sequence was ", preempted ? "preempted " : "lost ",
+                                            count, " times; try again later")));
   }
 }
 
@@ -431,14 +454,17 @@ void Relay::End(Request& request, Choice& choice, ChoiceEvent event) {
   Retire(request, choice);
 }
 
-void Relay::Fail(Request& request, Choice& choice, absl::Status status, double retry_after_seconds) {
+void Relay::Fail(Request& request, Choice& choice, absl::Status status,
+                 double retry_after_seconds) {
   ChoiceEvent event;
   event.choice = choice.start.choice;
-  event.result = ChoiceResult{{{EndReason::kFailed, std::move(status)}, {}, 0}, retry_after_seconds};
+  event.result =
+      ChoiceResult{{{EndReason::kFailed, std::move(status)}, {}, 0}, retry_after_seconds};
   End(request, choice, std::move(event));
 }
 
-void Relay::StopAt(const WorkerId& worker, const SequenceKey& key, uint32_t position, EndReason reason) {
+void Relay::StopAt(const WorkerId& worker, const SequenceKey& key, uint32_t position,
+                   EndReason reason) {
   const auto found = workers_.find(worker);
   if (found == workers_.end() || found->second.link == nullptr) return;
   found->second.link->Stop(key, position, reason);

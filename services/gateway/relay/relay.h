@@ -17,11 +17,11 @@
 namespace tandem::gateway {
 
 struct RelayConfig {
-  uint32_t max_requests = 4096;       // in flight; more get kResourceExhausted
-  uint32_t max_workers = 1024;        // attention workers known at once
-  uint32_t max_losses = 5;            // lost workers and routers that one choice survives, then kUnavailable
-  uint32_t max_preemptions = 1000;    // of one choice, then kUnavailable
-  uint32_t ack_interval = 8;          // steps; fewer than the worker's replay buffer holds
+  uint32_t max_requests = 4096;  // in flight; more get kResourceExhausted
+  uint32_t max_workers = 1024;   // attention workers known at once
+  uint32_t max_losses = 5;  // lost workers and routers that one choice survives, then kUnavailable
+  uint32_t max_preemptions = 1000;  // of one choice, then kUnavailable
+  uint32_t ack_interval = 8;        // steps; fewer than the worker's replay buffer holds
   Duration router_wait = Duration::Seconds(10);    // how long a choice waits for any router
   Duration default_lease = Duration::Seconds(10);  // until a router's welcome says it
 };
@@ -31,28 +31,35 @@ class RelayObserver {
  public:
   virtual ~RelayObserver() = default;
   virtual void Resumed(RelayEvent /*why: kPreempted, kWorkerLost, kRouterLost*/) {}
-  virtual void Wasted(uint64_t /*tokens*/) {}   // came for a choice that wants none
+  virtual void Wasted(uint64_t /*tokens*/) {}  // came for a choice that wants none
   virtual void RoutersConnected(uint32_t /*count*/) {}
 };
 
-// Follows every choice of every request: places it with a router, takes its tokens from its attention worker, and starts
-// it again elsewhere with what it has emitted when either is lost or the worker runs out of KV (PROTOCOL, sections 4, 5).
+// Follows every choice of every request: places it with a router, takes its tokens from its
+// attention worker, and starts it again elsewhere with what it has emitted when either is lost or
+// the worker runs out of KV (PROTOCOL, sections 4, 5).
 //
-// Knows no gRPC: streams are RouterLink and WorkerLink, which report here. Safe from any thread; one lock, under which it
-// calls links and sinks. Links report without holding a lock of theirs that these calls need.
+// Knows no gRPC: streams are RouterLink and WorkerLink, which report here. Safe from any thread;
+// one lock, under which it calls links and sinks. Links report without holding a lock of theirs
+// that these calls need.
 class Relay : public std::enable_shared_from_this<Relay> {
  public:
-  static std::shared_ptr<Relay> Create(const RelayConfig& config, TimeSource& time, WorkerDialer& dialer,
-                                       RelayObserver* observer = nullptr);
+  static std::shared_ptr<Relay> Create(const RelayConfig& config, TimeSource& time,
+                                       WorkerDialer& dialer, RelayObserver* observer = nullptr);
 
-  // Before the link reports anything. Routers are asked in this order, the ready ones first. Returns its number.
+  // Before the link reports anything. Routers are asked in this order, the ready ones first.
+  // Returns its number.
   size_t AddRouter(RouterLink& link) TANDEM_EXCLUDES(mu_);
 
   // --- for connections
-  // spec.request is not in flight. kUnavailable: no router is connected; kResourceExhausted: max_requests.
-  absl::Status Start(tandem::GenerateSpec spec, std::shared_ptr<ChoiceSink> sink) TANDEM_EXCLUDES(mu_);
-  // The choice needs no more tokens: `position` of them count. Nothing of it is delivered afterwards. Idempotent.
-  void Stop(const RequestId& request, uint32_t choice, uint32_t position, EndReason reason) TANDEM_EXCLUDES(mu_);
+  // spec.request is not in flight. kUnavailable: no router is connected; kResourceExhausted:
+  // max_requests.
+  absl::Status Start(tandem::GenerateSpec spec, std::shared_ptr<ChoiceSink> sink)
+      TANDEM_EXCLUDES(mu_);
+  // The choice needs no more tokens: `position` of them count. Nothing of it is delivered
+  // afterwards. Idempotent.
+  void Stop(const RequestId& request, uint32_t choice, uint32_t position, EndReason reason)
+      TANDEM_EXCLUDES(mu_);
   // The client left: stops all choices.
   void Cancel(const RequestId& request) TANDEM_EXCLUDES(mu_);
   // Of the best connected router. With none: not ready, and why.
@@ -81,24 +88,25 @@ class Relay : public std::enable_shared_from_this<Relay> {
   };
   struct Worker {
     WorkerLink* link = nullptr;
-    std::string address;         // dialled; empty: parked
+    std::string address;  // dialled; empty: parked
     bool up = false;
-    bool listed = false;         // some router's cluster names it
-    uint64_t epoch = 0;          // counts ups, downs and messages: an alarm set earlier finds that it is stale
+    bool listed = false;  // some router's cluster names it
+    uint64_t epoch =
+        0;  // counts ups, downs and messages: an alarm set earlier finds that it is stale
     uint64_t received_step = 0;
     uint64_t acknowledged_step = 0;
   };
   struct Choice {
-    ChoiceStart start;           // with the emitted ids
+    ChoiceStart start;  // with the emitted ids
     RelayState state = RelayState::kUnplaced;
-    size_t router = 0;           // while placing
-    WorkerId worker;             // while streaming
-    bool resumed_stream = false; // a hello named it, and nothing has come since
+    size_t router = 0;            // while placing
+    WorkerId worker;              // while streaming
+    bool resumed_stream = false;  // a hello named it, and nothing has come since
     uint32_t losses = 0, preemptions = 0;
     Placement placement;
   };
   struct Request {
-    tandem::GenerateSpec spec;   // without choices
+    tandem::GenerateSpec spec;  // without choices
     std::shared_ptr<ChoiceSink> sink;
     std::vector<Choice> choices;
     uint32_t live = 0;
@@ -121,7 +129,8 @@ class Relay : public std::enable_shared_from_this<Relay> {
 
   Choice* Find(const SequenceKey& key, Request** request) TANDEM_REQUIRES(mu_);
   void Take(const WorkerId& worker, SequenceTokens& part) TANDEM_REQUIRES(mu_);
-  void TakeResult(Request& request, Choice& choice, SequenceResult result, ChoiceEvent event) TANDEM_REQUIRES(mu_);
+  void TakeResult(Request& request, Choice& choice, SequenceResult result, ChoiceEvent event)
+      TANDEM_REQUIRES(mu_);
   void Resume(Request& request, Choice& choice, RelayEvent why) TANDEM_REQUIRES(mu_);
   void End(Request& request, Choice& choice, ChoiceEvent event) TANDEM_REQUIRES(mu_);
   void Fail(Request& request, Choice& choice, absl::Status status, double retry_after_seconds = 0)
@@ -142,7 +151,8 @@ class Relay : public std::enable_shared_from_this<Relay> {
   std::map<WorkerId, Worker> workers_ TANDEM_GUARDED_BY(mu_);
   Requests requests_ TANDEM_GUARDED_BY(mu_);
   bool unplaced_watched_ TANDEM_GUARDED_BY(mu_) = false;
-  // Sequences that were stopped at a worker, the last kRememberedStops: their late tokens need no second Stop.
+  // Sequences that were stopped at a worker, the last kRememberedStops: their late tokens need no
+  // second Stop.
   std::set<SequenceKey> stopped_ TANDEM_GUARDED_BY(mu_);
   std::deque<SequenceKey> stopped_order_ TANDEM_GUARDED_BY(mu_);
 };

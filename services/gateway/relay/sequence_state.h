@@ -37,4 +37,38 @@ inline constexpr Transition<RelayState, RelayEvent> kRelayTransitions[] = {
     {RelayState::kStreaming, RelayEvent::kEnded, RelayState::kEnded},
 };
 
+// The words of ARCHITECTURE.md.
+inline const char* ToString(RelayState value) {
+  switch (value) {
+    case RelayState::kUnplaced:
+      return "kUnplaced";
+    case RelayState::kPlacing:
+      return "kPlacing";
+    case RelayState::kStreaming:
+      return "kStreaming";
+    case RelayState::kEnded:
+      return "kEnded";
+  }
+  return "";
+}
+inline const char* ToString(RelayEvent value) {
+  switch (value) {
+    case RelayEvent::kSent:
+      return "kSent";
+    case RelayEvent::kRouterLost:
+      return "kRouterLost";
+    case RelayEvent::kPlaced:
+      return "kPlaced";
+    case RelayEvent::kTokens:
+      return "kTokens";
+    case RelayEvent::kPreempted:
+      return "kPreempted";
+    case RelayEvent::kWorkerLost:
+      return "kWorkerLost";
+    case RelayEvent::kEnded:
+      return "kEnded";
+  }
+  return "";
+}
+
 }  // namespace tandem::gateway

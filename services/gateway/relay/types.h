@@ -1,7 +1,7 @@
 #pragma once
 
-// What passes between the relay, its streams and the connections, as values. The proto twins are in router.proto and
-// step_tokens.proto.
+// What passes between the relay, its streams and the connections, as values. The proto twins are in
+// router.proto and step_tokens.proto.
 
 #include <absl/status/status.h>
 
@@ -81,7 +81,8 @@ struct ResumePoint {
   uint32_t received = 0;
 };
 
-// --- what a connection is told ------------------------------------------------------------------------------------------
+// --- what a connection is told
+// ------------------------------------------------------------------------------------------
 
 struct Placement {
   std::string topology, prefill_worker, attention_worker;
@@ -99,7 +100,8 @@ struct ChoiceEvent {
   std::optional<ChoiceResult> result;  // the choice's last event
 };
 
-// Where a request's events go. Called from any thread, under the relay's lock: takes the event into memory and returns.
+// Where a request's events go. Called from any thread, under the relay's lock: takes the event into
+// memory and returns.
 class ChoiceSink {
  public:
   virtual ~ChoiceSink() = default;
@@ -107,7 +109,8 @@ class ChoiceSink {
   virtual bool Deliver(ChoiceEvent event) = 0;
 };
 
-// --- streams, as the relay sees them ------------------------------------------------------------------------------------
+// --- streams, as the relay sees them
+// ------------------------------------------------------------------------------------
 
 // The stream to one router. Calls come under the relay's lock, never block and never call back.
 class RouterLink {
@@ -117,7 +120,8 @@ class RouterLink {
   virtual void Abort(const RequestId& request, const std::vector<uint32_t>& choices) = 0;
 };
 
-// The token stream to one attention worker; rules as above. It reconnects by itself until it is parked.
+// The token stream to one attention worker; rules as above. It reconnects by itself until it is
+// parked.
 class WorkerLink {
  public:
   virtual ~WorkerLink() = default;
@@ -131,7 +135,8 @@ class WorkerLink {
 class WorkerDialer {
  public:
   virtual ~WorkerDialer() = default;
-  // A link that has not dialled yet. Called under the relay's lock; the dialer keeps the link alive as long as the relay.
+  // A link that has not dialled yet. Called under the relay's lock; the dialer keeps the link alive
+  // as long as the relay.
   virtual WorkerLink* Link(const WorkerId& worker) = 0;
 };
 

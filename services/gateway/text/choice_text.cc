@@ -7,8 +7,8 @@ namespace tandem::gateway {
 namespace {
 
 size_t Characters(const std::string& text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
+  return static_cast<size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
 }
 
 }  // namespace
@@ -23,8 +23,7 @@ ChoiceText::ChoiceText(const TextModel& model, std::vector<std::string> stops,
 void ChoiceText::Push(uint32_t id, TokenLogprob logprob, TextDelta& delta) {
   if (stopped()) return;
   ++tokens_;
-  const bool silent =
-      std::find(silent_ids_.begin(), silent_ids_.end(), id) != silent_ids_.end();
+  const bool silent = std::find(silent_ids_.begin(), silent_ids_.end(), id) != silent_ids_.end();
   const std::string bytes = silent ? "" : model_.TokenBytes(id);
   if (bytes.empty()) return;  // a control token: it counts, and has no text to have a chance of
   const size_t offset = raw_bytes_, characters = raw_characters_;
@@ -46,7 +45,8 @@ void ChoiceText::Finish(TextDelta& delta) {
   Release(std::move(text), !stopped(), delta);
 }
 
-// A token goes out with the last of its text; one that a match cut goes out if some of its text did.
+// A token goes out with the last of its text; one that a match cut goes out if some of its text
+// did.
 void ChoiceText::Release(std::string text, bool all, TextDelta& delta) {
   visible_bytes_ += text.size();
   delta.text += text;

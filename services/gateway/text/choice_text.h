@@ -35,9 +35,10 @@ struct TextDelta {
 // One choice's way from ids to text: bytes, characters, stop strings. Not thread-safe.
 class ChoiceText {
  public:
-  // `silent_ids` end a sequence and have no text (the request's stop_token_ids). `model` outlives this.
-  ChoiceText(const TextModel& model, std::vector<std::string> stops, std::vector<uint32_t> silent_ids,
-             bool keep_logprobs);
+  // `silent_ids` end a sequence and have no text (the request's stop_token_ids). `model` outlives
+  // this.
+  ChoiceText(const TextModel& model, std::vector<std::string> stops,
+             std::vector<uint32_t> silent_ids, bool keep_logprobs);
 
   // Adds one token's text to `delta`. After stopped() nothing more is added.
   void Push(uint32_t id, TokenLogprob logprob, TextDelta& delta);
@@ -61,7 +62,7 @@ class ChoiceText {
   std::vector<uint32_t> silent_ids_;
   bool keep_logprobs_;
   uint32_t tokens_ = 0;
-  size_t raw_bytes_ = 0;      // of all characters that came out of the joiner
+  size_t raw_bytes_ = 0;  // of all characters that came out of the joiner
   size_t raw_characters_ = 0;
   size_t visible_bytes_ = 0;  // of those that went out
   std::deque<Pending> pending_;

@@ -7,8 +7,9 @@
 
 namespace tandem::gateway {
 
-// Finds stop strings in text that comes in pieces, across their borders. Gives out all text before the first match and
-// holds back only what could still become one: less than the longest stop string.
+// Finds stop strings in text that comes in pieces, across their borders. Gives out all text before
+// the first match and holds back only what could still become one: less than the longest stop
+// string.
 class StopMatcher {
  public:
   // No string is empty. With none, text passes straight through.

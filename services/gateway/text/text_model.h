@@ -1,7 +1,7 @@
 #pragma once
 
-// What the gateway needs of a model to turn text into token ids and back. llama/ implements it from a GGUF's vocabulary;
-// tests have a byte-wise one.
+// What the gateway needs of a model to turn text into token ids and back. llama/ implements it from
+// a GGUF's vocabulary; tests have a byte-wise one.
 
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
@@ -28,20 +28,25 @@ class TextModel {
   virtual uint32_t vocabulary_size() const = 0;
   // The longest sequence that the model was trained for, in tokens; 0: the model does not say.
   virtual uint32_t context_tokens() const = 0;
-  // The most bytes of text that one token stands for: bounds what can fit a context, before anything is encoded.
+  // The most bytes of text that one token stands for: bounds what can fit a context, before
+  // anything is encoded.
   virtual uint32_t max_token_bytes() const = 0;
 
-  // Text to ids, with what the model puts before every text (BOS). Special tokens written in the text become themselves,
-  // as a rendered chat template needs. kInvalidArgument: the text cannot be encoded.
+  // Text to ids, with what the model puts before every text (BOS). Special tokens written in the
+  // text become themselves, as a rendered chat template needs. kInvalidArgument: the text cannot be
+  // encoded.
   virtual absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text) const = 0;
 
-  // The bytes of a token, `id` < vocabulary_size(); may begin or end inside a character. Control tokens have none.
+  // The bytes of a token, `id` < vocabulary_size(); may begin or end inside a character. Control
+  // tokens have none.
   virtual std::string TokenBytes(uint32_t id) const = 0;
   // The same, but control tokens by their name ("<|im_end|>"): for logprobs.
   virtual std::string TokenName(uint32_t id) const = 0;
 
-  // The prompt that asks for the assistant's next message. kInvalidArgument: the model's template refuses the messages.
-  virtual absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages) const = 0;
+  // The prompt that asks for the assistant's next message. kInvalidArgument: the model's template
+  // refuses the messages.
+  virtual absl::StatusOr<std::string> RenderChat(
+      const std::vector<ChatMessage>& messages) const = 0;
 };
 
 }  // namespace tandem::gateway

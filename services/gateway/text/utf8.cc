@@ -13,7 +13,8 @@ struct Sequence {
   size_t bytes;                           // of the character, of the bad part, or held back
 };
 
-// Reads the character at the start of `text`, which is not empty. Table 3-7 of the Unicode standard.
+// Reads the character at the start of `text`, which is not empty. Table 3-7 of the Unicode
+// standard.
 Sequence ReadOne(absl::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   const uint8_t lead = byte(0);

@@ -8,8 +8,9 @@
 
 namespace tandem::gateway {
 
-// Joins byte pieces into well-formed UTF-8. A character is given out when its last byte has come; bytes that can no
-// longer become one are replaced by U+FFFD, one for each maximal bad part (Unicode 15, section 3.9, the W3C's practice).
+// Joins byte pieces into well-formed UTF-8. A character is given out when its last byte has come;
+// bytes that can no longer become one are replaced by U+FFFD, one for each maximal bad part
+// (Unicode 15, section 3.9, the W3C's practice).
 class Utf8Joiner {
  public:
   // The text that is complete with these bytes; holds back at most 3.

@@ -36,7 +36,8 @@ std::string WriteFile(const std::string& text) {
 }
 
 TEST(WorkerConfig, StagesAndModelSufficeAndNameTheRest) {
-  const WorkerConfig config = MustParse({"--stages", "attention,ffn", "--model", "/models/small.Q4_1.gguf"});
+  const WorkerConfig config =
+      MustParse({"--stages", "attention,ffn", "--model", "/models/small.Q4_1.gguf"});
   EXPECT_THAT(config.StageSet(), ElementsAre(Stage::kAttention, Stage::kFfn));
   EXPECT_EQ(config.model_name, "small.Q4_1");
   EXPECT_EQ(config.pool, "attention+ffn");
@@ -47,8 +48,10 @@ TEST(WorkerConfig, StagesAndModelSufficeAndNameTheRest) {
 }
 
 TEST(WorkerConfig, FlagsOverrideTheFile) {
-  const std::string path = WriteFile("stages: [ffn]\nmodel: m.gguf\nmemory_class: sram\nmax_batch: 7\nkv_tokens: 640\n");
-  const WorkerConfig config = MustParse({"--config", path.c_str(), "--max-batch", "9", "--router", "h1:1", "--router", "h2:2"});
+  const std::string path =
+      WriteFile("stages: [ffn]\nmodel: m.gguf\nmemory_class: sram\nmax_batch: 7\nkv_tokens: 640\n");
+  const WorkerConfig config = MustParse(
+      {"--config", path.c_str(), "--max-batch", "9", "--router", "h1:1", "--router", "h2:2"});
   EXPECT_THAT(config.stages, ElementsAre("ffn"));
   EXPECT_EQ(config.Memory(), MemoryClass::kSram);
   EXPECT_EQ(config.max_batch, 9u);
@@ -57,8 +60,9 @@ TEST(WorkerConfig, FlagsOverrideTheFile) {
 }
 
 TEST(WorkerConfig, PrintedConfigurationReadsBackAsItself) {
-  const WorkerConfig config = MustParse({"--stages", "prefill", "--model", "m.gguf", "--threads", "3",
-                                         "--drain-timeout-seconds", "2.5", "--advertise", "worker-0:9200"});
+  const WorkerConfig config =
+      MustParse({"--stages", "prefill", "--model", "m.gguf", "--threads", "3",
+                 "--drain-timeout-seconds", "2.5", "--advertise", "worker-0:9200"});
   const std::string path = WriteFile(ToYaml(config));
   const WorkerConfig again = MustParse({"--config", path.c_str()});
   EXPECT_EQ(ToYaml(again), ToYaml(config));
@@ -80,12 +84,16 @@ TEST(WorkerConfig, ErrorsNameTheKeyAndTheNumber) {
       {{"--stages", "ffn", "--model", "m", "--backend", "cuda"}, "backend: 'cuda'"},
       {{"--stages", "ffn", "--model", "m", "--log-format", "xml"}, "log_format: 'xml'"},
       {{"--stages", "ffn", "--model", "m", "--max-batch", "0"}, "max_batch: 0 is not in [1, 4096]"},
-      {{"--stages", "ffn", "--model", "m", "--chunk-tokens", "64"}, "chunk_tokens: 64 is not in [1, 63]"},
+      {{"--stages", "ffn", "--model", "m", "--chunk-tokens", "64"},
+       "chunk_tokens: 64 is not in [1, 63]"},
       {{"--stages", "ffn", "--model", "m", "--kv-tokens", "8"}, "kv_tokens: 8 is not in [16"},
       {{"--stages", "ffn", "--model", "m", "--threads", "many"}, "threads"},
-      {{"--stages", "ffn", "--model", "m", "--listen", "nowhere"}, "listen: 'nowhere' is no host:port"},
-      {{"--stages", "ffn", "--model", "m", "--router", "host:99999"}, "router: 'host:99999' is no host:port"},
-      {{"--stages", "ffn", "--model", "m", "--drain-timeout-seconds", "-1"}, "drain_timeout_seconds: -1"},
+      {{"--stages", "ffn", "--model", "m", "--listen", "nowhere"},
+       "listen: 'nowhere' is no host:port"},
+      {{"--stages", "ffn", "--model", "m", "--router", "host:99999"},
+       "router: 'host:99999' is no host:port"},
+      {{"--stages", "ffn", "--model", "m", "--drain-timeout-seconds", "-1"},
+       "drain_timeout_seconds: -1"},
       {{"--stages", "ffn", "--model", "m", "--speed", "11"}, "--speed"},
   };
   for (const Case& c : cases) {
@@ -102,8 +110,10 @@ TEST(WorkerConfig, FilesErrorsNameFileKeyAndLine) {
   EXPECT_THAT(std::string(Parse({"--config", unknown.c_str()}).status().message()),
               ::testing::AllOf(HasSubstr(unknown), HasSubstr("speed")));
   const std::string wrong = WriteFile("stages: [ffn]\nmodel: m\nthreads: many\n");
-  EXPECT_THAT(std::string(Parse({"--config", wrong.c_str()}).status().message()), HasSubstr("threads"));
-  EXPECT_THAT(std::string(Parse({"--config", "/no/such.yaml"}).status().message()), HasSubstr("/no/such.yaml"));
+  EXPECT_THAT(std::string(Parse({"--config", wrong.c_str()}).status().message()),
+              HasSubstr("threads"));
+  EXPECT_THAT(std::string(Parse({"--config", "/no/such.yaml"}).status().message()),
+              HasSubstr("/no/such.yaml"));
 }
 
 TEST(WorkerConfig, HelpAndVersionAskForNothingElse) {

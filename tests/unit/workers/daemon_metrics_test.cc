@@ -21,16 +21,20 @@ class WorkerMetrics : public ::testing::Test {
     worker_.memory_class = MemoryClass::kSram;
     worker_.capacity.kv_blocks = 100;
     backend_.attention_bytes = 16657920;
-    report_.load = {.kv_blocks_free = 75, .sequences = 3, .prefills = 1, .tokens_total = 42, .draining = false};
-    report_.ledger.cells = {
-        {ledger::LedgerStage::kAttention, ledger::LedgerState::kBusy, ledger::Cause::kNone, Duration::Milliseconds(1500)},
-        {ledger::LedgerStage::kAttention, ledger::LedgerState::kStall, ledger::Cause::kHandoff, Duration::Milliseconds(500)}};
-    registry_ = MakeWorkerMetrics(worker_, backend_, time_, time_.Now(), [this] { return report_; },
-                                  [this] { return streams_; });
+    report_.load = {
+        .kv_blocks_free = 75, .sequences = 3, .prefills = 1, .tokens_total = 42, .draining = false};
+    report_.ledger.cells = {{ledger::LedgerStage::kAttention, ledger::LedgerState::kBusy,
+                             ledger::Cause::kNone, Duration::Milliseconds(1500)},
+                            {ledger::LedgerStage::kAttention, ledger::LedgerState::kStall,
+                             ledger::Cause::kHandoff, Duration::Milliseconds(500)}};
+    registry_ = MakeWorkerMetrics(
+        worker_, backend_, time_, time_.Now(), [this] { return report_; },
+        [this] { return streams_; });
   }
   std::string Scrape() { return prometheus::TextSerializer().Serialize(registry_->Collect()); }
   void ExpectLine(const std::string& text, const std::string& line) {
-    EXPECT_NE(("\n" + text).find("\n" + line + "\n"), std::string::npos) << line << "\nis not in\n" << text;
+    EXPECT_NE(("\n" + text).find("\n" + line + "\n"), std::string::npos) << line << "\nis not in\n"
+                                                                         << text;
   }
 
   test::ManualTime time_;
@@ -53,7 +57,8 @@ TEST_F(WorkerMetrics, LedgerCellsCarryStageStateAndCause) {
 
 TEST_F(WorkerMetrics, ElapsedSecondsAreTheClocksAndNotTheLedgers) {
   time_.Advance(Duration::Seconds(5));
-  ExpectLine(Scrape(), std::string("tandem_device_elapsed_seconds_total{") + kBase + ",worker=\"a0\"} 5");
+  ExpectLine(Scrape(),
+             std::string("tandem_device_elapsed_seconds_total{") + kBase + ",worker=\"a0\"} 5");
 }
 
 TEST_F(WorkerMetrics, EachScrapeShowsTheReportOfItsMoment) {
@@ -69,7 +74,8 @@ TEST_F(WorkerMetrics, EachScrapeShowsTheReportOfItsMoment) {
   ExpectLine(text, line("tandem_worker_kv_cache_usage_ratio") + "0.5");
   ExpectLine(text, line("tandem_worker_handoff_calls_resent_total") + "2");
   ExpectLine(text, line("tandem_worker_handoff_replies_dropped_total") + "4");
-  ExpectLine(text, std::string("tandem_worker_loaded_weight_bytes{") + kBase + ",stage=\"attention\",worker=\"a0\"} 16657920");
+  ExpectLine(text, std::string("tandem_worker_loaded_weight_bytes{") + kBase +
+                       ",stage=\"attention\",worker=\"a0\"} 16657920");
 }
 
 }  // namespace

@@ -17,7 +17,8 @@ std::string Bytes(const grpc::ByteBuffer& buffer) {
   std::vector<grpc::Slice> slices;
   EXPECT_TRUE(buffer.Dump(&slices).ok());
   std::string bytes;
-  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  for (const grpc::Slice& slice : slices)
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   return bytes;
 }
 
@@ -100,7 +101,8 @@ TEST(HandoffCodec, UnknownFieldsAreSkippedAndTheLastAlternativeCounts) {
   call.mutable_call()->set_step(5);
   call.mutable_call()->set_data("12345678");
   const std::string unknown = "\x9a\x06\x03xyz";  // field 99, 3 bytes
-  grpc::ByteBuffer buffer = Buffer(unknown + open.SerializeAsString() + unknown + call.SerializeAsString() + unknown, 4);
+  grpc::ByteBuffer buffer =
+      Buffer(unknown + open.SerializeAsString() + unknown + call.SerializeAsString() + unknown, 4);
   auto frame = DecodeA2f(buffer);
   ASSERT_TRUE(frame.ok()) << frame.status();
   EXPECT_FALSE(frame->open.has_value());
@@ -134,7 +136,8 @@ TEST(HandoffCodec, SpoiledBytesAreReadAsProtobufReadsThem) {
     grpc::ByteBuffer buffer = Buffer(bytes, 1 + random.Below(40));
     auto frame = DecodeA2f(buffer);
     if (!frame.ok()) {
-      EXPECT_TRUE(!protobuf_reads || message.message_case() == v1::A2fMessage::MESSAGE_NOT_SET) << i;
+      EXPECT_TRUE(!protobuf_reads || message.message_case() == v1::A2fMessage::MESSAGE_NOT_SET)
+          << i;
       continue;
     }
     ++read;
@@ -143,7 +146,10 @@ TEST(HandoffCodec, SpoiledBytesAreReadAsProtobufReadsThem) {
     if (!message.has_call()) continue;
     EXPECT_EQ(frame->call->data_bytes, message.call().data().size()) << i;
     EXPECT_EQ(CallIdOf(frame->call->fields), CallIdOf(message.call())) << i;
-    EXPECT_EQ(std::memcmp(frame->call->rows.data(), message.call().data().data(), frame->call->rows.size() * 4), 0) << i;
+    EXPECT_EQ(std::memcmp(frame->call->rows.data(), message.call().data().data(),
+                          frame->call->rows.size() * 4),
+              0)
+        << i;
   }
   EXPECT_GT(read, 1000);
 }

@@ -1,4 +1,5 @@
-// When a silent peer is given up, and when a dead one is tried again; on a clock that the test moves.
+// When a silent peer is given up, and when a dead one is tried again; on a clock that the test
+// moves.
 
 #include <gtest/gtest.h>
 
@@ -13,7 +14,8 @@ namespace {
 
 using test::ManualTime;
 
-constexpr StallLimits kLimits{.base = Duration::Seconds(1), .per_piece = Duration::Milliseconds(100),
+constexpr StallLimits kLimits{.base = Duration::Seconds(1),
+                              .per_piece = Duration::Milliseconds(100),
                               .bytes_per_second = 1000};
 
 class Stalls : public ::testing::Test {
@@ -71,7 +73,8 @@ TEST_F(Stalls, StoppedWatchIsSilent) {
   EXPECT_TRUE(stalls_.empty());
 }
 
-// This process was stopped for a minute: its peer's answers may lie unread, so the peer gets a fresh wait.
+// This process was stopped for a minute: its peer's answers may lie unread, so the peer gets a
+// fresh wait.
 TEST_F(Stalls, FrozenProcessGivesItsPeerAFreshWait) {
   watch_->Begin(0);
   time_.Advance(Duration::Seconds(60));
@@ -100,7 +103,8 @@ TEST(BackoffTest, ClientsOfOnePeerSpread) {
 
 TEST(DialerTest, FailedAddressWaitsOthersDoNotAndSuccessForgets) {
   ManualTime time;
-  Dialer dialer(time, {.first = Duration::Milliseconds(100), .most = Duration::Seconds(1)}, Random(1));
+  Dialer dialer(time, {.first = Duration::Milliseconds(100), .most = Duration::Seconds(1)},
+                Random(1));
   int dialled = 0;
   const auto dial = [&] { ++dialled; };
   dialer.Dial("a", dial);

@@ -1,10 +1,11 @@
 #pragma once
 
-// A long-lived gRPC stream of the gateway to one address, dialled again with a back-off until it is parked.
+// A long-lived gRPC stream of the gateway to one address, dialled again with a back-off until it is
+// parked.
 //
-// One write in flight and a queue behind it; each dial is a reactor of its own that dies with gRPC's last word, so a late
-// word of an old stream touches nothing of the new one. Callbacks come from gRPC's threads, one at a time for a stream,
-// and without a lock held.
+// One write in flight and a queue behind it; each dial is a reactor of its own that dies with
+// gRPC's last word, so a late word of an old stream touches nothing of the new one. Callbacks come
+// from gRPC's threads, one at a time for a stream, and without a lock held.
 
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/client_callback.h>
@@ -28,12 +29,14 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
  public:
   using Reactor = grpc::ClientBidiReactor<Out, In>;
   struct Hooks {
-    // Starts the call on a fresh channel to the address; returns what must live as long as the call.
-    std::function<std::shared_ptr<void>(const std::string& address, grpc::ClientContext*, Reactor*)> dial;
-    std::function<Out()> hello;              // the first message up
-    std::function<void()> opened;            // the peer has taken the call
+    // Starts the call on a fresh channel to the address; returns what must live as long as the
+    // call.
+    std::function<std::shared_ptr<void>(const std::string& address, grpc::ClientContext*, Reactor*)>
+        dial;
+    std::function<Out()> hello;    // the first message up
+    std::function<void()> opened;  // the peer has taken the call
     std::function<void(In& message)> received;
-    std::function<void()> lost;              // once per stream that was opened
+    std::function<void()> lost;  // once per stream that was opened
   };
 
   ClientStream(TimeSource& time, Hooks hooks) : time_(time), hooks_(std::move(hooks)) {}
@@ -54,7 +57,8 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
   }
   void Park() { Dial(""); }
 
-  // Lost without a word when no stream is open: the peer learns of it when the stream is opened again.
+  // Lost without a word when no stream is open: the peer learns of it when the stream is opened
+  // again.
   void Write(Out message) TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
     if (call_ != nullptr) call_->Push(std::move(message));

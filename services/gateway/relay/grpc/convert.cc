@@ -22,16 +22,21 @@ constexpr std::pair<EndReason, v1::EndReason> kReasons[] = {
 SequenceEnd MakeEnd(v1::EndReason reason, bool has_status, const v1::ErrorStatus& status) {
   SequenceEnd end{FromProto(reason), absl::OkStatus()};
   if (end.reason != EndReason::kFailed) return end;
-  end.status = has_status ? tandem::FromProto(status) : absl::InternalError("the sequence failed without a reason");
+  end.status = has_status ? tandem::FromProto(status)
+                          : absl::InternalError("the sequence failed without a reason");
   return end;
 }
 
 const char* StageName(v1::Stage stage) {
   switch (stage) {
-    case v1::STAGE_PREFILL: return "prefill";
-    case v1::STAGE_ATTENTION: return "attention";
-    case v1::STAGE_FFN: return "ffn";
-    default: return "unknown";
+    case v1::STAGE_PREFILL:
+      return "prefill";
+    case v1::STAGE_ATTENTION:
+      return "attention";
+    case v1::STAGE_FFN:
+      return "ffn";
+    default:
+      return "unknown";
   }
 }
 
@@ -68,7 +73,9 @@ void ToProto(const SequenceKey& key, v1::SequenceKey* out) {
   out->set_attempt(key.attempt);
 }
 
-SequenceKey FromProto(const v1::SequenceKey& key) { return {RequestId(key.request_id()), key.choice(), key.attempt()}; }
+SequenceKey FromProto(const v1::SequenceKey& key) {
+  return {RequestId(key.request_id()), key.choice(), key.attempt()};
+}
 
 v1::EndReason ToProto(EndReason reason) {
   for (const auto& [ours, theirs] : kReasons) {
@@ -89,7 +96,8 @@ void ToProto(const tandem::GenerateSpec& spec, v1::GenerateRequest* out) {
   out->mutable_prompt_ids()->Add(spec.prompt_ids.begin(), spec.prompt_ids.end());
   ToProto(spec.sampling, out->mutable_sampling());
   out->mutable_stop()->set_max_tokens(spec.stop.max_tokens);
-  out->mutable_stop()->mutable_stop_token_ids()->Add(spec.stop.stop_token_ids.begin(), spec.stop.stop_token_ids.end());
+  out->mutable_stop()->mutable_stop_token_ids()->Add(spec.stop.stop_token_ids.begin(),
+                                                     spec.stop.stop_token_ids.end());
   out->mutable_stop()->set_ignore_eos(spec.stop.ignore_eos);
   for (const ChoiceStart& start : spec.choices) {
     v1::ChoiceStart* choice = out->add_choices();
@@ -110,12 +118,15 @@ ClusterInfo FromProto(const v1::ClusterState& state) {
 }
 
 PlacedInfo FromProto(const v1::Placed& placed) {
-  return {FromProto(placed.sequence()), placed.topology(), placed.prefill_worker(),
+  return {FromProto(placed.sequence()),
+          placed.topology(),
+          placed.prefill_worker(),
           {WorkerId(placed.attention().worker_id()), placed.attention().address()}};
 }
 
 RefusedInfo FromProto(const v1::RouterSequenceEnd& end) {
-  return {FromProto(end.sequence()), MakeEnd(end.reason(), end.has_status(), end.status()), end.retry_after_seconds()};
+  return {FromProto(end.sequence()), MakeEnd(end.reason(), end.has_status(), end.status()),
+          end.retry_after_seconds()};
 }
 
 TokenBatch FromProto(v1::TokenStep& step) {
@@ -130,7 +141,8 @@ TokenBatch FromProto(v1::TokenStep& step) {
       SequenceResult result;
       result.end = MakeEnd(tokens.end().reason(), tokens.end().has_status(), tokens.end().status());
       for (const v1::StageTime& time : tokens.end().times()) {
-        result.times.push_back({StageName(time.stage()), time.worker_id(), time.seconds(), time.calls()});
+        result.times.push_back(
+            {StageName(time.stage()), time.worker_id(), time.seconds(), time.calls()});
       }
       result.kv_transfer_seconds = tokens.end().kv_transfer_seconds();
       part.result = std::move(result);

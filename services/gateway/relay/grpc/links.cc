@@ -16,7 +16,8 @@ constexpr uint32_t kProtocolVersion = 1;
 // A channel and its stub, which live as long as the call.
 template <typename Service>
 struct Dialled {
-  explicit Dialled(const std::string& address) : channel(MakeChannel(address)), stub(Service::NewStub(channel)) {}
+  explicit Dialled(const std::string& address)
+      : channel(MakeChannel(address)), stub(Service::NewStub(channel)) {}
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<typename Service::Stub> stub;
 };
@@ -27,26 +28,29 @@ class GrpcLinks::Router final : public RouterLink {
  public:
   using Stream = ClientStream<v1::GatewayMessage, v1::RouterMessage>;
 
-  Router(GatewayIdentity identity, TimeSource& time, std::weak_ptr<Relay> relay) : relay_(std::move(relay)) {
+  Router(GatewayIdentity identity, TimeSource& time, std::weak_ptr<Relay> relay)
+      : relay_(std::move(relay)) {
     stream_ = std::make_shared<Stream>(
-        time, Stream::Hooks{
-                  .dial = [](const std::string& address, grpc::ClientContext* context, Stream::Reactor* reactor) -> std::shared_ptr<void> {
-                    auto dialled = std::make_shared<Dialled<v1::Router>>(address);
-                    dialled->stub->async()->Generate(context, reactor);
-                    return dialled;
-                  },
-                  .hello = [identity] {
-                    v1::GatewayMessage message;
-                    message.mutable_hello()->set_gateway_id(identity.gateway_id);
-                    message.mutable_hello()->set_protocol_version(kProtocolVersion);
-                    message.mutable_hello()->set_model(identity.model);
-                    return message;
-                  },
-                  .opened = [] {},  // its welcome says so
-                  .received = [this](v1::RouterMessage& message) { Received(message); },
-                  .lost = [this] {
-                    if (const auto relay = relay_.lock()) relay->RouterDown(index);
-                  }});
+        time, Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
+                                       Stream::Reactor* reactor) -> std::shared_ptr<void> {
+                              auto dialled = std::make_shared<Dialled<v1::Router>>(address);
+                              dialled->stub->async()->Generate(context, reactor);
+                              return dialled;
+                            },
+                            .hello =
+                                [identity] {
+                                  v1::GatewayMessage message;
+                                  message.mutable_hello()->set_gateway_id(identity.gateway_id);
+                                  message.mutable_hello()->set_protocol_version(kProtocolVersion);
+                                  message.mutable_hello()->set_model(identity.model);
+                                  return message;
+                                },
+                            .opened = [] {},  // its welcome says so
+                            .received = [this](v1::RouterMessage& message) { Received(message); },
+                            .lost =
+                                [this] {
+                                  if (const auto relay = relay_.lock()) relay->RouterDown(index);
+                                }});
   }
   void Dial(const std::string& address) { stream_->Dial(address); }
   void Generate(const tandem::GenerateSpec& spec) override {
@@ -69,11 +73,16 @@ class GrpcLinks::Router final : public RouterLink {
     if (relay == nullptr) return;
     switch (message.message_case()) {
       case v1::RouterMessage::kWelcome:
-        return relay->RouterUp(index, Duration::FromSeconds(message.welcome().gateway_lease_seconds()));
-      case v1::RouterMessage::kState: return relay->ClusterChanged(index, FromProto(message.state()));
-      case v1::RouterMessage::kPlaced: return relay->Placed(FromProto(message.placed()));
-      case v1::RouterMessage::kEnd: return relay->Refused(FromProto(message.end()));
-      case v1::RouterMessage::MESSAGE_NOT_SET: return;
+        return relay->RouterUp(index,
+                               Duration::FromSeconds(message.welcome().gateway_lease_seconds()));
+      case v1::RouterMessage::kState:
+        return relay->ClusterChanged(index, FromProto(message.state()));
+      case v1::RouterMessage::kPlaced:
+        return relay->Placed(FromProto(message.placed()));
+      case v1::RouterMessage::kEnd:
+        return relay->Refused(FromProto(message.end()));
+      case v1::RouterMessage::MESSAGE_NOT_SET:
+        return;
     }
   }
 
@@ -88,22 +97,26 @@ class GrpcLinks::Worker final : public WorkerLink {
   Worker(GatewayIdentity identity, WorkerId worker, TimeSource& time, std::weak_ptr<Relay> relay)
       : worker_(std::move(worker)), relay_(std::move(relay)) {
     stream_ = std::make_shared<Stream>(
-        time, Stream::Hooks{
-                  .dial = [](const std::string& address, grpc::ClientContext* context, Stream::Reactor* reactor) -> std::shared_ptr<void> {
-                    auto dialled = std::make_shared<Dialled<v1::Tokens>>(address);
-                    dialled->stub->async()->StepTokens(context, reactor);
-                    return dialled;
-                  },
-                  .hello = [this, identity] { return Hello(identity); },
-                  .opened = [this] {
-                    if (const auto relay = relay_.lock()) relay->WorkerUp(worker_);
-                  },
-                  .received = [this](v1::TokenStep& step) {
-                    if (const auto relay = relay_.lock()) relay->Tokens(worker_, FromProto(step));
-                  },
-                  .lost = [this] {
-                    if (const auto relay = relay_.lock()) relay->WorkerDown(worker_);
-                  }});
+        time, Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
+                                       Stream::Reactor* reactor) -> std::shared_ptr<void> {
+                              auto dialled = std::make_shared<Dialled<v1::Tokens>>(address);
+                              dialled->stub->async()->StepTokens(context, reactor);
+                              return dialled;
+                            },
+                            .hello = [this, identity] { return Hello(identity); },
+                            .opened =
+                                [this] {
+                                  if (const auto relay = relay_.lock()) relay->WorkerUp(worker_);
+                                },
+                            .received =
+                                [this](v1::TokenStep& step) {
+                                  if (const auto relay = relay_.lock())
+                                    relay->Tokens(worker_, FromProto(step));
+                                },
+                            .lost =
+                                [this] {
+                                  if (const auto relay = relay_.lock()) relay->WorkerDown(worker_);
+                                }});
   }
   void Stop(const SequenceKey& sequence, uint32_t position, EndReason reason) override {
     v1::TokenControl control;
@@ -140,11 +153,13 @@ class GrpcLinks::Worker final : public WorkerLink {
   std::shared_ptr<Stream> stream_;
 };
 
-GrpcLinks::GrpcLinks(GatewayIdentity identity, TimeSource& time) : identity_(std::move(identity)), time_(time) {}
+GrpcLinks::GrpcLinks(GatewayIdentity identity, TimeSource& time)
+    : identity_(std::move(identity)), time_(time) {}
 
 GrpcLinks::~GrpcLinks() { Stop(); }
 
-void GrpcLinks::Start(const std::shared_ptr<Relay>& relay, const std::vector<std::string>& routers) {
+void GrpcLinks::Start(const std::shared_ptr<Relay>& relay,
+                      const std::vector<std::string>& routers) {
   {
     MutexLock lock(mu_);
     relay_ = relay;

@@ -30,10 +30,12 @@ std::string Metadata(const llama_model* model, const char* key) {
 std::string Piece(const llama_vocab* vocab, uint32_t id, bool special) {
   std::string piece(32, '\0');
   const auto token = static_cast<llama_token>(id);
-  int32_t length = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0, special);
+  int32_t length = llama_token_to_piece(vocab, token, piece.data(),
+                                        static_cast<int32_t>(piece.size()), 0, special);
   if (length < 0) {
     piece.resize(static_cast<size_t>(-length));
-    length = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0, special);
+    length = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0,
+                                  special);
   }
   piece.resize(static_cast<size_t>(std::max(length, 0)));
   return piece;
@@ -49,7 +51,8 @@ class LlamaTextModel final : public TextModel {
         name_(std::move(name)) {
     // llama_model_n_ctx_train is 0 in a model loaded without weights.
     const std::string length = Metadata(model_.get(), "general.architecture") + ".context_length";
-    if (!absl::SimpleAtoi(Metadata(model_.get(), length.c_str()), &context_tokens_)) context_tokens_ = 0;
+    if (!absl::SimpleAtoi(Metadata(model_.get(), length.c_str()), &context_tokens_))
+      context_tokens_ = 0;
     // Each token's bytes once: the hot path of every stream is then one look-up.
     const uint32_t size = vocabulary_size();
     bytes_.reserve(size);
@@ -60,25 +63,32 @@ class LlamaTextModel final : public TextModel {
   }
 
   const std::string& name() const override { return name_; }
-  uint32_t vocabulary_size() const override { return static_cast<uint32_t>(llama_vocab_n_tokens(vocab_)); }
+  uint32_t vocabulary_size() const override {
+    return static_cast<uint32_t>(llama_vocab_n_tokens(vocab_));
+  }
   uint32_t context_tokens() const override { return context_tokens_; }
   uint32_t max_token_bytes() const override { return static_cast<uint32_t>(longest_); }
 
   absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text) const override {
     if (text.size() > INT_MAX / 2) {
-      return absl::InvalidArgumentError(absl::StrCat(text.size(), " bytes of text are too many to encode"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(text.size(), " bytes of text are too many to encode"));
     }
-    std::vector<llama_token> tokens(text.size() + 8);  // a token is at least one byte; a few are added
-    const int32_t count =
-        llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
-                       static_cast<int32_t>(tokens.size()), /*add_special=*/true, /*parse_special=*/true);
+    std::vector<llama_token> tokens(text.size() +
+                                    8);  // a token is at least one byte; a few are added
+    const int32_t count = llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()),
+                                         tokens.data(), static_cast<int32_t>(tokens.size()),
+                                         /*add_special=*/true, /*parse_special=*/true);
     if (count < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("the tokenizer refused ", text.size(), " bytes of text"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("the tokenizer refused ", text.size(), " bytes of text"));
     }
     return std::vector<uint32_t>(tokens.begin(), tokens.begin() + count);
   }
 
-  std::string TokenBytes(uint32_t id) const override { return id < bytes_.size() ? bytes_[id] : ""; }
+  std::string TokenBytes(uint32_t id) const override {
+    return id < bytes_.size() ? bytes_[id] : "";
+  }
   std::string TokenName(uint32_t id) const override {
     return id < bytes_.size() ? Piece(vocab_, id, /*special=*/true) : "";
   }
@@ -96,7 +106,8 @@ class LlamaTextModel final : public TextModel {
     try {
       return common_chat_templates_apply(templates_.get(), inputs).prompt;
     } catch (const std::exception& error) {
-      return absl::InvalidArgumentError(absl::StrCat("the model's chat template refuses the messages: ", error.what()));
+      return absl::InvalidArgumentError(
+          absl::StrCat("the model's chat template refuses the messages: ", error.what()));
     }
   }
 
@@ -125,17 +136,21 @@ absl::StatusOr<std::unique_ptr<TextModel>> LoadLlamaTextModel(const std::string&
   llama_model_params params = llama_model_default_params();
   params.vocab_only = true;
   try {
-    std::unique_ptr<llama_model, FreeModel> model(llama_model_load_from_file(gguf_path.c_str(), params));
+    std::unique_ptr<llama_model, FreeModel> model(
+        llama_model_load_from_file(gguf_path.c_str(), params));
     if (model == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat("model ", gguf_path, ": llama.cpp cannot read it"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("model ", gguf_path, ": llama.cpp cannot read it"));
     }
     if (llama_vocab_n_tokens(llama_model_get_vocab(model.get())) <= 0) {
-      return absl::InvalidArgumentError(absl::StrCat("model ", gguf_path, ": it has no vocabulary"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("model ", gguf_path, ": it has no vocabulary"));
     }
     common_chat_templates_ptr templates = common_chat_templates_init(model.get(), "");
     std::string name = Metadata(model.get(), "general.name");
     if (name.empty()) name = std::filesystem::path(gguf_path).stem().string();
-    return std::make_unique<LlamaTextModel>(std::move(model), std::move(templates), std::move(name));
+    return std::make_unique<LlamaTextModel>(std::move(model), std::move(templates),
+                                            std::move(name));
   } catch (const std::exception& error) {
     return absl::InvalidArgumentError(absl::StrCat("model ", gguf_path, ": ", error.what()));
   }

@@ -1,6 +1,7 @@
 #pragma once
 
-// Drives one Controller by hand: events in, commands out, with short names for the workers of a test.
+// Drives one Controller by hand: events in, commands out, with short names for the workers of a
+// test.
 
 #include <gtest/gtest.h>
 
@@ -16,7 +17,8 @@ namespace tandem::control {
 inline const GatewayId kGateway("gw");
 
 // "colocated", "prefill", "attention+prefill" ...: stages joined by '+'.
-inline WorkerDescription MakeWorker(const std::string& id, std::set<Stage> stages, uint64_t incarnation = 1) {
+inline WorkerDescription MakeWorker(const std::string& id, std::set<Stage> stages,
+                                    uint64_t incarnation = 1) {
   WorkerDescription worker;
   worker.id = WorkerId(id);
   worker.incarnation = incarnation;
@@ -50,7 +52,8 @@ inline const std::set<Stage> kAttentionAndFfn = {Stage::kAttention, Stage::kFfn}
 inline const std::set<Stage> kPrefillAndAttention = {Stage::kPrefill, Stage::kAttention};
 inline const std::set<Stage> kFfnOnly = {Stage::kFfn};
 
-inline GenerateSpec MakeSpec(const std::string& request, uint32_t prompt = 20, uint32_t max_tokens = 10, uint32_t n = 1) {
+inline GenerateSpec MakeSpec(const std::string& request, uint32_t prompt = 20,
+                             uint32_t max_tokens = 10, uint32_t n = 1) {
   GenerateSpec spec;
   spec.request = RequestId(request);
   for (uint32_t i = 0; i < prompt; i++) spec.prompt_ids.push_back(i);
@@ -106,8 +109,11 @@ class ControllerTest : public testing::Test {
     return found;
   }
   template <typename C>
-  std::vector<C> All() const { return All<C>(commands_); }
-  // The only command of that kind among the last event's; an empty one, and a failure, when there is not exactly one.
+  std::vector<C> All() const {
+    return All<C>(commands_);
+  }
+  // The only command of that kind among the last event's; an empty one, and a failure, when there
+  // is not exactly one.
   template <typename C>
   C Only() const {
     const std::vector<C> found = All<C>();

@@ -18,7 +18,8 @@ TEST_F(GroupsTest, AttentionWorkerIsReadyOnlyWithAnAcknowledgedGroup) {
   Register(MakeWorker("a", kPrefillAndAttention));
   EXPECT_TRUE(All<SendSetGroup>().empty());
   EXPECT_EQ(controller_->Snapshot().workers[0].state, "waiting_for_group");
-  EXPECT_EQ(controller_->Snapshot().reason, "ffn: attention worker a waits for a group: no FFN group yet");
+  EXPECT_EQ(controller_->Snapshot().reason,
+            "ffn: attention worker a waits for a group: no FFN group yet");
   Tell(WorkerRegistered{MakeWorker("f", kFfnOnly)});
   const SendSetGroup group = Only<SendSetGroup>();
   EXPECT_EQ(group.worker, WorkerId("a"));
@@ -47,7 +48,8 @@ TEST_F(GroupsTest, JoinAndLossSendHigherVersions) {
   Lose("f2");
   EXPECT_TRUE(Only<SendSetGroup>().holders.empty());
   EXPECT_FALSE(controller_->Snapshot().ready);
-  EXPECT_EQ(controller_->Snapshot().reason, "ffn: attention worker a waits for a group: no FFN worker is ready");
+  EXPECT_EQ(controller_->Snapshot().reason,
+            "ffn: attention worker a waits for a group: no FFN worker is ready");
   Register(MakeWorker("f1", kFfnOnly, 2));
   EXPECT_TRUE(controller_->Snapshot().ready);
 }
@@ -143,7 +145,8 @@ TEST_F(GroupsTest, LastHolderDrainsOnlyAfterTheSequencesThatNeedIt) {
 TEST_F(GroupsTest, WorkerThatObeysAnotherRoutersGroupsStillTakesRequests) {
   Register(MakeWorker("a", kPrefillAndAttention));
   Tell(WorkerRegistered{MakeWorker("f", kFfnOnly)});
-  Answer(WorkerId("a"), Only<SendSetGroup>().command, absl::FailedPreconditionError("epoch 9 rules"));
+  Answer(WorkerId("a"), Only<SendSetGroup>().command,
+         absl::FailedPreconditionError("epoch 9 rules"));
   EXPECT_TRUE(controller_->Snapshot().ready);
 }
 

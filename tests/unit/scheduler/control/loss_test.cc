@@ -70,7 +70,8 @@ TEST_F(LossTest, LostAttentionWorkersSequencesAreTheGatewaysToResume) {
   EXPECT_EQ(controller_->Snapshot().live_sequences, 0u);
   EXPECT_EQ(controller_->Snapshot().queued_requests, 0u);
   // The prefill worker's own failure to reach it means nothing any more.
-  Tell(SequenceEnded{WorkerId("p1"), Key("r"), {EndReason::kFailed, absl::UnavailableError("peer")}});
+  Tell(SequenceEnded{
+      WorkerId("p1"), Key("r"), {EndReason::kFailed, absl::UnavailableError("peer")}});
   EXPECT_TRUE(commands_.empty());
 }
 
@@ -180,7 +181,8 @@ TEST_F(LossTest, AbortWhileReservingEndsExactlyOnce) {
     Tell(AbortArrived{kGateway, RequestId("r"), {}});
     EXPECT_EQ(Only<SendRelease>().worker, WorkerId("c"));
     EXPECT_TRUE(All<TellEnd>().empty());
-    Answer(decode.worker, decode.command, admitted ? absl::OkStatus() : absl::ResourceExhaustedError("full"));
+    Answer(decode.worker, decode.command,
+           admitted ? absl::OkStatus() : absl::ResourceExhaustedError("full"));
     // Admitted: the worker tells the end. Refused: nobody but the router can.
     EXPECT_EQ(All<TellEnd>().size(), admitted ? 0u : 1u);
     EXPECT_TRUE(All<TellPlaced>().empty());
@@ -262,7 +264,8 @@ TEST_F(LossTest, QueuedWithoutATopologyEndsAfterTheTimeOutAndSaysWhatIsMissing) 
   const TellEnd end = Only<TellEnd>();
   EXPECT_EQ(end.end.status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(end.end.status.message(),
-            "queued for 60 s while no topology was ready: prefill: no worker is ready to prefill for attention worker a");
+            "queued for 60 s while no topology was ready: prefill: no worker is ready to prefill "
+            "for attention worker a");
   EXPECT_GE(end.retry_after, Duration::Seconds(1));
 }
 

@@ -37,7 +37,8 @@ TEST_F(PlacementTest, TopologyFollowsFromTheRegisteredStages) {
       {"colocated", {MakeWorker("a", kAllStages)}},
       {"afd", {MakeWorker("a", kPrefillAndAttention), MakeWorker("f", kFfnOnly)}},
       {"pd", {MakeWorker("a", kAttentionAndFfn), MakeWorker("p", kPrefillOnly)}},
-      {"pd-afd", {MakeWorker("a", kAttentionOnly), MakeWorker("p", kPrefillOnly), MakeWorker("f", kFfnOnly)}},
+      {"pd-afd",
+       {MakeWorker("a", kAttentionOnly), MakeWorker("p", kPrefillOnly), MakeWorker("f", kFfnOnly)}},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
@@ -62,7 +63,9 @@ TEST_F(PlacementTest, PrefillNamesTheReservationAndTheAttentionWorker) {
   spec.resume = true;
   Generate(spec);
   const SendDecode decode = Only<SendDecode>();
-  EXPECT_EQ(decode.reservation_lease, config_.reservation_lease + config_.reservation_lease_per_token * static_cast<int64_t>(decode.prompt_ids.size()));
+  EXPECT_EQ(decode.reservation_lease,
+            config_.reservation_lease + config_.reservation_lease_per_token *
+                                            static_cast<int64_t>(decode.prompt_ids.size()));
   Answer(decode.worker, decode.command);
   const SendPrefill prefill = Only<SendPrefill>();
   EXPECT_EQ(prefill.worker, WorkerId("p"));
@@ -160,7 +163,8 @@ TEST_F(PlacementTest, HigherAttemptAtTheWorkerEndsItAsSuperseded) {
   Connect();
   Register(MakeWorker("c", kAllStages));
   Generate(MakeSpec("r"));
-  Answer(WorkerId("c"), Only<SendDecode>().command, absl::FailedPreconditionError("attempt 3 is here"));
+  Answer(WorkerId("c"), Only<SendDecode>().command,
+         absl::FailedPreconditionError("attempt 3 is here"));
   EXPECT_EQ(Only<TellEnd>().end.reason, EndReason::kSuperseded);
 }
 
@@ -204,7 +208,8 @@ TEST_F(PlacementTest, WithNoPrefillWorkerLeftTheReservationIsGivenBackAndTheGate
   EXPECT_EQ(release.reason, EndReason::kSuperseded);
   EXPECT_TRUE(All<TellEnd>().empty()) << "the attention worker tells the gateway";
   EXPECT_EQ(controller_->Snapshot().open_requests, 0u);
-  // The gateway's next attempt waits until the prefill worker has room again: nothing is reserved meanwhile.
+  // The gateway's next attempt waits until the prefill worker has room again: nothing is reserved
+  // meanwhile.
   GenerateSpec again = MakeSpec("r");
   again.choices[0].attempt = 1;
   again.resume = true;
@@ -239,7 +244,8 @@ TEST_F(PlacementTest, PrefillThatTheWorkerCallsInvalidIsTriedNowhereElse) {
   Register(MakeWorker("p2", kPrefillOnly));
   Generate(MakeSpec("r"));
   Answer(WorkerId("a"), Only<SendDecode>().command);
-  Answer(WorkerId("p1"), Only<SendPrefill>().command, absl::InvalidArgumentError("id 9 is no token"));
+  Answer(WorkerId("p1"), Only<SendPrefill>().command,
+         absl::InvalidArgumentError("id 9 is no token"));
   EXPECT_TRUE(All<SendPrefill>().empty());
   EXPECT_EQ(Only<TellEnd>().end.status, absl::InvalidArgumentError("id 9 is no token"));
 }
@@ -254,7 +260,8 @@ TEST_F(PlacementTest, ReservationThatNoLongerWaitsForKvIsLeftToItsAttentionWorke
   Answer(WorkerId("a"), Only<SendDecode>().command);
   Lose("p1");
   EXPECT_EQ(Only<SendPrefill>().worker, WorkerId("p2"));
-  Tell(SequenceEnded{WorkerId("p2"), Key("r"), {EndReason::kFailed, absl::NotFoundError("no reservation waits")}});
+  Tell(SequenceEnded{
+      WorkerId("p2"), Key("r"), {EndReason::kFailed, absl::NotFoundError("no reservation waits")}});
   EXPECT_TRUE(commands_.empty());
   EXPECT_EQ(controller_->Snapshot().live_sequences, 1u);
 }
@@ -298,7 +305,8 @@ TEST_F(PlacementTest, ChoicesOfOneRequestShareOneDecode) {
   EXPECT_EQ(Only<SendPrefill>().sequence, Key("r", 0));
   Tell(SequencePrefilled{WorkerId("p"), Key("r", 0)});
   EXPECT_EQ(controller_->Snapshot().live_sequences, 3u);
-  for (uint32_t i = 0; i < 3; i++) Tell(SequenceEnded{WorkerId("a"), Key("r", i), {EndReason::kLength, {}}});
+  for (uint32_t i = 0; i < 3; i++)
+    Tell(SequenceEnded{WorkerId("a"), Key("r", i), {EndReason::kLength, {}}});
   EXPECT_EQ(controller_->Snapshot().live_sequences, 0u);
 }
 
@@ -319,7 +327,8 @@ TEST_F(PlacementTest, LongerThanAnyReadyWorkerTakesIsInvalid) {
   Register(MakeWorker("c", kAllStages));  // 64 blocks of 16: 1024 tokens
   Generate(MakeSpec("r", 1000, 25));
   EXPECT_EQ(Only<TellEnd>().end.status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Only<TellEnd>().end.status.message(), "1000 prompt tokens + 25 max_tokens exceed the context of 1024 tokens");
+  EXPECT_EQ(Only<TellEnd>().end.status.message(),
+            "1000 prompt tokens + 25 max_tokens exceed the context of 1024 tokens");
   Generate(MakeSpec("r", 1000, 24));
   EXPECT_EQ(All<SendDecode>().size(), 1u);
 }

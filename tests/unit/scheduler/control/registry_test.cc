@@ -15,7 +15,8 @@ TEST_F(RegistryTest, RefusalsNameBothValues) {
     std::string message;
   };
   const Case cases[] = {
-      {[](auto& w) { w.model = "other"; }, absl::StatusCode::kNotFound, "worker x serves model 'other', this router 'm'"},
+      {[](auto& w) { w.model = "other"; }, absl::StatusCode::kNotFound,
+       "worker x serves model 'other', this router 'm'"},
       {[](auto& w) { w.dimensions.layers = 5; }, absl::StatusCode::kFailedPrecondition,
        "worker x: the model has layers 5, that of worker c has 4"},
       {[](auto& w) { w.dimensions.hidden = 65; }, absl::StatusCode::kFailedPrecondition,
@@ -32,8 +33,10 @@ TEST_F(RegistryTest, RefusalsNameBothValues) {
        "worker x: numerics class of prefill is 'g', that of worker c is 'p-class'"},
       {[](auto& w) { w.numerics.attention = "g"; }, absl::StatusCode::kFailedPrecondition,
        "worker x: numerics class of attention is 'g', that of worker c is 'a-class'"},
-      {[](auto& w) { w.stages.clear(); }, absl::StatusCode::kInvalidArgument, "worker x: it runs no stage"},
-      {[](auto& w) { w.address.clear(); }, absl::StatusCode::kInvalidArgument, "worker x: its address is empty"},
+      {[](auto& w) { w.stages.clear(); }, absl::StatusCode::kInvalidArgument,
+       "worker x: it runs no stage"},
+      {[](auto& w) { w.address.clear(); }, absl::StatusCode::kInvalidArgument,
+       "worker x: its address is empty"},
       {[](auto& w) { w.numerics.ffn.clear(); }, absl::StatusCode::kInvalidArgument,
        "worker x: it runs ffn but its numerics class has no ffn part"},
       {[](auto& w) { w.numerics.prefill.clear(); }, absl::StatusCode::kInvalidArgument,
@@ -43,7 +46,8 @@ TEST_F(RegistryTest, RefusalsNameBothValues) {
       {[](auto& w) { w.capacity.prefill_slots = 0; }, absl::StatusCode::kInvalidArgument,
        "worker x: it runs prefill with 0 prefill_slots"},
       {[](auto& w) { w.capacity.kv_blocks = 0; }, absl::StatusCode::kInvalidArgument,
-       "worker x: it runs attention with 0 kv_blocks of 16 tokens and 8 max_sequences; each must be at least 1"},
+       "worker x: it runs attention with 0 kv_blocks of 16 tokens and 8 max_sequences; each must "
+       "be at least 1"},
       {[](auto& w) { w.dimensions.context_tokens = 0; }, absl::StatusCode::kInvalidArgument,
        "worker x: it runs attention with 0 context_tokens"},
   };
@@ -90,7 +94,8 @@ TEST_F(RegistryTest, SameIncarnationOnANewStreamStartsAfresh) {
   EXPECT_EQ(All<SendDecode>().size(), 1u);
   Tell(WorkerRegistered{MakeWorker("c", kAllStages, 1)});
   EXPECT_TRUE(All<CloseWorker>().empty());
-  EXPECT_EQ(Only<SendDecode>().request, RequestId("r")) << "the old stream's command has no answer coming";
+  EXPECT_EQ(Only<SendDecode>().request, RequestId("r"))
+      << "the old stream's command has no answer coming";
 }
 
 TEST_F(RegistryTest, DrainingWorkerGetsNoNewWorkAndIsToldOnce) {
@@ -158,7 +163,8 @@ TEST_F(BoundsTest, FullQueueIsAnsweredWithRetryAfter) {
   EXPECT_TRUE(All<TellEnd>().empty()) << "resumes have a bound of their own";
   resume.request = RequestId("r5");
   Generate(resume);
-  EXPECT_EQ(Only<TellEnd>().end.status.message(), "1 resumed requests are queued; max_queued_resumes is 1");
+  EXPECT_EQ(Only<TellEnd>().end.status.message(),
+            "1 resumed requests are queued; max_queued_resumes is 1");
 }
 
 TEST_F(BoundsTest, PlacedSequencesAreBounded) {
@@ -217,7 +223,8 @@ TEST_F(RegistryTest, MalformedRequestsAreRefused) {
   spec = MakeSpec("r", 5, 2);
   spec.choices[0].emitted_ids = {1, 2};
   Generate(spec);
-  EXPECT_EQ(Only<TellEnd>().end.status.message(), "choice 0 has emitted 2 tokens of max_tokens 2: none is left");
+  EXPECT_EQ(Only<TellEnd>().end.status.message(),
+            "choice 0 has emitted 2 tokens of max_tokens 2: none is left");
 }
 
 }  // namespace

@@ -11,7 +11,8 @@ namespace {
 
 model::ModelShape Llama70B() {
   model::ModelShape shape;
-  shape.layers = 80, shape.hidden = 8192, shape.heads = 64, shape.kv_heads = 8, shape.head_dim = 128;
+  shape.layers = 80, shape.hidden = 8192, shape.heads = 64, shape.kv_heads = 8,
+  shape.head_dim = 128;
   shape.ffn = 28672, shape.vocabulary = 128256, shape.context_tokens = 131072;
   return shape;
 }
@@ -76,7 +77,8 @@ TEST(AttentionWork, ReadsWeightsOnceAndEverySequencesKv) {
   const double weights = 2.0 * shape.attention_parameters();
   const std::vector<uint32_t> context = {1000, 3000};
   EXPECT_EQ(AttentionWork(shape, context).bytes, weights + 4000.0 * 2 * 8 * 128 * 2);
-  EXPECT_EQ(AttentionWork(shape, context).flops, 2 * 2.0 * shape.attention_parameters() + 4.0 * 64 * 128 * 4000);
+  EXPECT_EQ(AttentionWork(shape, context).flops,
+            2 * 2.0 * shape.attention_parameters() + 4.0 * 64 * 128 * 4000);
 }
 
 TEST(PrefillWork, ChunksAddUpToThePrompt) {
@@ -115,19 +117,23 @@ TEST(Cycle, IsBoundByComputeByTheRoundTripOrByTheLink) {
 
 TEST(Cycle, StepIsFillAndACycleForEveryFurtherCall) {
   EXPECT_EQ(FillTime(Times(30, 30, 20, 20)), Duration::Microseconds(100));
-  EXPECT_EQ(StepTime(Times(30, 30, 20, 20), 2, 10, Duration::Microseconds(7)), Duration::Microseconds(100 + 50 * 19 + 7));
+  EXPECT_EQ(StepTime(Times(30, 30, 20, 20), 2, 10, Duration::Microseconds(7)),
+            Duration::Microseconds(100 + 50 * 19 + 7));
   // One micro-batch: every layer waits for its own round trip.
   EXPECT_EQ(StepTime(Times(30, 30, 20, 20), 1, 10, Duration()), Duration::Microseconds(1000));
 }
 
-// The forms others use assume blocking sends or one serial link (facts/afd.md): upper bounds of ours.
+// The forms others use assume blocking sends or one serial link (facts/afd.md): upper bounds of
+// ours.
 TEST(Cycle, FormsOfOthersAreUpperBounds) {
   for (int64_t a = 10; a <= 100; a += 30) {
     for (int64_t f = 10; f <= 100; f += 30) {
       for (int64_t c = 0; c <= 60; c += 20) {
         const CycleTimes times = Times(a, f, c, c, c);
-        EXPECT_LE(CycleTime(times, 2), std::max(times.attention + times.a2f, times.ffn + times.f2a));
-        EXPECT_LE(CycleTime(times, 3), std::max({times.attention, times.ffn, times.a2f + times.f2a}));
+        EXPECT_LE(CycleTime(times, 2),
+                  std::max(times.attention + times.a2f, times.ffn + times.f2a));
+        EXPECT_LE(CycleTime(times, 3),
+                  std::max({times.attention, times.ffn, times.a2f + times.f2a}));
       }
     }
   }

@@ -11,7 +11,8 @@ namespace {
 std::string ModelPath() {
   if (const char* path = std::getenv("TANDEM_MODEL")) return path;
   const char* home = std::getenv("HOME");
-  return std::string(home == nullptr ? "" : home) + "/.cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  return std::string(home == nullptr ? "" : home) +
+         "/.cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
 class LlamaTextModelTest : public testing::Test {
@@ -22,7 +23,9 @@ class LlamaTextModelTest : public testing::Test {
     status_ = loaded.status();
   }
   static void TearDownTestSuite() { model_.reset(); }
-  void SetUp() override { ASSERT_TRUE(status_.ok()) << status_ << " (./dev setup fetches it, TANDEM_MODEL names another)"; }
+  void SetUp() override {
+    ASSERT_TRUE(status_.ok()) << status_ << " (./dev setup fetches it, TANDEM_MODEL names another)";
+  }
 
   static std::unique_ptr<TextModel> model_;
   static absl::Status status_;
@@ -47,11 +50,14 @@ TEST_F(LlamaTextModelTest, TheTemplateKeepsTheDefaultSystemPrompt) {
   const auto prompt = model_->RenderChat({{"user", "hi"}});
   ASSERT_TRUE(prompt.ok()) << prompt.status();
   EXPECT_EQ(*prompt,
-            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
+            "Face<|im_end|>\n"
             "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
   const auto ours = model_->RenderChat({{"system", "Be brief."}, {"user", "hi"}});
   ASSERT_TRUE(ours.ok()) << ours.status();
-  EXPECT_EQ(*ours, "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(*ours,
+            "<|im_start|>system\nBe "
+            "brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
 }
 
 TEST_F(LlamaTextModelTest, ControlTokensHaveANameAndNoText) {
@@ -69,7 +75,8 @@ TEST_F(LlamaTextModelTest, SaysItsNameAndSizes) {
 }
 
 TEST(LoadLlamaTextModel, NamesTheFileThatItCannotRead) {
-  EXPECT_EQ(LoadLlamaTextModel("/nowhere/x.gguf").status().message(), "model /nowhere/x.gguf: no such file");
+  EXPECT_EQ(LoadLlamaTextModel("/nowhere/x.gguf").status().message(),
+            "model /nowhere/x.gguf: no such file");
   const std::string path = testing::TempDir() + "/not-a-model.gguf";
   std::ofstream(path) << "GGUF but not really";
   const absl::Status status = LoadLlamaTextModel(path).status();

@@ -10,6 +10,8 @@
 #include <set>
 #include <vector>
 
+#include "tests/unit/scheduler/base/transition_table_doc.h"
+
 namespace tandem::gateway {
 namespace {
 
@@ -27,7 +29,8 @@ class StandingTime final : public TimeSource {
     return id;
   }
   bool Cancel(AlarmId alarm) override {
-    return std::erase_if(alarms_, [&](const auto& entry) { return entry.first.second == alarm; }) > 0;
+    return std::erase_if(alarms_, [&](const auto& entry) { return entry.first.second == alarm; }) >
+           0;
   }
   void Advance(Duration by) {
     now_ = now_ + by;
@@ -46,13 +49,17 @@ class StandingTime final : public TimeSource {
 
 struct FakeRouter final : RouterLink {
   void Generate(const tandem::GenerateSpec& spec) override { sent.push_back(spec); }
-  void Abort(const RequestId&, const std::vector<uint32_t>& choices) override { aborted.push_back(choices); }
+  void Abort(const RequestId&, const std::vector<uint32_t>& choices) override {
+    aborted.push_back(choices);
+  }
   std::vector<tandem::GenerateSpec> sent;
   std::vector<std::vector<uint32_t>> aborted;
 };
 
 struct FakeWorker final : WorkerLink {
-  void Stop(const SequenceKey& sequence, uint32_t position, EndReason) override { stopped.emplace_back(ToString(sequence), position); }
+  void Stop(const SequenceKey& sequence, uint32_t position, EndReason) override {
+    stopped.emplace_back(ToString(sequence), position);
+  }
   void Acknowledge(uint64_t step) override { acknowledged = step; }
   void Dial(const std::string& to) override { address = to; }
   void Park() override { address.clear(); }
@@ -98,7 +105,10 @@ class RelayTest : public ::testing::Test {
     return client;
   }
   void Place(const char* worker, uint32_t choice = 0, uint32_t attempt = 0) {
-    relay_->Placed({{RequestId("r"), choice, attempt}, "pd-afd", "P", {WorkerId(worker), worker == std::string("A") ? "a:1" : "b:1"}});
+    relay_->Placed({{RequestId("r"), choice, attempt},
+                    "pd-afd",
+                    "P",
+                    {WorkerId(worker), worker == std::string("A") ? "a:1" : "b:1"}});
   }
   void Token(const char* worker, uint32_t position, std::vector<TokenId> ids, uint32_t attempt = 0,
              std::optional<EndReason> end = std::nullopt) {
@@ -116,6 +126,10 @@ class RelayTest : public ::testing::Test {
   uint64_t step_ = 0;
   std::shared_ptr<Relay> relay_ = Relay::Create({}, time_, dialer_);
 };
+
+TEST(RelayTransitions, ArchitectureHasTheTableOfTheCode) {
+  test::ExpectDocumented("RelayChoice", kRelayTransitions);
+}
 
 TEST_F(RelayTest, TokensReachTheClientInOrderAndTheEndIsItsLastWord) {
   const auto client = Send();
@@ -206,7 +220,8 @@ TEST_F(RelayTest, StopAndCancelReachWhoHoldsTheSequence) {
   Place("A");
   Token("A", 0, {10, 11});
   relay_->Stop(RequestId("r"), 0, 1, EndReason::kStopped);
-  EXPECT_THAT(dialer_.workers["A"].stopped, ElementsAre(std::pair<std::string, uint32_t>("r#0.0", 1)));
+  EXPECT_THAT(dialer_.workers["A"].stopped,
+              ElementsAre(std::pair<std::string, uint32_t>("r#0.0", 1)));
   Token("A", 2, {12});
   EXPECT_THAT(again->tokens[0], ElementsAre(10, 11));
   EXPECT_EQ(relay_->in_flight(), 0u);
@@ -239,7 +254,9 @@ TEST_F(RelayTest, MessagesAreAcknowledgedEveryFewSteps) {
 
 TEST_F(RelayTest, RefusedRequestTellsTheReason) {
   const auto client = Send();
-  relay_->Refused({{RequestId("r"), 0, 0}, {EndReason::kFailed, absl::ResourceExhaustedError("queue is full")}, 2.0});
+  relay_->Refused({{RequestId("r"), 0, 0},
+                   {EndReason::kFailed, absl::ResourceExhaustedError("queue is full")},
+                   2.0});
   ASSERT_EQ(client->ends[0].size(), 1u);
   EXPECT_EQ(client->ends[0][0].status.code(), absl::StatusCode::kResourceExhausted);
 }
@@ -250,7 +267,8 @@ TEST_F(RelayTest, MoreRequestsThanTheBoundAreRefused) {
   relay_->RouterUp(0, Duration::Seconds(10));
   tandem::GenerateSpec spec;
   spec.request = RequestId("r");
-  EXPECT_EQ(relay_->Start(spec, std::make_shared<Client>()).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(relay_->Start(spec, std::make_shared<Client>()).code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace

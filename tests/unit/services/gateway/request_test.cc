@@ -10,7 +10,9 @@ namespace {
 
 constexpr char kHi[] = R"("model":"m","messages":[{"role":"user","content":"hi"}])";
 
-std::string Chat(const std::string& fields) { return absl::StrCat("{", kHi, fields.empty() ? "" : ",", fields, "}"); }
+std::string Chat(const std::string& fields) {
+  return absl::StrCat("{", kHi, fields.empty() ? "" : ",", fields, "}");
+}
 std::string Completion(const std::string& fields) {
   return absl::StrCat(R"({"model":"m","prompt":"hi")", fields.empty() ? "" : ",", fields, "}");
 }
@@ -53,15 +55,19 @@ TEST(ParseChatRequest, RefusesBadInputNamingParameterAndNumber) {
       {R"({"model":"m","messages":[]})", "messages", "empty"},
       {R"({"model":"m","messages":["hi"]})", "messages[0]", "a string"},
       {R"({"model":"m","messages":[{"content":"hi"}]})", "messages[0].role", "missing"},
-      {R"({"model":"m","messages":[{"role":"wizard","content":"hi"}]})", "messages[0].role", "'wizard'"},
+      {R"({"model":"m","messages":[{"role":"wizard","content":"hi"}]})", "messages[0].role",
+       "'wizard'"},
       {R"({"model":"m","messages":[{"role":"tool","content":"hi"}]})", "messages[0].role", "tools"},
       {R"({"model":"m","messages":[{"role":"user"}]})", "messages[0].content", "missing"},
-      {R"({"model":"m","messages":[{"role":"user","content":null}]})", "messages[0].content", "missing"},
+      {R"({"model":"m","messages":[{"role":"user","content":null}]})", "messages[0].content",
+       "missing"},
       {R"({"model":"m","messages":[{"role":"user","content":5}]})", "messages[0].content", "5"},
-      {R"({"model":"m","messages":[{"role":"user","content":[]}]})", "messages[0].content", "no part"},
+      {R"({"model":"m","messages":[{"role":"user","content":[]}]})", "messages[0].content",
+       "no part"},
       {R"({"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]})",
        "messages[0].content[0].type", "image_url"},
-      {R"({"model":"m","messages":[{"role":"user","content":[{"type":"text"}]}]})", "messages[0].content[0].text", "missing"},
+      {R"({"model":"m","messages":[{"role":"user","content":[{"type":"text"}]}]})",
+       "messages[0].content[0].text", "missing"},
       {R"({"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"x"}]}]})",
        "messages[0].tool_calls", "tools"},
       {Chat(R"("temperature":"hot")"), "temperature", "a string"},
@@ -91,7 +97,8 @@ TEST(ParseChatRequest, RefusesBadInputNamingParameterAndNumber) {
       {Chat(R"("stop":"")"), "stop", "empty"},
       {Chat(R"("stop":["a",3])"), "stop", "3"},
       {Chat(R"("stop":["a","b","c","d","e"])"), "stop", "5 strings, at most 4"},
-      {Chat(absl::StrCat(R"("stop":")", std::string(257, 'x'), "\"")), "stop", "257 bytes, at most 256"},
+      {Chat(absl::StrCat(R"("stop":")", std::string(257, 'x'), "\"")), "stop",
+       "257 bytes, at most 256"},
       {Chat(R"("stop_token_ids":[-1])"), "stop_token_ids[0]", "-1"},
       {Chat(R"("seed":1.5)"), "seed", "1.5"},
       {Chat(R"("seed":"x")"), "seed", "a string"},
@@ -104,13 +111,15 @@ TEST(ParseChatRequest, RefusesBadInputNamingParameterAndNumber) {
       {Chat(R"("top_logprobs":2)"), "top_logprobs", "needs logprobs"},
       {Chat(R"("stream":"yes")"), "stream", "a string"},
       {Chat(R"("stream_options":{"include_usage":true})"), "stream_options", "stream: true"},
-      {Chat(R"("stream":true,"stream_options":{"include_usage":1})"), "stream_options.include_usage", "1"},
+      {Chat(R"("stream":true,"stream_options":{"include_usage":1})"),
+       "stream_options.include_usage", "1"},
       {Chat(R"("tandem":true)"), "tandem", "true"},
       {Chat(R"("tools":[{"type":"function"}])"), "tools", "not supported"},
       {Chat(R"("functions":[{"name":"f"}])"), "functions", "not supported"},
       {Chat(R"("tool_choice":"required")"), "tool_choice", "not supported"},
       {Chat(R"("response_format":{"type":"json_object"})"), "response_format", "json_object"},
-      {Chat(R"("response_format":{"type":"json_schema","json_schema":{}})"), "response_format", "json_schema"},
+      {Chat(R"("response_format":{"type":"json_schema","json_schema":{}})"), "response_format",
+       "json_schema"},
       {Chat(R"("response_format":"text")"), "response_format", "object"},
       {Chat(R"("modalities":["text","audio"])"), "modalities", "text"},
       {Chat(R"("guided_regex":"a+")"), "guided_regex", "constrained"},
@@ -173,11 +182,13 @@ TEST(ParseChatRequest, ReadsEveryField) {
 }
 
 TEST(ParseCompletionRequest, TakesTextOrIdsAndZeroTokensWithEcho) {
-  const auto text = ParseCompletionRequest(Completion(R"("echo":true,"max_tokens":0,"best_of":1,"suffix":null)"), {});
+  const auto text = ParseCompletionRequest(
+      Completion(R"("echo":true,"max_tokens":0,"best_of":1,"suffix":null)"), {});
   ASSERT_TRUE(text.ok()) << text.status();
   EXPECT_EQ(text->prompt_text, "hi");
   EXPECT_EQ(text->max_tokens, 0u);
-  for (const char* body : {R"({"model":"m","prompt":[1,2]})", R"({"model":"m","prompt":[[1,2]]})"}) {
+  for (const char* body :
+       {R"({"model":"m","prompt":[1,2]})", R"({"model":"m","prompt":[[1,2]]})"}) {
     const auto ids = ParseCompletionRequest(body, {});
     ASSERT_TRUE(ids.ok()) << ids.status();
     EXPECT_EQ(ids->prompt_ids, (std::vector<uint32_t>{1, 2}));
@@ -188,23 +199,29 @@ TEST(ParseCompletionRequest, TakesTextOrIdsAndZeroTokensWithEcho) {
 
 TEST(ParseChatRequest, NullMeansAbsent) {
   const auto spec = ParseChatRequest(
-      Chat(R"("temperature":null,"stop":null,"n":null,"tools":null,"seed":null,"logit_bias":null,"max_tokens":null)"), {});
+      Chat(
+          R"("temperature":null,"stop":null,"n":null,"tools":null,"seed":null,"logit_bias":null,"max_tokens":null)"),
+      {});
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_FALSE(spec->max_tokens.has_value());
 }
 
 TEST(ApiError, StatusCodesBecomeHttpStatusesWithOpenAisObject) {
-  const ApiError full = ToApiError(WithRetryAfter(absl::ResourceExhaustedError("256 requests are queued"), 2));
+  const ApiError full =
+      ToApiError(WithRetryAfter(absl::ResourceExhaustedError("256 requests are queued"), 2));
   EXPECT_EQ(full.http_status, 429);
   EXPECT_EQ(full.retry_after_seconds, 2);
-  EXPECT_EQ(ErrorBody(full),
-            R"({"error":{"message":"256 requests are queued","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"}})");
+  EXPECT_EQ(
+      ErrorBody(full),
+      R"({"error":{"message":"256 requests are queued","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"}})");
   EXPECT_EQ(ToApiError(absl::UnavailableError("x")).http_status, 503);
   EXPECT_EQ(ToApiError(absl::InternalError("x")).http_status, 500);
-  const ApiError missing = ToApiError(WithErrorCode(absl::NotFoundError("no \"m\""), "model_not_found"));
+  const ApiError missing =
+      ToApiError(WithErrorCode(absl::NotFoundError("no \"m\""), "model_not_found"));
   EXPECT_EQ(missing.http_status, 404);
-  EXPECT_EQ(ErrorBody(missing),
-            R"({"error":{"message":"no \"m\"","type":"invalid_request_error","param":null,"code":"model_not_found"}})");
+  EXPECT_EQ(
+      ErrorBody(missing),
+      R"({"error":{"message":"no \"m\"","type":"invalid_request_error","param":null,"code":"model_not_found"}})");
 }
 
 }  // namespace

@@ -83,7 +83,8 @@ TEST(WholeAnswer, ChatHasMessageUsageAndLogprobs) {
   const ByteTextModel model;
   AnswerHead head = ChatHead();
   head.logprobs = true;
-  const json::value answer = json::parse(WholeAnswer(head, {{0, "ab", TwoTokens(), "length"}}, {5, 2}, nullptr, model));
+  const json::value answer =
+      json::parse(WholeAnswer(head, {{0, "ab", TwoTokens(), "length"}}, {5, 2}, nullptr, model));
   EXPECT_EQ(answer.at("object").as_string(), "chat.completion");
   EXPECT_EQ(answer.at("choices").at(0).at("message").at("content").as_string(), "ab");
   EXPECT_EQ(answer.at("usage").at("prompt_tokens").as_int64(), 5);
@@ -102,7 +103,8 @@ TEST(WholeAnswer, CompletionLogprobsAreParallelArrays) {
   AnswerHead head = ChatHead();
   head.chat = false;
   head.logprobs = head.top_logprobs = true;
-  const json::value answer = json::parse(WholeAnswer(head, {{0, "ab", TwoTokens(), "stop"}}, {5, 2}, nullptr, model));
+  const json::value answer =
+      json::parse(WholeAnswer(head, {{0, "ab", TwoTokens(), "stop"}}, {5, 2}, nullptr, model));
   EXPECT_EQ(answer.at("object").as_string(), "text_completion");
   const json::value& logprobs = answer.at("choices").at(0).at("logprobs");
   EXPECT_EQ(logprobs.at("tokens"), json::value({"a", "b"}));
@@ -120,7 +122,8 @@ TEST(WholeAnswer, TimingsNameWorkersAndSeconds) {
   timings.attention_worker = "a0";
   timings.stages = {{"ffn", "f0", 0.25, 30}};
   timings.ttft_seconds = 0.5;
-  const json::value answer = json::parse(WholeAnswer(ChatHead(), {{0, "", {}, "stop"}}, {1, 1}, &timings, model));
+  const json::value answer =
+      json::parse(WholeAnswer(ChatHead(), {{0, "", {}, "stop"}}, {1, 1}, &timings, model));
   EXPECT_EQ(answer.at("tandem").at("topology").as_string(), "pd-afd");
   EXPECT_EQ(answer.at("tandem").at("stages").at(0).at("worker").as_string(), "f0");
   EXPECT_EQ(answer.at("tandem").at("stages").at(0).at("calls").as_int64(), 30);
@@ -138,7 +141,8 @@ TEST(WholeAnswer, TokenIdsAreSaidOnlyWhenAskedFor) {
   const ByteTextModel model;
   AnswerHead head = ChatHead();
   const std::vector<AnswerChoice> choices = {{0, "ab", {}, "stop", {7, 8}}};
-  EXPECT_EQ(WholeAnswer(head, choices, {1, 2}, nullptr, model).find("token_ids"), std::string::npos);
+  EXPECT_EQ(WholeAnswer(head, choices, {1, 2}, nullptr, model).find("token_ids"),
+            std::string::npos);
   head.token_ids = true;
   const json::value answer = json::parse(WholeAnswer(head, choices, {1, 2}, nullptr, model));
   EXPECT_EQ(json::serialize(answer.at("choices").at(0).at("token_ids")), "[7,8]");

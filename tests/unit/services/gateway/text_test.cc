@@ -39,13 +39,15 @@ TEST(Utf8Joiner, ReplacesBytesThatCanBecomeNoCharacter) {
     const char* bytes;
     std::string text;
   } cases[] = {
-      {"\x80", bad},                       // a lone continuation
-      {"\xC0\xAF", bad + bad},             // overlong
-      {"\xED\xA0\x80", bad + bad + bad},   // a surrogate
+      {"\x80", bad},                                // a lone continuation
+      {"\xC0\xAF", bad + bad},                      // overlong
+      {"\xED\xA0\x80", bad + bad + bad},            // a surrogate
       {"\xF4\x90\x80\x80", bad + bad + bad + bad},  // above U+10FFFF
-      {"\xE2\x82z", bad + "z"},            // cut short by another character: one replacement
-      {"\xF0\x9F\x8E", bad},               // cut short by the end
-      {"\xFF\xFE" "ok", bad + bad + "ok"},
+      {"\xE2\x82z", bad + "z"},  // cut short by another character: one replacement
+      {"\xF0\x9F\x8E", bad},     // cut short by the end
+      {"\xFF\xFE"
+       "ok",
+       bad + bad + "ok"},
   };
   for (const Case& one : cases) {
     Utf8Joiner joiner;

@@ -30,7 +30,8 @@ class YamlFile {
 
 TEST(RouterConfig, FlagsRuleOverTheFileAndTheFileOverDefaults) {
   const YamlFile file("model_name: from-file\nmax_queued_requests: 7\nworker_lease_seconds: 9\n");
-  const auto line = Parse({"--config", file.path(), "--model-name", "from-flag", "--worker-lease", "3"});
+  const auto line =
+      Parse({"--config", file.path(), "--model-name", "from-flag", "--worker-lease", "3"});
   ASSERT_TRUE(line.ok()) << line.status();
   EXPECT_EQ(line->config.model_name, "from-flag");
   EXPECT_EQ(line->config.max_queued_requests, 7u);

@@ -27,7 +27,9 @@ v1::GenerateRequest GoodRequest() {
   return proto;
 }
 
-std::string ErrorOf(const v1::Registration& proto) { return std::string(ToWorker(proto).status().message()); }
+std::string ErrorOf(const v1::Registration& proto) {
+  return std::string(ToWorker(proto).status().message());
+}
 std::string ErrorOf(const v1::GenerateRequest& proto) {
   return std::string(CheckGenerate(proto, {.max_prompt_tokens = 10}).message());
 }
@@ -100,11 +102,13 @@ TEST(ConvertWorker, SequenceEventsOfUnknownKindOrReasonAreErrors) {
   proto.mutable_sequence()->set_request_id("r");
   EXPECT_FALSE(ToEvent(WorkerId("w"), proto).ok());
   proto.set_kind(v1::SequenceEvent::KIND_ENDED);
-  EXPECT_EQ(ToEvent(WorkerId("w"), proto).status().message(), "sequence ended for unknown reason 0");
+  EXPECT_EQ(ToEvent(WorkerId("w"), proto).status().message(),
+            "sequence ended for unknown reason 0");
   proto.set_reason(v1::END_REASON_FAILED);  // without an error: kInternal, not OK
   const absl::StatusOr<control::Event> event = ToEvent(WorkerId("w"), proto);
   ASSERT_TRUE(event.ok());
-  EXPECT_EQ(std::get<control::SequenceEnded>(*event).end.status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(std::get<control::SequenceEnded>(*event).end.status.code(),
+            absl::StatusCode::kInternal);
 }
 
 TEST(ConvertWorker, EveryEndReasonKeepsItsMeaning) {
@@ -165,7 +169,8 @@ TEST(ConvertGateway, LimitsAreNamed) {
   proto = GoodRequest();
   proto.mutable_choices(0)->add_emitted_ids(1);
   proto.add_choices()->set_choice(1);
-  EXPECT_EQ(ErrorOf(proto), "choice 0 has emitted 1 tokens and comes with 1 others; it must come alone");
+  EXPECT_EQ(ErrorOf(proto),
+            "choice 0 has emitted 1 tokens and comes with 1 others; it must come alone");
   proto = GoodRequest();
   proto.mutable_stop()->mutable_stop_token_ids()->Resize(65, 1);
   EXPECT_EQ(ErrorOf(proto), "stop.stop_token_ids has 65 entries; max_stop_token_ids is 64");
@@ -181,11 +186,12 @@ TEST(ConvertGateway, LimitsAreNamed) {
 }
 
 TEST(ConvertGateway, EndCarriesItsStatusAndWhenToTryAgain) {
-  const v1::RouterSequenceEnd end = ToProto(control::TellEnd{GatewayId("g"),
-                                                             {RequestId("r"), 1, 2},
-                                                             {EndReason::kFailed, absl::ResourceExhaustedError("full")},
-                                                             Duration::Milliseconds(1500)})
-                                        .end();
+  const v1::RouterSequenceEnd end =
+      ToProto(control::TellEnd{GatewayId("g"),
+                               {RequestId("r"), 1, 2},
+                               {EndReason::kFailed, absl::ResourceExhaustedError("full")},
+                               Duration::Milliseconds(1500)})
+          .end();
   EXPECT_EQ(end.sequence().choice(), 1u);
   EXPECT_EQ(end.sequence().attempt(), 2u);
   EXPECT_EQ(end.reason(), v1::END_REASON_FAILED);

@@ -28,9 +28,16 @@ WorkerDescription Colocated(const std::string& id, uint64_t incarnation = 1) {
   worker.stages = {Stage::kPrefill, Stage::kAttention, Stage::kFfn};
   worker.numerics = {"c", "c", "c"};
   worker.address = absl::StrCat(id, ":1");
-  worker.capacity = {.kv_blocks = 100'000, .block_tokens = 16, .max_sequences = 10'000, .prefill_slots = 1'000,
+  worker.capacity = {.kv_blocks = 100'000,
+                     .block_tokens = 16,
+                     .max_sequences = 10'000,
+                     .prefill_slots = 1'000,
                      .max_handoff_rows = 64};
-  worker.dimensions = {.layers = 2, .hidden = 16, .kv_heads = 1, .head_dim = 16, .vocabulary = 256,
+  worker.dimensions = {.layers = 2,
+                       .hidden = 16,
+                       .kv_heads = 1,
+                       .head_dim = 16,
+                       .vocabulary = 256,
                        .context_tokens = 1024};
   return worker;
 }
@@ -67,8 +74,10 @@ class Counter {
   int count_ = 0;
 };
 
-// Answers each Decode at once, from the strand itself, as a quick worker's stream would from another thread.
-class FakeWorkerLink final : public WorkerLink, public std::enable_shared_from_this<FakeWorkerLink> {
+// Answers each Decode at once, from the strand itself, as a quick worker's stream would from
+// another thread.
+class FakeWorkerLink final : public WorkerLink,
+                             public std::enable_shared_from_this<FakeWorkerLink> {
  public:
   FakeWorkerLink(RouterCore& core, const WorkerDescription& worker)
       : core_(core), worker_(worker.id), incarnation_(worker.incarnation) {}
@@ -82,12 +91,15 @@ class FakeWorkerLink final : public WorkerLink, public std::enable_shared_from_t
       const SequenceKey key{decode->request, decode->choices[0].choice, decode->choices[0].attempt};
       Say(control::CommandAnswered{worker_, incarnation_, decode->command, absl::OkStatus()});
       Say(control::SequencePrefilled{worker_, key});
-      if (end_at_once) Say(control::SequenceEnded{worker_, key, {EndReason::kEos, absl::OkStatus()}});
+      if (end_at_once)
+        Say(control::SequenceEnded{worker_, key, {EndReason::kEos, absl::OkStatus()}});
       decodes.Add();
     }
   }
   void Close(const absl::Status&) override { closed.Add(); }
-  void Say(control::Event event) { core_.WorkerSaid(shared_from_this(), std::move(event), [] {}); }
+  void Say(control::Event event) {
+    core_.WorkerSaid(shared_from_this(), std::move(event), [] {});
+  }
 
   std::atomic<bool> end_at_once = true;
   Counter accepted, refused, decodes, closed;
@@ -143,7 +155,8 @@ RouterCoreConfig Config() {
 }
 
 struct Rig {
-  explicit Rig(const RouterCoreConfig& config = Config(), std::vector<RouterObserver*> observers = {})
+  explicit Rig(const RouterCoreConfig& config = Config(),
+               std::vector<RouterObserver*> observers = {})
       : core(config, time, std::move(observers)) {}
   std::shared_ptr<FakeWorkerLink> Register(const WorkerDescription& worker) {
     auto link = std::make_shared<FakeWorkerLink>(core, worker);
@@ -168,8 +181,9 @@ struct Rig {
   RouterCore core;
 };
 
-void Generate(RouterCore& core, const std::shared_ptr<FakeGatewayLink>& link, const std::string& id,
-              RouterCore::Taken taken = [] {}) {
+void Generate(
+    RouterCore& core, const std::shared_ptr<FakeGatewayLink>& link, const std::string& id,
+    RouterCore::Taken taken = [] {}) {
   core.GatewaySaid(link, control::GenerateArrived{link->gateway(), Spec(id)}, std::move(taken));
 }
 
@@ -339,7 +353,8 @@ TEST(RouterCore, DestructorLetsLinksGoAndDropsWhatWasNotHandled) {
     Rig rig;
     worker = rig.Register(Colocated("w-1"));
     gateway = rig.Connect("g-1");
-    for (int i = 0; i < 100; i++) Generate(rig.core, gateway.lock() ? gateway.lock() : rig.Connect("g-1"), absl::StrCat(i));
+    for (int i = 0; i < 100; i++)
+      Generate(rig.core, gateway.lock() ? gateway.lock() : rig.Connect("g-1"), absl::StrCat(i));
   }
   EXPECT_TRUE(worker.expired());
   EXPECT_TRUE(gateway.expired());

@@ -25,7 +25,8 @@ class RouterMetricsTest : public testing::Test {
 };
 
 TEST_F(RouterMetricsTest, RequestCountsOnceByOutcomeAndItsQueueTimeIsArrivalToPlacement) {
-  const control::TellPlaced first{GatewayId("g-1"), {RequestId("r-1"), 0, 0}, "pd", WorkerId("p"), WorkerId("a-1"), ""};
+  const control::TellPlaced first{GatewayId("g-1"), {RequestId("r-1"), 0, 0}, "pd",
+                                  WorkerId("p"),    WorkerId("a-1"),          ""};
   control::TellPlaced second = first;
   second.sequence.choice = 1;
   metrics_.Handled(Arrival("r-1"), {}, At(0));
@@ -34,18 +35,23 @@ TEST_F(RouterMetricsTest, RequestCountsOnceByOutcomeAndItsQueueTimeIsArrivalToPl
   ExpectLine("tandem_router_placements_total{worker=\"a-1\"} 2");
   ExpectLine("tandem_router_queue_seconds_count 1");
   ExpectLine("tandem_router_queue_seconds_sum 0.03");
-  const control::TellEnd full{GatewayId("g-1"), {RequestId("r-2"), 0, 0},
-                              {EndReason::kFailed, absl::ResourceExhaustedError("full")}, {}};
+  const control::TellEnd full{GatewayId("g-1"),
+                              {RequestId("r-2"), 0, 0},
+                              {EndReason::kFailed, absl::ResourceExhaustedError("full")},
+                              {}};
   metrics_.Handled(Arrival("r-2"), {full}, At(40));
   ExpectLine("tandem_router_requests_total{outcome=\"resource_exhausted\"} 1");
   ExpectLine("tandem_router_queue_seconds_count 1");
 }
 
 TEST_F(RouterMetricsTest, LossesRefusalsAndExpiredLeasesAreCountedApart) {
-  metrics_.Handled(control::WorkerRegistered{}, {control::AnswerRegistration{WorkerId("w"), 1, absl::NotFoundError("x")}},
+  metrics_.Handled(control::WorkerRegistered{},
+                   {control::AnswerRegistration{WorkerId("w"), 1, absl::NotFoundError("x")}},
                    At(0));
-  metrics_.Handled(control::TimePassed{}, {control::CloseWorker{WorkerId("w"), 1, "no heartbeat for 5 s"}}, At(0));
-  metrics_.Handled(control::TimePassed{}, {control::CloseWorker{WorkerId("w"), 1, "command 7 has no answer"}}, At(0));
+  metrics_.Handled(control::TimePassed{},
+                   {control::CloseWorker{WorkerId("w"), 1, "no heartbeat for 5 s"}}, At(0));
+  metrics_.Handled(control::TimePassed{},
+                   {control::CloseWorker{WorkerId("w"), 1, "command 7 has no answer"}}, At(0));
   metrics_.Handled(control::WorkerLost{}, {}, At(0));
   ExpectLine("tandem_router_registration_refusals_total 1");
   ExpectLine("tandem_router_leases_expired_total 1");
