@@ -21,8 +21,11 @@
 // ASSIGN_OR_RETURN(auto model, LoadModel(path)): the value, or return the status.
 #define ASSIGN_OR_RETURN(lhs, expression) \
   ASSIGN_OR_RETURN_IMPL_(TANDEM_CONCAT_(tandem_or_, __LINE__), lhs, expression)
+// NOLINTBEGIN(bugprone-macro-parentheses): holder and lhs are declared, which parentheses would
+// break.
 #define ASSIGN_OR_RETURN_IMPL_(holder, lhs, expression) \
   auto holder = (expression);                           \
   if (!holder.ok()) [[unlikely]]                        \
     return holder.status();                             \
   lhs = *std::move(holder)
+// NOLINTEND(bugprone-macro-parentheses)

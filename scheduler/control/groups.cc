@@ -51,6 +51,7 @@ void Controller::State::SetHolders(Worker& attention, const std::vector<WorkerId
   }
   Group& group = attention.group;
   std::vector<uint64_t> epochs;
+  epochs.reserve(holders.size());
   for (const WorkerId& id : holders) epochs.push_back(workers.at(id).description.shard_epoch);
   const bool first = group.version == 0 && holders.empty();  // an empty group is where it starts
   if (first || (holders == group.holders && epochs == group.shard_epochs)) {

@@ -193,7 +193,8 @@ void SimGateway::Resume(Choice& choice, Duration after) {
 
 // ---- Attention workers.
 
-void SimGateway::DialWorker(WorkerId id) {
+void SimGateway::DialWorker(const WorkerId& wanted) {
+  const WorkerId id = wanted;  // a choice's own field changes when the choice resumes
   std::shared_ptr<Stream>& stream = streams_[id];
   if (!alive_ || (stream && stream->open())) return;
   SimWorker* const worker = world_.UpWorker(id);

@@ -57,7 +57,7 @@ class SimGateway {
   void Leave(const RequestId& id, uint32_t choice);
   void DialRouter();
   void Generate(const RequestId& id, const std::vector<Choice*>& choices);
-  void DialWorker(WorkerId worker);
+  void DialWorker(const WorkerId& worker);
   void OnWorkerBroken(const WorkerId& worker, const Stream* stream);
   void OnEmit(const WorkerId& worker, const step::Emit& emit);
   void TakeToken(Choice& choice, const step::Emit& emit);

@@ -95,7 +95,7 @@ void DecodeMachine::Stop(const SequenceKey& key, uint32_t position, EndReason re
   state_->Settle(now);
 }
 
-void DecodeMachine::EndAllOf(const GatewayId& gateway, SequenceEnd end, Instant now) {
+void DecodeMachine::EndAllOf(const GatewayId& gateway, const SequenceEnd& end, Instant now) {
   std::vector<SequenceKey> keys;
   for (const auto& [admitted, sequence] : state_->sequences.all()) {
     if (sequence->request->gateway == gateway) keys.push_back(sequence->key);
@@ -104,7 +104,7 @@ void DecodeMachine::EndAllOf(const GatewayId& gateway, SequenceEnd end, Instant 
   state_->Settle(now);
 }
 
-void DecodeMachine::EndAll(SequenceEnd end, Instant now) {
+void DecodeMachine::EndAll(const SequenceEnd& end, Instant now) {
   std::vector<SequenceKey> keys;
   for (const auto& [admitted, sequence] : state_->sequences.all()) keys.push_back(sequence->key);
   state_->EndEach(keys, EventOf(end.reason), end);

@@ -219,8 +219,8 @@ class DecodeMachine {
   // kCancelled. Ends at once, or with the running step if it has a row there. Unknown: ignored.
   void Stop(const SequenceKey& sequence, uint32_t position, EndReason reason, Instant now);
   // Ends every sequence of a gateway (its lease ran out, or it fell behind: `reason`, `status`).
-  void EndAllOf(const GatewayId& gateway, SequenceEnd end, Instant now);
-  void EndAll(SequenceEnd end, Instant now);
+  void EndAllOf(const GatewayId& gateway, const SequenceEnd& end, Instant now);
+  void EndAll(const SequenceEnd& end, Instant now);
 
   // The group's holders, best first. A call in flight stays where it is. Empty: wait for one.
   void SetGroup(const std::vector<std::string>& holders, Instant now);

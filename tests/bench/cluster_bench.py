@@ -66,7 +66,8 @@ async def stream(port, index, tokens, times):
             event = json.loads(line[6:])
             if "error" in event:
                 raise RuntimeError(event["error"])
-            times.append(time.monotonic())
+            if event["choices"][0]["text"]:
+                times.append(time.monotonic())
     writer.close()
 
 
@@ -94,10 +95,14 @@ def main():
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=18080)
+    parser.add_argument("--topology", action="append", help="only these (colocated is the baseline); may be repeated")
+    parser.add_argument("--ledger", action="store_true", help="also print every cell of the workers' account of time")
     options = parser.parse_args()
     global MODEL_NAME
     rows = {}
     for topology, shape in TOPOLOGIES:
+        if options.topology and topology not in options.topology:
+            continue
         with tempfile.TemporaryDirectory() as state_dir:
             cluster = Cluster(options, topology, shape, state_dir)
             try:
@@ -112,6 +117,9 @@ def main():
                     delta = {key: after[key] - before.get(key, 0.0) for key in after}
                     rows[topology, batch] = (statistics.median(rates), delta, options.rounds * options.tokens)
                     print(f"{topology} batch {batch}: {statistics.median(rates):.1f} tok/s", file=sys.stderr, flush=True)
+                    if options.ledger:
+                        for (stage, state, cause), seconds in sorted(delta.items()):
+                            print(f"    {stage:22} {state:6} {cause:14} {seconds:8.2f} s", file=sys.stderr)
             finally:
                 cluster.down()
     print("| batch | topology | tok/s | of colocated | attention + head ms/step | ffn ms/step | bound tok/s | "

@@ -39,6 +39,7 @@ def test_a_streamed_chat_is_the_same_text(client, model):
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
     assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[0].choices[0].delta.content, "the first event came before the first token: a client would time that"
     assert len({chunk.id for chunk in chunks}) == 1
     finishes = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices and chunk.choices[0].finish_reason]
     assert finishes == [whole.choices[0].finish_reason]
@@ -135,8 +136,9 @@ def test_echo_with_no_new_tokens_returns_the_prompt(client, model):
 
 def test_a_streamed_completion_is_the_same_text(client, model):
     whole = client.completions.create(model=model, prompt="The sea was", temperature=0, max_tokens=20)
-    chunks = client.completions.create(model=model, prompt="The sea was", temperature=0, max_tokens=20, stream=True)
+    chunks = list(client.completions.create(model=model, prompt="The sea was", temperature=0, max_tokens=20, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    assert chunks[0].choices[0].text, "the first event came before the first token: a client would time that"
 
 
 def test_multi_byte_characters_are_never_cut(client, model):

@@ -103,10 +103,10 @@ void DecodeEngine::OnReply(const std::string& holder, F2a reply) {
     context_.counters.replies_dropped++;
     return;
   }
-  TakeReply(holder, slots_[reply.call.micro_batch], std::move(reply));
+  TakeReply(holder, slots_[reply.call.micro_batch], reply);
 }
 
-void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a reply) {
+void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, const F2a& reply) {
   const size_t floats = size_t{slot.rows} * context_.model().hidden;
   const Instant now = context_.Now();
   if (reply.call == slot.call && reply.data.size() != floats) {

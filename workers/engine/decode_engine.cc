@@ -75,6 +75,7 @@ void DecodeEngine::SetGroup(uint64_t router_epoch, uint64_t version,
   }
   group_version_ = asked;
   std::vector<std::string> names;
+  names.reserve(holders.size());
   for (const FfnEndpoint& holder : holders) names.push_back(holder.worker.value());
   machine_.SetGroup(names, context_.Now());
   CarryOut();

@@ -84,7 +84,7 @@ class DecodeEngine {
   absl::Status Compute(const step::AttentionTask& task);
   absl::Status Compute(const step::HeadTask& task, std::vector<step::SampledToken>& tokens);
   void OnReply(const std::string& holder, F2a reply);
-  void TakeReply(const std::string& holder, Slot& slot, F2a reply);
+  void TakeReply(const std::string& holder, Slot& slot, const F2a& reply);
   void CarryOut(step::SendA2f& send);
 
   // ---- decode_engine.cc: the machine's effects, until there are none.

@@ -21,7 +21,7 @@ absl::Status GatewayStreams::Expect(const GatewayId& gateway) {
 }
 
 bool GatewayStreams::Push(const GatewayId& id, std::vector<step::Emit> emits,
-                          std::map<SequenceKey, SequenceCost> costs) {
+                          const std::map<SequenceKey, SequenceCost>& costs) {
   const auto found = gateways_.find(id);
   if (found == gateways_.end()) return true;
   Gateway& gateway = found->second;
@@ -31,7 +31,7 @@ bool GatewayStreams::Push(const GatewayId& id, std::vector<step::Emit> emits,
     return false;
   }
   gateway.pushed++;
-  for (auto& [sequence, cost] : costs) gateway.ends[sequence] = {gateway.pushed, std::move(cost)};
+  for (const auto& [sequence, cost] : costs) gateway.ends[sequence] = {gateway.pushed, cost};
   Send(gateway);
   return true;
 }

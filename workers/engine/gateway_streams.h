@@ -28,7 +28,7 @@ class GatewayStreams {
   // gateway fell behind. Its stream is closed and it is forgotten: the caller ends its sequences.
   // Emits for an unknown gateway are dropped.
   bool Push(const GatewayId& gateway, std::vector<step::Emit> emits,
-            std::map<SequenceKey, SequenceCost> costs);
+            const std::map<SequenceKey, SequenceCost>& costs);
 
   // `live`: the sequences that the worker holds; others of `resume` that no unacknowledged end
   // names are told as ended.

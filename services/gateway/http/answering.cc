@@ -156,7 +156,8 @@ void Api::Answering::Take(ChoiceEvent event, std::string& events) {
     Show(event.choice, delta, events);
     return FinishChoice(event.choice, "stop", events);
   }
-  Show(event.choice, delta, events);
+  // A placement alone shows nothing: the client's first event is its first token.
+  if (!event.tokens.empty()) Show(event.choice, delta, events);
   if (event.result.has_value()) TakeResult(event.choice, *event.result, events);
 }
 
@@ -187,7 +188,9 @@ void Api::Answering::Show(uint32_t index, const TextDelta& delta, std::string& e
   Choice& choice = choices_[index];
   if (prepared_.request.stream) {
     const bool first = !choice.begun;
-    if (delta.text.empty() && delta.tokens.empty() && choice.unsaid_ids.empty() && !first) return;
+    const bool says_role = first && head_.chat;
+    if (delta.text.empty() && delta.tokens.empty() && choice.unsaid_ids.empty() && !says_role)
+      return;
     writer_.Delta(index, delta, choice.unsaid_ids, first, events);
     choice.unsaid_ids.clear();
     choice.begun = true;

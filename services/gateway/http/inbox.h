@@ -24,7 +24,7 @@ namespace tandem::gateway {
 class Inbox final : public ChoiceSink, public std::enable_shared_from_this<Inbox> {
  public:
   // `max_events` that the connection has not taken: a slow client is cut there.
-  Inbox(boost::asio::any_io_executor strand, size_t max_events)
+  Inbox(const boost::asio::any_io_executor& strand, size_t max_events)
       : strand_(strand), timer_(strand), max_events_(max_events) {}
 
   bool Deliver(ChoiceEvent event) override TANDEM_EXCLUDES(mu_) {

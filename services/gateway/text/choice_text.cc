@@ -42,12 +42,12 @@ void ChoiceText::Finish(TextDelta& delta) {
   raw_bytes_ += tail.size();
   std::string text = matcher_.Push(tail);
   if (!stopped()) text += matcher_.Finish();
-  Release(std::move(text), !stopped(), delta);
+  Release(text, !stopped(), delta);
 }
 
 // A token goes out with the last of its text; one that a match cut goes out if some of its text
 // did.
-void ChoiceText::Release(std::string text, bool all, TextDelta& delta) {
+void ChoiceText::Release(const std::string& text, bool all, TextDelta& delta) {
   visible_bytes_ += text.size();
   delta.text += text;
   while (!pending_.empty()) {

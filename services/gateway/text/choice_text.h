@@ -54,7 +54,7 @@ class ChoiceText {
     ReleasedToken token;
     size_t end;  // bytes of the choice's raw text with it
   };
-  void Release(std::string text, bool all, TextDelta& delta);
+  void Release(const std::string& text, bool all, TextDelta& delta);
 
   const TextModel& model_;
   Utf8Joiner joiner_;

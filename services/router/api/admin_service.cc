@@ -46,7 +46,7 @@ grpc::ServerUnaryReactor* AdminService::DrainWorker(grpc::CallbackServerContext*
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   LogInfo("drain_worker", {{"worker", request->worker_id()}});
   core_.DrainWorker(WorkerId(request->worker_id()),
-                    [reactor](absl::Status status) { reactor->Finish(ToGrpc(status)); });
+                    [reactor](const absl::Status& status) { reactor->Finish(ToGrpc(status)); });
   return reactor;
 }
 

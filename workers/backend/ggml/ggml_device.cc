@@ -2,6 +2,7 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
+#include <cpuid.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -37,9 +38,11 @@ void QuietLog() {
 }  // namespace
 
 CpuFeatures DetectCpu() {
-  __builtin_cpu_init();
-  return {__builtin_cpu_supports("avx2") != 0, __builtin_cpu_supports("fma") != 0,
-          __builtin_cpu_supports("f16c") != 0, __builtin_cpu_supports("bmi2") != 0};
+  __builtin_cpu_init();  // its answers, unlike cpuid's, say whether the kernel saves AVX registers
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+  return {__builtin_cpu_supports("avx2") != 0, __builtin_cpu_supports("fma") != 0, f16c,
+          __builtin_cpu_supports("bmi2") != 0};
 }
 
 absl::Status CheckCpu(const CpuFeatures& features) {

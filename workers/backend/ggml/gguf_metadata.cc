@@ -31,7 +31,7 @@ absl::StatusOr<uint32_t> GgufMetadata::Unsigned(const char* key,
       value = gguf_get_val_u8(gguf_, index);
       break;
     case GGUF_TYPE_INT8:
-      value = gguf_get_val_i8(gguf_, index);
+      value = gguf_get_val_i8(gguf_, index);  // NOLINT(bugprone-signed-char-misuse): a number
       break;
     case GGUF_TYPE_UINT16:
       value = gguf_get_val_u16(gguf_, index);

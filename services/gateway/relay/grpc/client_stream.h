@@ -69,7 +69,7 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
   static constexpr Duration kMostBackoff = Duration::Seconds(2);
 
   struct Call final : Reactor {
-    Call(std::shared_ptr<ClientStream> s) : stream(std::move(s)) {}
+    explicit Call(std::shared_ptr<ClientStream> s) : stream(std::move(s)) {}
     void Begin(const std::string& address) {
       keep = stream->hooks_.dial(address, &context, this);
       self = std::static_pointer_cast<Call>(anchor.lock());

@@ -28,7 +28,7 @@ class GrpcLinks::Router final : public RouterLink {
  public:
   using Stream = ClientStream<v1::GatewayMessage, v1::RouterMessage>;
 
-  Router(GatewayIdentity identity, TimeSource& time, std::weak_ptr<Relay> relay)
+  Router(const GatewayIdentity& identity, TimeSource& time, std::weak_ptr<Relay> relay)
       : relay_(std::move(relay)) {
     stream_ = std::make_shared<Stream>(
         time, Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
@@ -94,7 +94,8 @@ class GrpcLinks::Worker final : public WorkerLink {
  public:
   using Stream = ClientStream<v1::TokenControl, v1::TokenStep>;
 
-  Worker(GatewayIdentity identity, WorkerId worker, TimeSource& time, std::weak_ptr<Relay> relay)
+  Worker(const GatewayIdentity& identity, WorkerId worker, TimeSource& time,
+         std::weak_ptr<Relay> relay)
       : worker_(std::move(worker)), relay_(std::move(relay)) {
     stream_ = std::make_shared<Stream>(
         time, Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
