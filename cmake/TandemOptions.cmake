@@ -12,6 +12,7 @@ set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
 set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O2 -g1")
 
 set(TANDEM_SANITIZE "" CACHE STRING "Sanitizers of our own code: address,undefined or thread")
+option(TANDEM_COVERAGE "Count which lines run (gcov), for ./dev coverage" OFF)
 option(TANDEM_NATIVE "Tune ggml and the paged op to this machine (another numerics class)" OFF)
 option(TANDEM_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 
@@ -34,6 +35,10 @@ endif()
 add_library(tandem_options INTERFACE)
 target_compile_options(tandem_options INTERFACE -Wall -Wextra -Werror)
 target_include_directories(tandem_options INTERFACE ${PROJECT_SOURCE_DIR})
+if(TANDEM_COVERAGE)
+  target_compile_options(tandem_options INTERFACE --coverage -fprofile-update=atomic)
+  target_link_options(tandem_options INTERFACE --coverage)
+endif()
 if(TANDEM_SANITIZE)
   target_compile_options(tandem_options INTERFACE -fsanitize=${TANDEM_SANITIZE} -fno-omit-frame-pointer
                                                   -fno-sanitize-recover=all)

@@ -21,7 +21,7 @@ struct QueueLimits {
 struct QueueView {
   uint32_t requests = 0;  // waiting, resumes apart
   uint32_t resumes = 0;
-  Duration placement_interval;  // recent mean between two placements; zero: not known
+  Duration placement_interval = {};  // recent mean between two placements; zero: not known
   uint64_t longest_sequence =
       0;  // tokens that an empty ready attention worker takes; zero: none is ready
 };

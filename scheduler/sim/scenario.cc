@@ -11,9 +11,14 @@ namespace {
 
 using model::YamlFields;
 
-uint64_t Or(YamlFields& fields, const std::string& key, uint64_t fallback,
-            uint64_t max = 1'000'000) {
-  return fields.Integer(key, 0, max, &fallback);
+uint64_t Or(YamlFields& fields, const std::string& key, uint64_t fallback, uint64_t max = 1'000'000,
+            uint64_t min = 0) {
+  return fields.Integer(key, min, max, &fallback);
+}
+
+// A size that the code divides by, or that nothing works without.
+uint64_t Size(YamlFields& fields, const std::string& key, uint64_t fallback) {
+  return Or(fields, key, fallback, 1'000'000, 1);
 }
 
 Duration Microseconds(YamlFields& fields, const std::string& key, uint64_t fallback) {
@@ -47,14 +52,14 @@ absl::Status ReadWorker(YamlFields& fields, absl::string_view where, const Catal
   const uint64_t count = Or(fields, "count", 1, 1000);
   const std::string stages = fields.Text("stages");
   const std::string chip = fields.Text("chip");
-  worker.kv_blocks = Or(fields, "kv_blocks", 512);
-  worker.block_tokens = Or(fields, "block_tokens", 16);
-  worker.max_sequences = Or(fields, "max_sequences", 64);
-  worker.max_batch = Or(fields, "max_batch", 32);
-  worker.max_micro_batches = Or(fields, "max_micro_batches", 2);
-  worker.prefill_slots = Or(fields, "prefill_slots", 4);
-  worker.chunk_tokens = Or(fields, "chunk_tokens", 32);
-  worker.max_handoff_rows = Or(fields, "max_handoff_rows", 64);
+  worker.kv_blocks = Size(fields, "kv_blocks", 512);
+  worker.block_tokens = Size(fields, "block_tokens", 16);
+  worker.max_sequences = Size(fields, "max_sequences", 64);
+  worker.max_batch = Size(fields, "max_batch", 32);
+  worker.max_micro_batches = Size(fields, "max_micro_batches", 2);
+  worker.prefill_slots = Size(fields, "prefill_slots", 4);
+  worker.chunk_tokens = Size(fields, "chunk_tokens", 32);
+  worker.max_handoff_rows = Size(fields, "max_handoff_rows", 64);
   RETURN_IF_ERROR(fields.Finish());
   ASSIGN_OR_RETURN(worker.stages, ReadStages(stages, where));
   const auto found = catalog.chips.find(chip);
@@ -71,11 +76,11 @@ absl::Status ReadWorker(YamlFields& fields, absl::string_view where, const Catal
 absl::Status ReadLoad(YamlFields& fields, LoadSpec& load) {
   load.requests = fields.Integer("requests", 1, 1'000'000);
   load.interarrival_mean = Microseconds(fields, "interarrival_us", 1000);
-  load.prompt_min = Or(fields, "prompt_min", 1);
-  load.prompt_max = Or(fields, "prompt_max", load.prompt_min);
-  load.output_min = Or(fields, "output_min", 1);
-  load.output_max = Or(fields, "output_max", load.output_min);
-  load.choices_max = Or(fields, "choices_max", 1, 128);
+  load.prompt_min = Size(fields, "prompt_min", 1);
+  load.prompt_max = Or(fields, "prompt_max", load.prompt_min, 1'000'000, load.prompt_min);
+  load.output_min = Size(fields, "output_min", 1);
+  load.output_max = Or(fields, "output_max", load.output_min, 1'000'000, load.output_min);
+  load.choices_max = Or(fields, "choices_max", 1, 128, 1);
   load.stop_percent = Or(fields, "stop_percent", 0, 100);
   load.cancel_percent = Or(fields, "cancel_percent", 0, 100);
   return fields.Finish();
@@ -112,8 +117,8 @@ absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view 
   scenario.name = fields.Text("name");
   const std::string shape = fields.Text("model");
   const uint64_t layers = fields.Integer("layers", 1, 1000);
-  scenario.vocabulary = Or(fields, "vocabulary", 512);
-  scenario.gateways = Or(fields, "gateways", 1, 100);
+  scenario.vocabulary = Or(fields, "vocabulary", 512, 1'000'000, 2);
+  scenario.gateways = Or(fields, "gateways", 1, 100, 1);
   scenario.max_queued_requests = Or(fields, "max_queued_requests", 1024);
   scenario.control_link.latency = Microseconds(fields, "control_latency_us", 100);
   scenario.control_link.jitter = Microseconds(fields, "control_jitter_us", 50);

@@ -122,17 +122,20 @@ def main():
                             print(f"    {stage:22} {state:6} {cause:14} {seconds:8.2f} s", file=sys.stderr)
             finally:
                 cluster.down()
-    print("| batch | topology | tok/s | of colocated | attention + head ms/step | ffn ms/step | bound tok/s | "
-          "exposed wait for FFN ms/step: compute, queue, hand-off |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| batch | topology | tok/s | of colocated | step ms | attention + head ms | ffn ms | bound tok/s | "
+          "attention waits for FFN: compute, queue, hand-off ms | hand-off share of a step |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for (topology, batch), (rate, delta, steps) in sorted(rows.items(), key=lambda item: item[0][1]):
         attention, ffn = (1e3 * busy(delta, stage) / steps for stage in ("attention", "ffn"))
         stall = {cause: 1e3 * sum(v for (_, state, c), v in delta.items() if state == "stall" and c == cause) / steps
                  for cause in ("peer_compute", "peer_queue", "handoff")}
         split = topology != "colocated"
         bound = 1e3 * batch / (max(attention, ffn) if split else attention + ffn)
-        print(f"| {batch} | {topology} | {rate:.1f} | {rate / rows['colocated', batch][0]:.2f} | {attention:.2f} | "
-              f"{ffn:.2f} | {bound:.1f} | {stall['peer_compute']:.2f}, {stall['peer_queue']:.2f}, {stall['handoff']:.2f} |")
+        base = rows.get(("colocated", batch))
+        step = 1e3 * batch / rate
+        print(f"| {batch} | {topology} | {rate:.1f} | {f'{rate / base[0]:.2f}' if base else '-'} | {step:.1f} | "
+              f"{attention:.1f} | {ffn:.1f} | {bound:.1f} | {stall['peer_compute']:.1f}, {stall['peer_queue']:.1f}, "
+              f"{stall['handoff']:.1f} | {stall['handoff'] / step:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+// Scenario files: what is read, and that each mistake is named with its file and key.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
+
+#include "scheduler/sim/scenario.h"
+
+namespace tandem::sim {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr absl::string_view kScenario = R"(
+name: small
+model: tiny
+layers: 3
+workers:
+  - {name: a, count: 2, stages: prefill+attention, chip: hbm, kv_blocks: 9}
+  - {name: f, stages: ffn, chip: sram}
+load:
+  - {requests: 5, prompt_min: 2, prompt_max: 4, output_min: 1, output_max: 6}
+faults:
+  - {at_us: 1500, kind: worker_down, target: f, for_ms: 20}
+)";
+
+absl::StatusOr<Scenario> Read(absl::string_view yaml) {
+  Catalog catalog;
+  catalog.chips["hbm"] = {};
+  catalog.chips["sram"] = {};
+  catalog.models["tiny"] = {};
+  return ReadScenario(yaml, "small.yaml", catalog);
+}
+
+absl::Status ReadWith(absl::string_view from, absl::string_view to) {
+  const std::string changed = absl::StrReplaceAll(kScenario, {{from, to}});
+  EXPECT_NE(changed, kScenario) << from;
+  return Read(changed).status();
+}
+
+TEST(ReadScenario, ReadsWorkersLoadAndFaults) {
+  const absl::StatusOr<Scenario> read = Read(kScenario);
+  ASSERT_TRUE(read.ok()) << read.status();
+  ASSERT_EQ(read->workers.size(), 3u);
+  EXPECT_EQ(read->workers[0].name, "a1");
+  EXPECT_EQ(read->workers[1].stages, (std::set<Stage>{Stage::kPrefill, Stage::kAttention}));
+  EXPECT_EQ(read->workers[1].kv_blocks, 9u);
+  EXPECT_EQ(read->workers[2].name, "f");
+  EXPECT_EQ(read->shape.layers, 3u);
+  EXPECT_EQ(read->load.requests, 5u);
+  EXPECT_EQ(read->load.prompt_max, 4u);
+  ASSERT_EQ(read->faults.size(), 1u);
+  EXPECT_EQ(read->faults[0].at, Instant() + Duration::Microseconds(1500));
+  EXPECT_EQ(read->faults[0].lasts, Duration::Milliseconds(20));
+}
+
+TEST(ReadScenario, NamesWhatIsWrong) {
+  EXPECT_THAT(ReadWith("model: tiny", "model: huge").message(), HasSubstr("'huge'"));
+  EXPECT_THAT(ReadWith("chip: sram", "chip: tape").message(), HasSubstr("'tape'"));
+  EXPECT_THAT(ReadWith("stages: ffn", "stages: ffm").message(), HasSubstr("'ffm'"));
+  EXPECT_THAT(ReadWith("worker_down", "worker_left").message(), HasSubstr("'worker_left'"));
+  EXPECT_THAT(ReadWith("layers: 3", "layers: 0").message(), HasSubstr("layers"));
+  EXPECT_THAT(ReadWith("kv_blocks: 9", "kv_block: 9").message(), HasSubstr("kv_block"));
+  EXPECT_THAT(ReadWith("kv_blocks: 9", "block_tokens: 0").message(), HasSubstr("block_tokens"));
+  EXPECT_THAT(ReadWith("prompt_max: 4", "prompt_max: 1").message(), HasSubstr("prompt_max"));
+  EXPECT_THAT(ReadWith("load:", "loads:").message(), HasSubstr("load"));
+  for (const absl::string_view text : {"", "a", "- 1", "{", "name: [1]"}) {
+    const absl::Status status = Read(text).status();
+    EXPECT_FALSE(status.ok()) << text;
+    EXPECT_THAT(status.message(), HasSubstr("small.yaml")) << text;
+  }
+}
+
+}  // namespace
+}  // namespace tandem::sim
