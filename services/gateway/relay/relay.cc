@@ -221,9 +221,13 @@ void Relay::Tokens(const WorkerId& worker, TokenBatch batch) {
   const auto found = workers_.find(worker);
   if (found == workers_.end()) return;
   found->second.received_step = batch.step;
+  // An end is acknowledged at once: until then the worker keeps what it would have to send again,
+  // and one that drains waits for it.
+  const bool ended = std::any_of(batch.sequences.begin(), batch.sequences.end(),
+                                 [](const SequenceTokens& s) { return s.result.has_value(); });
   for (SequenceTokens& part : batch.sequences) Take(worker, part);
   const auto again = workers_.find(worker);
-  if (again != workers_.end()) Acknowledge(again->second, false);
+  if (again != workers_.end()) Acknowledge(again->second, ended);
 }
 
 // --- placement

@@ -252,6 +252,15 @@ TEST_F(RelayTest, MessagesAreAcknowledgedEveryFewSteps) {
   EXPECT_EQ(dialer_.workers["A"].acknowledged, 8u);
 }
 
+TEST_F(RelayTest, AnEndIsAcknowledgedAtOnceSoThatADrainingWorkerCanGo) {
+  Send();
+  Place("A");
+  Token("A", 0, {10});
+  EXPECT_EQ(dialer_.workers["A"].acknowledged, 0u);
+  Token("A", 1, {11}, 0, EndReason::kEos);
+  EXPECT_EQ(dialer_.workers["A"].acknowledged, 2u);
+}
+
 TEST_F(RelayTest, RefusedRequestTellsTheReason) {
   const auto client = Send();
   relay_->Refused({{RequestId("r"), 0, 0},
