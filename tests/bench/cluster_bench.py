@@ -4,8 +4,9 @@
     tests/bench/cluster_bench.py --bin build/release/bin --model FILE.gguf [--batches 1,8,32] [--tokens 64] [--rounds 3]
 
 Every cluster is started by `tandemctl local up`, one at a time, with one compute thread a worker. A round sends `batch`
-streams at once; the rate is that of the tokens after every stream has had its first, so prefill is left out. The device
-seconds come from the workers' own ledgers (tandem_stage_seconds_total) over the same window. Medians over the rounds.
+streams at once; the rate is that of the tokens while every stream runs (all have had their first, none its last), so prefill
+is left out; the median over the rounds. The device seconds are the workers' own account (tandem_stage_seconds_total) over the
+rounds, divided by the steps of a full batch that gave as many tokens.
 """
 import argparse
 import asyncio

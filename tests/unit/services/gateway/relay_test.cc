@@ -5,11 +5,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <absl/strings/str_cat.h>
+
+#include <atomic>
 #include <map>
 #include <memory>
 #include <set>
+#include <thread>
 #include <vector>
 
+#include "tests/fakes/manual_time.h"
 #include "tests/unit/scheduler/base/transition_table_doc.h"
 
 namespace tandem::gateway {
@@ -18,34 +23,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-// Time that stands until the test moves it.
-class StandingTime final : public TimeSource {
- public:
-  Instant Now() const override { return now_; }
-  AlarmId CallAt(Instant when, absl::AnyInvocable<void()> fn) override {
-    const AlarmId id{next_++};
-    alarms_.emplace(std::pair(when, id), std::move(fn));
-    return id;
-  }
-  bool Cancel(AlarmId alarm) override {
-    return std::erase_if(alarms_, [&](const auto& entry) { return entry.first.second == alarm; }) >
-           0;
-  }
-  void Advance(Duration by) {
-    now_ = now_ + by;
-    while (!alarms_.empty() && alarms_.begin()->first.first <= now_) {
-      auto fn = std::move(alarms_.begin()->second);
-      alarms_.erase(alarms_.begin());
-      fn();
-    }
-  }
-
- private:
-  Instant now_;
-  uint64_t next_ = 1;
-  std::map<std::pair<Instant, AlarmId>, absl::AnyInvocable<void()>> alarms_;
-};
 
 struct FakeRouter final : RouterLink {
   void Generate(const tandem::GenerateSpec& spec) override { sent.push_back(spec); }
@@ -120,7 +97,7 @@ class RelayTest : public ::testing::Test {
     relay_->Tokens(WorkerId(worker), {++step_, {part}});
   }
 
-  StandingTime time_;
+  test::ManualTime time_;
   FakeDialer dialer_;
   FakeRouter router_;
   uint64_t step_ = 0;
@@ -268,6 +245,48 @@ TEST_F(RelayTest, RefusedRequestTellsTheReason) {
                    2.0});
   ASSERT_EQ(client->ends[0].size(), 1u);
   EXPECT_EQ(client->ends[0][0].status.code(), absl::StatusCode::kResourceExhausted);
+}
+
+// Clients come and go on one thread while tokens arrive on another, as gateway and gRPC threads do.
+// Under TSan an unordered access is a report.
+TEST_F(RelayTest, ClientsAndStreamsMayMeetOnDifferentThreads) {
+  constexpr int kRequests = 300;
+  std::atomic<int> started = 0;
+  std::thread streams([&] {
+    for (int i = 0; i < kRequests; i++) {
+      for (int seen = started.load(); seen <= i; seen = started.load()) started.wait(seen);
+      const RequestId id(absl::StrCat("r", i));
+      relay_->Placed({{id, 0, 0}, "pd-afd", "P", {WorkerId("A"), "a:1"}});
+      for (uint32_t position = 0; position < 4; position++) {
+        SequenceTokens part;
+        part.sequence = {id, 0, 0};
+        part.position = position;
+        part.tokens.push_back({position, {}});
+        if (position == 3) part.result = SequenceResult{{EndReason::kLength, {}}, {}, 0};
+        relay_->Tokens(WorkerId("A"), {++step_, {part}});
+      }
+    }
+  });
+  std::vector<std::shared_ptr<Client>> clients;
+  for (int i = 0; i < kRequests; i++) {
+    tandem::GenerateSpec spec;
+    spec.request = RequestId(absl::StrCat("r", i));
+    spec.prompt_ids = {1};
+    spec.stop.max_tokens = 4;
+    spec.choices.push_back({0, 0, 7, {}});
+    clients.push_back(std::make_shared<Client>());
+    EXPECT_TRUE(relay_->Start(std::move(spec), clients.back()).ok());
+    started = i + 1;
+    started.notify_one();
+    if (i % 3 == 0) relay_->Cancel(RequestId(absl::StrCat("r", i)));
+  }
+  streams.join();
+  EXPECT_EQ(relay_->in_flight(), 0u);
+  for (int i = 0; i < kRequests; i++) {
+    if (i % 3 == 0) continue;
+    EXPECT_THAT(clients[i]->tokens[0], ElementsAre(0, 1, 2, 3)) << i;
+    EXPECT_EQ(clients[i]->ends[0].size(), 1u) << i;
+  }
 }
 
 TEST_F(RelayTest, MoreRequestsThanTheBoundAreRefused) {
