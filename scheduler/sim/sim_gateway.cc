@@ -194,7 +194,8 @@ void SimGateway::Resume(Choice& choice, Duration after) {
 // ---- Attention workers.
 
 void SimGateway::DialWorker(const WorkerId& wanted) {
-  const WorkerId id = wanted;  // a choice's own field changes when the choice resumes
+  // A copy: the choice that it is a field of may resume, and change it.
+  const WorkerId id = wanted;  // NOLINT(performance-unnecessary-copy-initialization)
   std::shared_ptr<Stream>& stream = streams_[id];
   if (!alive_ || (stream && stream->open())) return;
   SimWorker* const worker = world_.UpWorker(id);

@@ -250,8 +250,9 @@ TEST_F(RelayTest, RefusedRequestTellsTheReason) {
 // Clients come and go on one thread while tokens arrive on another, as gateway and gRPC threads do.
 // Under TSan an unordered access is a report.
 TEST_F(RelayTest, ClientsAndStreamsMayMeetOnDifferentThreads) {
-  constexpr int kRequests = 300;
-  std::atomic<int> started = 0;
+  constexpr int kRequests = 300,
+                kWindow = 4;  // within the window neither thread waits for the other
+  std::atomic<int> started = 0, ended = 0;
   std::thread streams([&] {
     for (int i = 0; i < kRequests; i++) {
       for (int seen = started.load(); seen <= i; seen = started.load()) started.wait(seen);
@@ -265,10 +266,13 @@ TEST_F(RelayTest, ClientsAndStreamsMayMeetOnDifferentThreads) {
         if (position == 3) part.result = SequenceResult{{EndReason::kLength, {}}, {}, 0};
         relay_->Tokens(WorkerId("A"), {++step_, {part}});
       }
+      ended = i + 1;
+      ended.notify_one();
     }
   });
   std::vector<std::shared_ptr<Client>> clients;
   for (int i = 0; i < kRequests; i++) {
+    for (int seen = ended.load(); seen + kWindow <= i; seen = ended.load()) ended.wait(seen);
     tandem::GenerateSpec spec;
     spec.request = RequestId(absl::StrCat("r", i));
     spec.prompt_ids = {1};
