@@ -2,6 +2,7 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
+#include <cpuid.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -38,8 +39,11 @@ void QuietLog() {
 
 CpuFeatures DetectCpu() {
   __builtin_cpu_init();
-  return {__builtin_cpu_supports("avx2") != 0, __builtin_cpu_supports("fma") != 0,
-          __builtin_cpu_supports("f16c") != 0, __builtin_cpu_supports("bmi2") != 0};
+  // Not every compiler has a name for F16C.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+  return {__builtin_cpu_supports("avx2") != 0, __builtin_cpu_supports("fma") != 0, f16c,
+          __builtin_cpu_supports("bmi2") != 0};
 }
 
 absl::Status CheckCpu(const CpuFeatures& features) {
