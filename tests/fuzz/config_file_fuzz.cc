@@ -6,6 +6,7 @@
 
 #include <absl/strings/match.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "services/ctl/state.h"
@@ -34,6 +35,20 @@ void CheckCluster(absl::string_view text) {
   TANDEM_CHECK(again.ok() && *again == *config);
 }
 
+// Whether `whole` says all that `part` does. A number may have been written in another form.
+bool Says(const boost::json::value& whole, const boost::json::value& part) {
+  if (const auto* entries = part.if_object()) {
+    return std::all_of(entries->begin(), entries->end(), [&](const auto& entry) {
+      return Says(whole.at(entry.key()), entry.value());
+    });
+  }
+  if (const auto* entries = part.if_array()) {
+    const auto& others = whole.as_array();
+    return std::equal(others.begin(), others.end(), entries->begin(), entries->end(), Says);
+  }
+  return whole.is_double() || whole == part;
+}
+
 void CheckState(absl::string_view text) {
   boost::system::error_code error;
   const auto json = boost::json::parse(boost::json::string_view(text.data(), text.size()), error);
@@ -41,6 +56,7 @@ void CheckState(absl::string_view text) {
   const auto state = ctl::StateFromJson(json);
   if (!state.ok()) return fuzz::CheckRefusal(state.status());
   const boost::json::value written = ctl::ToJson(*state);
+  TANDEM_CHECK(Says(json, written));
   const auto again = ctl::StateFromJson(written);
   TANDEM_CHECK(again.ok() && ctl::ToJson(*again) == written);
 }

@@ -62,6 +62,8 @@ STREAMS = {
     "kv_frame": ("f", "KvFrame", 'reservation: "r" layer: 1 first_position: 32 count: 2 rows: "0123456789abcdef"'),
     "kv_last_frame": ("f", "KvFrame",
                       'reservation: "r" count: 1 rows: "01" prefill_time { stage: STAGE_PREFILL worker_id: "p" seconds: 0.5 calls: 3 }'),
+    "kv_past_the_last_position": ("f", "KvFrame", 'reservation: "r" first_position: 4294967295 count: 2 rows: "01"'),
+    "kv_too_many_positions": ("f", "KvFrame", 'reservation: "r" count: 65537 rows: "01"'),
     "kv_cancel": ("f", "KvFrame", 'reservation: "r" cancel: true'),
     "kv_ack": ("k", "KvAck", 'reservation: "r" layer: 1 positions: 34'),
     "kv_refused": ("k", "KvAck", 'reservation: "r" error { code: 5 message: "no such reservation" }'),
@@ -82,6 +84,8 @@ GATEWAY = {
                'step: 3 sequences { sequence { request_id: "q" } position: 4 ids: [5, 7] '
                "logprobs { logprob: -0.5 top_ids: [5, 6] top_logprobs: [-0.5, -2] } } "
                'sequences { sequence { request_id: "q" choice: 1 } ids: 8 }'),
+    "chance_of_nothing": ("c", "TokenStep",
+                          "sequences { ids: 0 logprobs { logprob: -inf top_ids: [0, 1] top_logprobs: [nan, inf] } }"),
     "ended": ("t", "TokenStep",
               'step: 4 sequences { sequence { request_id: "q" } ids: 2 end { reason: END_REASON_EOS '
               'times { stage: STAGE_FFN worker_id: "f" seconds: 0.25 calls: 60 } kv_transfer_seconds: 0.1 } }'),
@@ -97,13 +101,14 @@ def frame(kind, message, text):
     return kind.encode() + struct.pack("<H", len(data)) + data
 
 
-def registration(worker, stages, extra="", address="h:1"):
+def registration(worker, stages, extra="", address="h:1", block_tokens=16):
     numerics = " ".join(f'{stage.lower()}: "class"' for stage in stages)
     return frame("r", "Registration",
                  f'worker_id: "{worker}" incarnation: 1 protocol_version: 1 pool: "{worker}" model: "m" '
                  + " ".join(f"stages: STAGE_{stage}" for stage in stages)
                  + f' memory_class: MEMORY_CLASS_HBM numerics {{ {numerics} }} address: "{address}" capacity {{ kv_blocks: 64 '
-                 "block_tokens: 16 max_sequences: 8 prefill_slots: 2 max_handoff_rows: 64 } dimensions { layers: 2 hidden: 64 "
+                 f"block_tokens: {block_tokens} max_sequences: 8 prefill_slots: 2 max_handoff_rows: 64 }} "
+                 "dimensions { layers: 2 hidden: 64 "
                  f"kv_heads: 1 head_dim: 32 vocabulary: 96 context_tokens: 256 }} {extra}")
 
 
@@ -136,6 +141,7 @@ SESSIONS = {
               + generate("q") + done(2) + worker('shard_lost { ffn_worker_id: "f" message: "gone" }'),
     "address_past_the_limit": registration("p", ["PREFILL"]) + registration("a", ["ATTENTION", "FFN"], address="h" * 300)
                               + generate("q") + done(1),
+    "blocks_of_nothing": registration("w", ["PREFILL", "ATTENTION", "FFN"], block_tokens=0) + generate("q") + done(1),
     "full": COLOCATED + generate("q") + worker('result { command_id: 1 error { code: 8 message: "full" } }') + A_SECOND,
     "abort": COLOCATED + generate("q", "choices { seed: 1 } choices { choice: 1 }") + done(1)
              + frame("g", "GatewayMessage", 'abort { request_id: "q" }'),
