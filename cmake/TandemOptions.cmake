@@ -47,5 +47,9 @@ if(TANDEM_SANITIZE)
     target_compile_options(tandem_options INTERFACE -Wno-error=tsan)
   endif()
   # g++ 12 with a sanitizer gives false alarms of these in library headers.
-  target_compile_options(tandem_options INTERFACE -Wno-maybe-uninitialized)
+  target_compile_options(tandem_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+endif()
+if(TANDEM_FUZZ)
+  # Coverage counters in all of our code; only the targets of tests/fuzz link libFuzzer and its main.
+  target_compile_options(tandem_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()

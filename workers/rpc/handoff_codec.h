@@ -10,6 +10,7 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include <optional>
+#include <vector>
 
 #include "tandem/v1/handoff.pb.h"
 #include "workers/connector/ports.h"
@@ -23,15 +24,19 @@ grpc::ByteBuffer EncodeRefusal(const absl::Status& status, uint64_t shard_epoch)
 // `shard_epoch` is the holder's own, sent with an error.
 grpc::ByteBuffer EncodeReply(F2a reply, uint64_t shard_epoch);
 
+// A message with rows: its fields without `data`, which is in `rows`. The last piece is cut when
+// `data_bytes` is no multiple of 4.
+template <typename Fields>
+struct FrameWithRows {
+  Fields fields;
+  std::vector<float> rows;
+  uint64_t data_bytes = 0;
+};
+
 // One message of an attention worker: exactly one of the two is set.
 struct A2fFrame {
+  using Call = FrameWithRows<v1::A2fCall>;
   std::optional<v1::HandoffOpen> open;
-  struct Call {
-    v1::A2fCall fields;  // without `data`
-    std::vector<float>
-        rows;  // its data; the last piece is cut when `data_bytes` is no multiple of 4
-    uint64_t data_bytes = 0;
-  };
   std::optional<Call> call;
 };
 // kInvalidArgument: these bytes are no A2fMessage, or an empty one.
@@ -39,12 +44,8 @@ absl::StatusOr<A2fFrame> DecodeA2f(grpc::ByteBuffer& buffer);
 
 // One message of an FFN holder: exactly one of the two is set.
 struct F2aFrame {
+  using Reply = FrameWithRows<v1::F2aReply>;
   std::optional<v1::HandoffGrant> grant;
-  struct Reply {
-    v1::F2aReply fields;  // without `data`
-    std::vector<float> rows;
-    uint64_t data_bytes = 0;
-  };
   std::optional<Reply> reply;
 };
 absl::StatusOr<F2aFrame> DecodeF2a(grpc::ByteBuffer& buffer);

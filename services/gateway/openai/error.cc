@@ -13,6 +13,8 @@ namespace {
 constexpr char kParam[] = "tandem/param";
 constexpr char kCode[] = "tandem/code";
 constexpr char kRetryAfter[] = "tandem/retry_after";
+constexpr size_t kMaxMessageBytes = 1024;  // a message may quote the request, which is megabytes
+constexpr size_t kMaxParamBytes = 128;
 
 std::string Payload(const absl::Status& status, const char* key) {
   const auto found = status.GetPayload(key);
@@ -31,8 +33,8 @@ std::string StringOrNull(const std::string& value) {
 
 absl::Status InvalidParam(absl::string_view param, absl::string_view message,
                           absl::string_view code) {
-  absl::Status status = absl::InvalidArgumentError(message);
-  SetPayload(status, kParam, param);
+  absl::Status status = absl::InvalidArgumentError(message.substr(0, kMaxMessageBytes));
+  SetPayload(status, kParam, param.substr(0, kMaxParamBytes));
   SetPayload(status, kCode, code);
   return status;
 }

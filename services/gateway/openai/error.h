@@ -21,7 +21,8 @@ struct ApiError {
   double retry_after_seconds = 0;  // 0: no Retry-After
 };
 
-// 400 about a request's field; `param` as in "messages[0].role".
+// 400 about a request's field; `param` as in "messages[0].role". Both are cut to what an answer and
+// a log line can hold.
 absl::Status InvalidParam(absl::string_view param, absl::string_view message,
                           absl::string_view code = "");
 

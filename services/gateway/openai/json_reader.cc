@@ -106,12 +106,14 @@ absl::Status FieldReader::Number(absl::string_view key, double min, double max, 
   if (found->is_uint64()) number = static_cast<double>(found->get_uint64());
   const bool in_range =
       number <= max && (above_min ? number > min : number >= min);  // false for NaN
-  if (!is_number || !in_range) {
+  // A number above `min` may be none as a float: 1e-60 is 0.
+  const float narrow = in_range ? static_cast<float>(number) : 0;
+  if (!is_number || !in_range || (above_min && !(narrow > min))) {
     return InvalidParam(Param(key),
                         absl::StrCat(Param(key), " is ", Describe(*found), ", expected a number ",
                                      above_min ? "above " : "from ", min, " to ", max));
   }
-  value = static_cast<float>(number);
+  value = narrow;
   return absl::OkStatus();
 }
 

@@ -18,8 +18,9 @@ namespace tandem::router {
 
 inline constexpr uint32_t kProtocolVersion = 1;
 inline constexpr size_t kMaxIdBytes = 128;     // request, worker, gateway ids
-inline constexpr size_t kMaxTextBytes = 1024;  // names, addresses, class parts
-inline constexpr int kMaxChoices = 128;
+inline constexpr size_t kMaxNameBytes = 256;   // model and address: what other workers take
+inline constexpr size_t kMaxTextBytes = 1024;  // URLs, class parts
+inline constexpr int kMaxChoices = 128;        // of a request; each is below it
 inline constexpr int kMaxStopTokenIds = 64;
 inline constexpr int kMaxLogitBias = 1024;
 inline constexpr uint32_t kMaxTopLogprobs = 20;

@@ -30,6 +30,10 @@ absl::Status CheckChoices(const v1::GenerateRequest& proto) {
   RETURN_IF_ERROR(CheckCount("choices", proto.choices_size(), kMaxChoices, "max_choices"));
   std::set<uint32_t> seen;
   for (const v1::ChoiceStart& choice : proto.choices()) {
+    if (choice.choice() >= kMaxChoices) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("choices holds choice ", choice.choice(), "; max_choices is ", kMaxChoices));
+    }
     if (!seen.insert(choice.choice()).second) {
       return absl::InvalidArgumentError(
           absl::StrCat("choice ", choice.choice(), " stands in choices twice"));

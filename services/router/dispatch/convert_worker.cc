@@ -18,8 +18,11 @@ absl::Status CheckText(absl::string_view field, const std::string& text, size_t 
 }
 
 absl::Status CheckKey(absl::string_view field, const v1::SequenceKey& key) {
-  return CheckText(absl::StrCat(field, ".request_id"), key.request_id(), kMaxIdBytes,
-                   /*required=*/true);
+  RETURN_IF_ERROR(CheckText(absl::StrCat(field, ".request_id"), key.request_id(), kMaxIdBytes,
+                            /*required=*/true));
+  if (key.choice() < kMaxChoices) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, ".choice is ", key.choice(), "; max_choices is ", kMaxChoices));
 }
 
 absl::Status CheckRegistrationFields(const v1::Registration& proto) {
@@ -31,8 +34,8 @@ absl::Status CheckRegistrationFields(const v1::Registration& proto) {
   }
   if (proto.incarnation() == 0) return absl::InvalidArgumentError("registration.incarnation is 0");
   RETURN_IF_ERROR(CheckText("registration.pool", proto.pool(), kMaxIdBytes, true));
-  RETURN_IF_ERROR(CheckText("registration.model", proto.model(), kMaxTextBytes, true));
-  RETURN_IF_ERROR(CheckText("registration.address", proto.address(), kMaxTextBytes, true));
+  RETURN_IF_ERROR(CheckText("registration.model", proto.model(), kMaxNameBytes, true));
+  RETURN_IF_ERROR(CheckText("registration.address", proto.address(), kMaxNameBytes, true));
   RETURN_IF_ERROR(CheckText("registration.metrics_url", proto.metrics_url(), kMaxTextBytes, false));
   RETURN_IF_ERROR(
       CheckText("registration.numerics.prefill", proto.numerics().prefill(), kMaxTextBytes, false));

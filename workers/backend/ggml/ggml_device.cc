@@ -39,6 +39,7 @@ void QuietLog() {
 
 CpuFeatures DetectCpu() {
   __builtin_cpu_init();  // its answers, unlike cpuid's, say whether the kernel saves AVX registers
+  // Not every compiler has a name for F16C.
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
   return {__builtin_cpu_supports("avx2") != 0, __builtin_cpu_supports("fma") != 0, f16c,

@@ -77,6 +77,8 @@ absl::Status GgufModel::ReadHeader() {
   }
   ASSIGN_OR_RETURN(vocabulary_,
                    metadata.Unsigned("llama.vocab_size", static_cast<uint32_t>(embedding->ne[1])));
+  if (vocabulary_ == 0)
+    return absl::InvalidArgumentError(absl::StrCat(path_, ": a vocabulary of 0 tokens"));
   const bool output_matrix = ggml_get_tensor(headers_.get(), "output.weight") != nullptr;
   tensors_ = LlamaTensors(shape_, vocabulary_, output_matrix);
   RETURN_IF_ERROR(CheckTensors());
@@ -132,6 +134,11 @@ absl::Status GgufModel::CheckNotTruncated() const {
 absl::Status GgufModel::ReadEndTokens(const GgufMetadata& metadata) {
   SpecialTokens tokens;
   ASSIGN_OR_RETURN(tokens.texts, metadata.Strings("tokenizer.ggml.tokens"));
+  if (tokens.texts.size() > vocabulary_) {
+    return absl::InvalidArgumentError(absl::StrCat(path_, ": tokenizer.ggml.tokens has ",
+                                                   tokens.texts.size(),
+                                                   " entries, the vocabulary is ", vocabulary_));
+  }
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                           "tokenizer.ggml.eom_token_id", "tokenizer.ggml.fim_pad_token_id",
                           "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id"}) {

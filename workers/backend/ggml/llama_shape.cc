@@ -2,6 +2,8 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <cmath>
+
 #include "scheduler/base/status.h"
 #include "workers/backend/ggml/paged_attention.h"
 
@@ -57,6 +59,12 @@ absl::Status CheckNumbers(const LlamaShape& shape, const std::string& path) {
                shape.hidden / shape.heads);
   }
   if (shape.context_tokens == 0) return bad("llama.context_length is 0");
+  if (!(shape.rms_eps >= 0 && std::isfinite(shape.rms_eps))) {
+    return bad("llama.attention.layer_norm_rms_epsilon is ", shape.rms_eps);
+  }
+  if (!(shape.rope_base > 0 && std::isfinite(shape.rope_base))) {
+    return bad("llama.rope.freq_base is ", shape.rope_base);
+  }
   return absl::OkStatus();
 }
 

@@ -19,6 +19,13 @@ constexpr std::pair<EndReason, v1::EndReason> kReasons[] = {
     {EndReason::kFailed, v1::END_REASON_FAILED},
 };
 
+// Seconds of a peer; zero for what is no span of time (negative, NaN, over 30 years): a client's
+// JSON and Retry-After hold numbers.
+double ToSeconds(double seconds) {
+  constexpr double kLongestSeconds = 1e9;
+  return seconds >= 0 && seconds <= kLongestSeconds ? seconds : 0;
+}
+
 SequenceEnd MakeEnd(v1::EndReason reason, bool has_status, const v1::ErrorStatus& status) {
   SequenceEnd end{FromProto(reason), absl::OkStatus()};
   if (end.reason != EndReason::kFailed) return end;
@@ -126,7 +133,7 @@ PlacedInfo FromProto(const v1::Placed& placed) {
 
 RefusedInfo FromProto(const v1::RouterSequenceEnd& end) {
   return {FromProto(end.sequence()), MakeEnd(end.reason(), end.has_status(), end.status()),
-          end.retry_after_seconds()};
+          ToSeconds(end.retry_after_seconds())};
 }
 
 TokenBatch FromProto(v1::TokenStep& step) {
@@ -142,9 +149,9 @@ TokenBatch FromProto(v1::TokenStep& step) {
       result.end = MakeEnd(tokens.end().reason(), tokens.end().has_status(), tokens.end().status());
       for (const v1::StageTime& time : tokens.end().times()) {
         result.times.push_back(
-            {StageName(time.stage()), time.worker_id(), time.seconds(), time.calls()});
+            {StageName(time.stage()), time.worker_id(), ToSeconds(time.seconds()), time.calls()});
       }
-      result.kv_transfer_seconds = tokens.end().kv_transfer_seconds();
+      result.kv_transfer_seconds = ToSeconds(tokens.end().kv_transfer_seconds());
       part.result = std::move(result);
     }
     batch.sequences.push_back(std::move(part));

@@ -72,6 +72,8 @@ TEST(ParseChatRequest, RefusesBadInputNamingParameterAndNumber) {
        "messages[0].tool_calls", "tools"},
       {Chat(R"("temperature":"hot")"), "temperature", "a string"},
       {Chat(R"("temperature":2.5)"), "temperature", "2.5"},
+      {Chat(R"("top_p":1e-60)"), "top_p", "1e-60"},
+      {Chat(R"("repetition_penalty":1e-60)"), "repetition_penalty", "1e-60"},
       {Chat(R"("temperature":-0.1)"), "temperature", "-0.1"},
       {Chat(R"("temperature":1e308)"), "temperature", "expected a number from 0 to 2"},
       {Chat(R"("temperature":true)"), "temperature", "true"},
@@ -146,6 +148,14 @@ TEST(ParseCompletionRequest, RefusesBadInputNamingParameterAndNumber) {
       {Completion(R"("best_of":3)"), "best_of", "best_of 3 with n 1"},
   };
   for (const Bad& bad : cases) ExpectRefused(bad, ParseCompletionRequest);
+}
+
+TEST(ParseChatRequest, AnErrorQuotesOnlyTheStartOfALongValue) {
+  const std::string role(1 << 20, 'r');
+  const auto spec = ParseChatRequest(
+      absl::StrCat(R"({"model":"m","messages":[{"role":")", role, R"("}]})"), RequestLimits{});
+  ASSERT_FALSE(spec.ok());
+  EXPECT_LE(spec.status().message().size(), 1024u);
 }
 
 TEST(ParseChatRequest, ReadsEveryField) {

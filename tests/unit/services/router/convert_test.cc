@@ -87,11 +87,14 @@ TEST(ConvertWorker, MalformedRegistrationsNameTheFieldAndTheNumber) {
   proto.clear_memory_class();
   EXPECT_EQ(ErrorOf(proto), "registration.memory_class is 0: unknown");
   proto = GoodRegistration();
-  proto.set_address(std::string(1025, 'x'));
-  EXPECT_EQ(ErrorOf(proto), "registration.address has 1025 bytes; at most 1024 are taken");
+  proto.set_address(std::string(257, 'x'));
+  EXPECT_EQ(ErrorOf(proto), "registration.address has 257 bytes; at most 256 are taken");
   proto = GoodRegistration();
   proto.add_live();
   EXPECT_EQ(ErrorOf(proto), "registration.live.request_id is empty");
+  proto.mutable_live(0)->set_request_id("r");
+  proto.mutable_live(0)->set_choice(128);
+  EXPECT_EQ(ErrorOf(proto), "registration.live.choice is 128; max_choices is 128");
   proto = GoodRegistration();
   proto.set_protocol_version(0);
   EXPECT_EQ(ErrorOf(proto), "worker w-1 speaks protocol version 0, this router 1");
@@ -183,6 +186,8 @@ TEST(ConvertGateway, LimitsAreNamed) {
   proto = GoodRequest();
   proto.clear_choices();
   EXPECT_EQ(ErrorOf(proto), "choices is empty");
+  proto.add_choices()->set_choice(128);
+  EXPECT_EQ(ErrorOf(proto), "choices holds choice 128; max_choices is 128");
 }
 
 TEST(ConvertGateway, EndCarriesItsStatusAndWhenToTryAgain) {
