@@ -75,7 +75,8 @@ class WorkerStream final : public Stream, public WorkerLink {
     if (!event.ok()) {
       LogWarn("worker_malformed",
               {{"worker", worker_.value()}, {"reason", event.status().message()}});
-      return EndNow(event.status());
+      // Not EndNow: that cancels a write in flight, and the peer would read of that, not of this.
+      return EndAfterQueue(event.status());
     }
     shared_.core.WorkerSaid(Link(), *std::move(event), Taken());
   }
