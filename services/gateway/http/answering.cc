@@ -169,6 +169,11 @@ void Api::Answering::TakeResult(uint32_t index, const ChoiceResult& result, std:
   if (end.reason == EndReason::kFailed) {
     failure_ =
         end.status.ok() ? absl::InternalError("the sequence failed without a reason") : end.status;
+    if (IsGatewayOverloaded(failure_)) {
+      failure_ = WithErrorCode(
+          absl::UnavailableError("the gateway fell behind the model's tokens; try again later"),
+          "gateway_overloaded");
+    }
     if (result.retry_after_seconds > 0)
       failure_ = WithRetryAfter(failure_, result.retry_after_seconds);
     return;

@@ -77,7 +77,9 @@ class Relay : public std::enable_shared_from_this<Relay> {
   // For the hello of a stream about to be opened: what has come of each live sequence.
   std::vector<ResumePoint> ResumePoints(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
   void WorkerUp(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
-  void WorkerDown(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
+  // The stream ended, with what the worker said last. Its sequences wait a lease for a new stream;
+  // those of a gateway that fell behind have ended for good (IsGatewayOverloaded).
+  void WorkerDown(const WorkerId& worker, const absl::Status& why) TANDEM_EXCLUDES(mu_);
   void Tokens(const WorkerId& worker, TokenBatch batch) TANDEM_EXCLUDES(mu_);
 
  private:
@@ -99,9 +101,8 @@ class Relay : public std::enable_shared_from_this<Relay> {
   struct Choice {
     ChoiceStart start;  // with the emitted ids
     RelayState state = RelayState::kUnplaced;
-    size_t router = 0;            // while placing
-    WorkerId worker;              // while streaming
-    bool resumed_stream = false;  // a hello named it, and nothing has come since
+    size_t router = 0;  // while placing
+    WorkerId worker;    // while streaming
     uint32_t losses = 0, preemptions = 0;
     Placement placement;
   };
@@ -124,17 +125,18 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void ListWorkers() TANDEM_REQUIRES(mu_);
   void WatchWorker(const WorkerId& worker) TANDEM_REQUIRES(mu_);
   void WorkerLost(const WorkerId& worker, uint64_t epoch) TANDEM_EXCLUDES(mu_);
+  // Nothing more comes from there: its sequences start again, or fail for what `why` says.
+  void GiveUp(const WorkerId& worker, const absl::Status& why) TANDEM_REQUIRES(mu_);
   void ParkIfUnused(const WorkerId& id) TANDEM_REQUIRES(mu_);
   void Acknowledge(Worker& worker, bool now) TANDEM_REQUIRES(mu_);
 
   Choice* Find(const SequenceKey& key, Request** request) TANDEM_REQUIRES(mu_);
   void Take(const WorkerId& worker, SequenceTokens& part) TANDEM_REQUIRES(mu_);
-  void TakeResult(Request& request, Choice& choice, SequenceResult result, ChoiceEvent event)
+  void TakeResult(Request& request, Choice& choice, ChoiceResult result, ChoiceEvent event)
       TANDEM_REQUIRES(mu_);
   void Resume(Request& request, Choice& choice, RelayEvent why) TANDEM_REQUIRES(mu_);
   void End(Request& request, Choice& choice, ChoiceEvent event) TANDEM_REQUIRES(mu_);
-  void Fail(Request& request, Choice& choice, absl::Status status, double retry_after_seconds = 0)
-      TANDEM_REQUIRES(mu_);
+  void Fail(Request& request, Choice& choice, absl::Status status) TANDEM_REQUIRES(mu_);
   void StopAt(const WorkerId& worker, const SequenceKey& key, uint32_t position, EndReason reason)
       TANDEM_REQUIRES(mu_);
   void Retire(Request& request, Choice& choice) TANDEM_REQUIRES(mu_);
