@@ -166,7 +166,7 @@ void Relay::Placed(const PlacedInfo& placed) {
                           .placement = choice->placement,
                           .tokens = {},
                           .result = std::nullopt});
-  if (!workers_.at(choice->worker).up) WatchWorker(choice->worker);
+  if (!workers_.at(choice->worker).up) WatchWorker(choice->worker, time_.Now() + lease_);
 }
 
 void Relay::Refused(const RefusedInfo& refused) {

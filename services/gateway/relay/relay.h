@@ -93,6 +93,10 @@ class Relay : public std::enable_shared_from_this<Relay> {
     std::string address;  // dialled; empty: parked
     bool up = false;
     bool listed = false;  // some router's cluster names it
+    Instant up_at;
+    bool heard = false;  // something came since
+    Instant give_up_at =
+        Instant::Never();  // of the sequences there, unless a stream stands by then
     uint64_t epoch =
         0;  // counts ups, downs and messages: an alarm set earlier finds that it is stale
     uint64_t received_step = 0;
@@ -123,7 +127,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void FailUnplaced() TANDEM_EXCLUDES(mu_);
   Worker* FindWorker(const Endpoint& endpoint) TANDEM_REQUIRES(mu_);
   void ListWorkers() TANDEM_REQUIRES(mu_);
-  void WatchWorker(const WorkerId& worker) TANDEM_REQUIRES(mu_);
+  void WatchWorker(const WorkerId& worker, Instant give_up_at) TANDEM_REQUIRES(mu_);
   void WorkerLost(const WorkerId& worker, uint64_t epoch) TANDEM_EXCLUDES(mu_);
   // Nothing more comes from there: its sequences start again, or fail for what `why` says.
   void GiveUp(const WorkerId& worker, const absl::Status& why) TANDEM_REQUIRES(mu_);

@@ -25,6 +25,8 @@ void Relay::WorkerUp(const WorkerId& worker) {
   const auto found = workers_.find(worker);
   if (found == workers_.end()) return;
   found->second.up = true;
+  found->second.up_at = time_.Now();
+  found->second.heard = false;
   found->second.epoch++;
   found->second.received_step = found->second.acknowledged_step = 0;
 }
@@ -34,13 +36,15 @@ void Relay::WorkerDown(const WorkerId& worker, const absl::Status& why) {
   const auto found = workers_.find(worker);
   if (found == workers_.end() || !found->second.up)
     return;  // a dial that failed: the lease runs already
-  found->second.up = false;
-  found->second.epoch++;
-  if (IsGatewayOverloaded(why)) {
-    // A sequence that came there since lives on: it is stopped when its tokens come.
-    GiveUp(worker, why);
-  }
-  WatchWorker(worker);
+  Worker& lost = found->second;
+  lost.up = false;
+  lost.epoch++;
+  // A sequence that came there since lives on: it is stopped when its tokens come.
+  if (IsGatewayOverloaded(why)) GiveUp(worker, why);
+  // A stream that breaks as it opens is no stream: the lease of the one before runs on.
+  if (lost.heard || time_.Now() - lost.up_at >= lease_) lost.give_up_at = Instant::Never();
+  if (lost.give_up_at == Instant::Never()) lost.give_up_at = time_.Now() + lease_;
+  WatchWorker(worker, lost.give_up_at);
 }
 
 void Relay::Tokens(const WorkerId& worker, TokenBatch batch) {
@@ -48,9 +52,13 @@ void Relay::Tokens(const WorkerId& worker, TokenBatch batch) {
   const auto found = workers_.find(worker);
   if (found == workers_.end()) return;
   found->second.received_step = batch.step;
-  for (SequenceTokens& part : batch.sequences) Take(worker, part);
-  const auto again = workers_.find(worker);
-  if (again != workers_.end()) Acknowledge(again->second, false);
+  found->second.heard = true;
+  bool ends = false;  // a worker that drains waits until its last message is acknowledged
+  for (SequenceTokens& part : batch.sequences) {
+    ends |= part.result.has_value();
+    Take(worker, part);
+  }
+  Acknowledge(found->second, ends);
 }
 
 Relay::Worker* Relay::FindWorker(const Endpoint& endpoint) {
@@ -82,9 +90,9 @@ void Relay::ListWorkers() {
   for (const WorkerId& id : unlisted) ParkIfUnused(id);
 }
 
-void Relay::WatchWorker(const WorkerId& worker) {
+void Relay::WatchWorker(const WorkerId& worker, Instant give_up_at) {
   const uint64_t epoch = workers_.at(worker).epoch;
-  time_.CallAt(time_.Now() + lease_, [weak = weak_from_this(), worker, epoch] {
+  time_.CallAt(give_up_at, [weak = weak_from_this(), worker, epoch] {
     if (const auto self = weak.lock()) self->WorkerLost(worker, epoch);
   });
 }
@@ -94,6 +102,7 @@ void Relay::WorkerLost(const WorkerId& worker, uint64_t epoch) {
   MutexLock lock(mu_);
   const auto found = workers_.find(worker);
   if (found == workers_.end() || found->second.up || found->second.epoch != epoch) return;
+  found->second.give_up_at = Instant::Never();
   GiveUp(worker, absl::OkStatus());
   ParkIfUnused(worker);
   PlaceAll();

@@ -215,6 +215,51 @@ TEST_F(RelayTest, StreamThatEndsForAnyOtherReasonThanOverloadIsALossAfterTheLeas
   }
 }
 
+// As a worker does that refuses each hello: the dial succeeds, and nothing comes of it.
+TEST_F(RelayTest, StreamsThatBreakAsTheyOpenDoNotKeepALostSequenceWaiting) {
+  Send();
+  Place("A");
+  Token("A", 0, {10});
+  for (int i = 0; i < 10; ++i) {
+    relay_->WorkerDown(WorkerId("A"), absl::ResourceExhaustedError("too many gateways"));
+    time_.Advance(Duration::Milliseconds(900));
+    relay_->WorkerUp(WorkerId("A"));
+    time_.Advance(Duration::Milliseconds(10));
+  }
+  EXPECT_EQ(router_.sent.size(), 1u);
+  relay_->WorkerDown(WorkerId("A"), absl::ResourceExhaustedError("too many gateways"));
+  time_.Advance(Duration::Seconds(1));
+  EXPECT_EQ(router_.sent.size(), 2u) << "the lease ran from the first loss";
+}
+
+TEST_F(RelayTest, TheLeaseIsTheOneThatTheRouterSays) {
+  relay_->RouterUp(0, Duration::Seconds(3));
+  Send();
+  Place("A");
+  relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
+  time_.Advance(Duration::Seconds(2));
+  EXPECT_EQ(router_.sent.size(), 1u);
+  time_.Advance(Duration::Seconds(2));
+  EXPECT_EQ(router_.sent.size(), 2u);
+}
+
+TEST_F(RelayTest, StreamThatStoodGetsALeaseOfItsOwn) {
+  Send();
+  Place("A");
+  for (const Duration stood : {Duration::Seconds(10), Duration()}) {
+    relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
+    time_.Advance(Duration::Seconds(9));
+    relay_->WorkerUp(WorkerId("A"));
+    time_.Advance(stood);
+  }
+  Token("A", 0, {10});
+  relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
+  time_.Advance(Duration::Seconds(9));
+  EXPECT_EQ(router_.sent.size(), 1u);
+  time_.Advance(Duration::Seconds(2));
+  EXPECT_EQ(router_.sent.size(), 2u);
+}
+
 TEST_F(RelayTest, StreamOfAnOverloadedGatewayEndsItsSequencesThereForGood) {
   const auto client = Send(2);
   Place("A", 0);
@@ -363,8 +408,12 @@ TEST_F(RelayTest, GapInTheTokensIsAnErrorNotASilentLoss) {
 TEST_F(RelayTest, MessagesAreAcknowledgedEveryFewSteps) {
   Send();
   Place("A");
-  for (uint32_t i = 0; i < 8; ++i) Token("A", i, {i});
+  for (uint32_t i = 0; i < 7; ++i) Token("A", i, {i});
+  EXPECT_EQ(dialer_.workers["A"].acknowledged, 0u);
+  Token("A", 7, {7});
   EXPECT_EQ(dialer_.workers["A"].acknowledged, 8u);
+  Token("A", 8, {8}, 0, EndReason::kEos);
+  EXPECT_EQ(dialer_.workers["A"].acknowledged, 9u) << "nothing may follow an end";
 }
 
 TEST_F(RelayTest, RefusedRequestTellsTheReason) {
