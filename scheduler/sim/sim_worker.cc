@@ -318,8 +318,7 @@ void SimWorker::Push(const GatewayId& id, std::vector<step::Emit> emits) {
     if (emit.end.has_value()) gateway.ends[emit.sequence] = gateway.pushed;
   }
   if (!gateway.outbox.Push(std::move(emits))) {
-    decode_->EndAllOf(id, {EndReason::kFailed, absl::UnavailableError("gateway_overloaded")},
-                      world_.Now());
+    decode_->EndAllOf(id, {EndReason::kFailed, GatewayOverloadedError()}, world_.Now());
   }
   SendTokens(gateway);
 }

@@ -39,6 +39,11 @@ void TokenOutbox::Attach(const std::vector<ResumePoint>& resume) {
   to_send_.assign(unacknowledged_.begin(), unacknowledged_.end());
 }
 
+void TokenOutbox::Forget() {
+  unacknowledged_.clear();
+  to_send_.clear();
+}
+
 void TokenOutbox::Detach(Instant now) {
   if (!attached_) return;
   attached_ = false;

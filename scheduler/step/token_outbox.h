@@ -32,13 +32,15 @@ class TokenOutbox {
   TokenOutbox(uint32_t max_messages, Duration lease);
 
   // Adds the emits of a step as one message; with a stream attached it is also in TakeToSend.
-  // False: the replay buffer is full; the caller ends the gateway's sequences with kFailed,
-  // kUnavailable "gateway_overloaded".
+  // False: the replay buffer is full; the caller ends the gateway's sequences with kFailed and
+  // GatewayOverloadedError.
   bool Push(std::vector<Emit> emits);
   // A stream came (the first, or one after a break): unacknowledged messages are to be sent again,
   // but for the tokens that `resume` says were received (and the ends that came with them). A
   // message of which nothing is left is dropped: its number is never sent.
   void Attach(const std::vector<ResumePoint>& resume);
+  // The gateway fell behind: what it has not acknowledged is forgotten; numbers go on.
+  void Forget();
   // The stream broke: the lease starts.
   void Detach(Instant now);
   void Acknowledge(uint64_t step);

@@ -52,6 +52,16 @@ struct SequenceEnd {
   absl::Status status;
 };
 
+// A gateway fell behind the replay buffer of its tokens (PROTOCOL, section 4): the one kUnavailable
+// of an attention worker that is never resumed, for a re-prefill would only fall behind again. This
+// code and message are the wire's, of a sequence's end and of a token stream's.
+inline absl::Status GatewayOverloadedError() {
+  return absl::UnavailableError("gateway_overloaded");
+}
+inline bool IsGatewayOverloaded(const absl::Status& status) {
+  return absl::IsUnavailable(status) && status.message() == "gateway_overloaded";
+}
+
 // Where one choice of a request starts.
 struct ChoiceStart {
   uint32_t choice = 0;

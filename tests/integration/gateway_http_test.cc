@@ -1,13 +1,8 @@
 // The gateway's HTTP server over real sockets, with a handler that answers, streams or waits as the
 // path says.
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <boost/asio/awaitable.hpp>
@@ -17,6 +12,7 @@
 #include "services/gateway/http/inbox.h"
 #include "services/gateway/http/server.h"
 #include "services/runtime/mutex.h"
+#include "tests/fakes/http_connection.h"
 
 namespace tandem::gateway {
 namespace {
@@ -25,47 +21,8 @@ namespace asio = boost::asio;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-constexpr int kDeadlineSeconds = 30;
-
-// A blocking client; each read ends after kDeadlineSeconds at most.
-class Client {
- public:
-  explicit Client(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    timeval deadline{kDeadlineSeconds, 0};
-    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof deadline);
-    connected_ = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
-  }
-  ~Client() { Close(); }
-  void Close() {
-    if (fd_ >= 0) close(fd_);
-    fd_ = -1;
-  }
-  bool Send(const std::string& bytes) {
-    return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
-           static_cast<ssize_t>(bytes.size());
-  }
-  // Reads until `end` stands in what was read, or the server closes.
-  std::string ReadUntil(const std::string& end) {
-    char buffer[4096];
-    while (read_.find(end) == std::string::npos) {
-      const ssize_t count = recv(fd_, buffer, sizeof buffer, 0);
-      if (count <= 0) break;
-      read_.append(buffer, static_cast<size_t>(count));
-    }
-    return std::exchange(read_, "");
-  }
-  std::string ReadAll() { return ReadUntil("\1never\1"); }
-  bool connected() const { return connected_; }
-
- private:
-  int fd_;
-  bool connected_ = false;
-  std::string read_;
-};
+using Client = test::HttpConnection;
+using test::kDeadlineSeconds;
 
 class HttpServerTest : public ::testing::Test {
  protected:

@@ -191,7 +191,7 @@ class TokenSink {
   virtual ~TokenSink() = default;
   virtual void Send(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs) = 0;
   // The last call. kAborted: a newer stream replaces it; kResourceExhausted: too many gateways;
-  // kUnavailable: the worker stops, or "gateway_overloaded": the gateway fell behind, and its
+  // kUnavailable: the worker stops, or (IsGatewayOverloaded) the gateway fell behind, and its
   // sequences here have ended for good.
   virtual void Close(const absl::Status& status) = 0;
 };
@@ -200,8 +200,8 @@ class TokenSink {
 class TokenDoor {
  public:
   virtual ~TokenDoor() = default;
-  // A sequence of `resume` that the worker does not hold any more is told as ended, kFailed with
-  // kUnavailable.
+  // A sequence of `resume` that the worker does not hold (it was started anew, or the lease ran
+  // out) is told as superseded: it is lost here, and the gateway asks for it again.
   virtual void Attach(const GatewayId& gateway, std::vector<step::ResumePoint> resume,
                       std::shared_ptr<TokenSink> sink) = 0;
   // The stream of `sink` broke; ignored when a newer one has replaced it.

@@ -228,7 +228,7 @@ void DecodeEngine::SendTokens() {
   bills.swap(bills_);
   for (auto& [gateway, messages] : emits) {
     if (gateways_.Push(gateway, std::move(messages), std::move(bills[gateway]))) continue;
-    const SequenceEnd overloaded{EndReason::kFailed, absl::UnavailableError("gateway_overloaded")};
+    const SequenceEnd overloaded{EndReason::kFailed, GatewayOverloadedError()};
     machine_.EndAllOf(gateway, overloaded, context_.Now());
   }
 }

@@ -26,14 +26,31 @@ bool GatewayStreams::Push(const GatewayId& id, std::vector<step::Emit> emits,
   if (found == gateways_.end()) return true;
   Gateway& gateway = found->second;
   if (!gateway.outbox.Push(std::move(emits))) {
-    if (gateway.sink != nullptr) gateway.sink->Close(absl::UnavailableError("gateway_overloaded"));
-    gateways_.erase(found);
+    Overload(id, gateway, std::move(costs));
     return false;
   }
   gateway.pushed++;
   for (const auto& [sequence, cost] : costs) gateway.ends[sequence] = {gateway.pushed, cost};
   Send(gateway);
   return true;
+}
+
+// Its entry stays for a lease: a gateway that comes back without having heard why its stream broke
+// must not take the sequences for lost and ask for them again.
+void GatewayStreams::Overload(const GatewayId& id, Gateway& gateway,
+                              std::map<SequenceKey, SequenceCost> costs) {
+  if (gateway.sink != nullptr) gateway.sink->Close(GatewayOverloadedError());
+  gateway.sink = nullptr;
+  gateway.outbox.Forget();
+  gateway.outbox.Detach(context_.Now());
+  for (auto& [sequence, ended] : gateway.ends) costs.emplace(sequence, std::move(ended.cost));
+  gateway.ends.clear();
+  std::vector<step::Emit> ends;
+  for (const auto& [sequence, cost] : costs) {
+    ends.push_back({id, sequence, /*position=*/0, std::nullopt,
+                    SequenceEnd{EndReason::kFailed, GatewayOverloadedError()}});
+  }
+  if (!ends.empty()) Push(id, std::move(ends), std::move(costs));
 }
 
 void GatewayStreams::Send(Gateway& gateway) {
@@ -64,11 +81,8 @@ void GatewayStreams::Attach(const GatewayId& id, const std::vector<step::ResumeP
   std::vector<step::Emit> unknown;
   for (const step::ResumePoint& point : resume) {
     if (held.contains(point.sequence) || gateway.ends.contains(point.sequence)) continue;
-    const absl::Status status =
-        absl::UnavailableError(absl::StrCat("worker ", context_.config.worker.value(),
-                                            " does not hold sequence ", ToString(point.sequence)));
     unknown.push_back({id, point.sequence, point.received, std::nullopt,
-                       SequenceEnd{EndReason::kFailed, status}});
+                       SequenceEnd{EndReason::kSuperseded, absl::OkStatus()}});
   }
   gateway.outbox.Attach(resume);
   Send(gateway);

@@ -25,13 +25,14 @@ class GatewayStreams {
   // many gateways.
   absl::Status Expect(const GatewayId& gateway);
   // The emits of one step of one gateway; `costs` of the sequences that end in it. False: the
-  // gateway fell behind. Its stream is closed and it is forgotten: the caller ends its sequences.
-  // Emits for an unknown gateway are dropped.
+  // gateway fell behind. Its stream is closed, what it was owed is forgotten, and the sequences
+  // whose end was among it are owed the end of an overloaded gateway instead: the caller ends the
+  // others so. Emits for an unknown gateway are dropped.
   bool Push(const GatewayId& gateway, std::vector<step::Emit> emits,
             const std::map<SequenceKey, SequenceCost>& costs);
 
   // `live`: the sequences that the worker holds; others of `resume` that no unacknowledged end
-  // names are told as ended.
+  // names are lost here, and told as superseded.
   void Attach(const GatewayId& gateway, const std::vector<step::ResumePoint>& resume,
               std::shared_ptr<TokenSink> sink, const std::vector<SequenceKey>& live);
   void Detach(const GatewayId& gateway, const TokenSink* sink);
@@ -57,6 +58,7 @@ class GatewayStreams {
     std::map<SequenceKey, Ended> ends;  // not acknowledged
   };
   void Send(Gateway& gateway);
+  void Overload(const GatewayId& id, Gateway& gateway, std::map<SequenceKey, SequenceCost> costs);
 
   EngineContext& context_;
   std::map<GatewayId, Gateway> gateways_;

@@ -88,7 +88,7 @@ asio::awaitable<void> Api::Answering::Stream() {
   bool quiet = true;  // nothing was written yet
   while (!*client_left_ && !AllFinished() && failure_.ok()) {
     std::string events;
-    for (ChoiceEvent& event : inbox_->Take()) Take(std::move(event), events);
+    TakeAll(events);
     if (events.empty() && failure_.ok() && !AllFinished()) {
       const bool woken =
           co_await inbox_->Wait(quiet ? api_.config_.first_comment : api_.config_.next_comment);
@@ -112,7 +112,7 @@ asio::awaitable<void> Api::Answering::Stream() {
 asio::awaitable<void> Api::Answering::Whole() {
   while (!*client_left_ && !AllFinished() && failure_.ok()) {
     std::string ignored;
-    for (ChoiceEvent& event : inbox_->Take()) Take(std::move(event), ignored);
+    TakeAll(ignored);
     if (!AllFinished() && failure_.ok()) co_await inbox_->Wait(api_.config_.next_comment);
   }
   if (*client_left_) co_return;
@@ -133,6 +133,14 @@ asio::awaitable<void> Api::Answering::Fail(const absl::Status& status, std::stri
   EventWriter::Error(ErrorBody(error), events);
   const absl::Status written = co_await answer_.WriteEvents(std::move(events));
   if (written.ok()) (void)co_await answer_.FinishEvents();
+}
+
+void Api::Answering::TakeAll(std::string& events) {
+  for (ChoiceEvent& event : inbox_->Take()) Take(std::move(event), events);
+  if (!inbox_->overflowed() || AllFinished() || !failure_.ok()) return;
+  failure_ = absl::ResourceExhaustedError(absl::StrCat("the client is more than ",
+                                                       api_.config_.max_undelivered_events,
+                                                       " events behind its answer"));
 }
 
 void Api::Answering::Take(ChoiceEvent event, std::string& events) {
@@ -170,6 +178,11 @@ void Api::Answering::TakeResult(uint32_t index, const ChoiceResult& result, std:
   if (end.reason == EndReason::kFailed) {
     failure_ =
         end.status.ok() ? absl::InternalError("the sequence failed without a reason") : end.status;
+    if (IsGatewayOverloaded(failure_)) {
+      failure_ = WithErrorCode(
+          absl::UnavailableError("the gateway fell behind the model's tokens; try again later"),
+          "gateway_overloaded");
+    }
     if (result.retry_after_seconds > 0)
       failure_ = WithRetryAfter(failure_, result.retry_after_seconds);
     return;

@@ -37,6 +37,7 @@ class Api::Answering {
     bool finished = false;
   };
 
+  void TakeAll(std::string& events);
   void Take(ChoiceEvent event, std::string& events);
   void TakeResult(uint32_t index, const ChoiceResult& result, std::string& events);
   void Show(uint32_t index, const TextDelta& delta, std::string& events);

@@ -28,15 +28,22 @@ class Inbox final : public ChoiceSink, public std::enable_shared_from_this<Inbox
       : strand_(strand), timer_(strand), max_events_(max_events) {}
 
   bool Deliver(ChoiceEvent event) override TANDEM_EXCLUDES(mu_) {
-    bool first = false;
+    bool first = false, room = true;
     {
       MutexLock lock(mu_);
-      if (events_.size() >= max_events_) return false;
+      room = events_.size() < max_events_;
       first = events_.empty();
-      events_.push_back(std::move(event));
+      if (room) events_.push_back(std::move(event));
+      overflowed_ |= !room;
     }
-    if (first) Wake();
-    return true;
+    if (first || !room) Wake();
+    return room;
+  }
+
+  // An event found no room, and none of its choice follows: the answer cannot be completed.
+  bool overflowed() const TANDEM_EXCLUDES(mu_) {
+    MutexLock lock(mu_);
+    return overflowed_;
   }
 
   // Ends a Wait: new events, or the client left.
@@ -65,8 +72,9 @@ class Inbox final : public ChoiceSink, public std::enable_shared_from_this<Inbox
   boost::asio::any_io_executor strand_;
   boost::asio::steady_timer timer_;
   const size_t max_events_;
-  Mutex mu_;
+  mutable Mutex mu_;
   std::deque<ChoiceEvent> events_ TANDEM_GUARDED_BY(mu_);
+  bool overflowed_ TANDEM_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace tandem::gateway

@@ -166,7 +166,7 @@ void Relay::Placed(const PlacedInfo& placed) {
                           .placement = choice->placement,
                           .tokens = {},
                           .result = std::nullopt});
-  if (!workers_.at(choice->worker).up) WatchWorker(choice->worker);
+  if (!workers_.at(choice->worker).up) WatchWorker(choice->worker, time_.Now() + lease_);
 }
 
 void Relay::Refused(const RefusedInfo& refused) {
@@ -174,60 +174,8 @@ void Relay::Refused(const RefusedInfo& refused) {
   Request* request = nullptr;
   Choice* choice = Find(refused.sequence, &request);
   if (choice == nullptr) return;
-  ChoiceEvent event;
-  event.choice = choice->start.choice;
-  event.result = ChoiceResult{{refused.end, {}, 0}, refused.retry_after_seconds};
-  End(*request, *choice, std::move(event));
+  TakeResult(*request, *choice, {{refused.end, {}, 0}, refused.retry_after_seconds}, {});
   Sweep(requests_.find(refused.sequence.request.value()));
-}
-
-// --- for worker links
-
-std::vector<ResumePoint> Relay::ResumePoints(const WorkerId& worker) {
-  MutexLock lock(mu_);
-  std::vector<ResumePoint> points;
-  for (auto& [id, request] : requests_) {
-    for (Choice& choice : request.choices) {
-      if (choice.state != RelayState::kStreaming || choice.worker != worker) continue;
-      choice.resumed_stream = true;
-      points.push_back({{request.spec.request, choice.start.choice, choice.start.attempt},
-                        static_cast<uint32_t>(choice.start.emitted_ids.size())});
-    }
-  }
-  return points;
-}
-
-void Relay::WorkerUp(const WorkerId& worker) {
-  MutexLock lock(mu_);
-  const auto found = workers_.find(worker);
-  if (found == workers_.end()) return;
-  found->second.up = true;
-  found->second.epoch++;
-  found->second.received_step = found->second.acknowledged_step = 0;
-}
-
-void Relay::WorkerDown(const WorkerId& worker) {
-  MutexLock lock(mu_);
-  const auto found = workers_.find(worker);
-  if (found == workers_.end() || !found->second.up)
-    return;  // a dial that failed: the lease runs already
-  found->second.up = false;
-  found->second.epoch++;
-  WatchWorker(worker);
-}
-
-void Relay::Tokens(const WorkerId& worker, TokenBatch batch) {
-  MutexLock lock(mu_);
-  const auto found = workers_.find(worker);
-  if (found == workers_.end()) return;
-  found->second.received_step = batch.step;
-  // An end is acknowledged at once: until then the worker keeps what it would have to send again,
-  // and one that drains waits for it.
-  const bool ended = std::any_of(batch.sequences.begin(), batch.sequences.end(),
-                                 [](const SequenceTokens& s) { return s.result.has_value(); });
-  for (SequenceTokens& part : batch.sequences) Take(worker, part);
-  const auto again = workers_.find(worker);
-  if (again != workers_.end()) Acknowledge(again->second, ended);
 }
 
 // --- placement
@@ -296,83 +244,6 @@ void Relay::FailUnplaced() {
   }
 }
 
-// --- workers
-
-Relay::Worker* Relay::FindWorker(const Endpoint& endpoint) {
-  const auto found = workers_.find(endpoint.worker);
-  if (found == workers_.end() && workers_.size() >= config_.max_workers) return nullptr;
-  Worker& worker = workers_[endpoint.worker];
-  if (worker.link == nullptr) worker.link = dialer_.Link(endpoint.worker);
-  if (worker.address != endpoint.address) {
-    worker.address = endpoint.address;
-    worker.link->Dial(endpoint.address);
-  }
-  return &worker;
-}
-
-// Dials who the routers name, so that the first Placed finds a stream; lets go of who is gone and
-// unused.
-void Relay::ListWorkers() {
-  for (auto& [id, worker] : workers_) worker.listed = false;
-  for (const Router& router : routers_) {
-    if (!router.up) continue;
-    for (const Endpoint& endpoint : router.cluster.attention_workers) {
-      if (Worker* worker = FindWorker(endpoint); worker != nullptr) worker->listed = true;
-    }
-  }
-  std::vector<WorkerId> unlisted;
-  for (const auto& [id, worker] : workers_) {
-    if (!worker.listed) unlisted.push_back(id);
-  }
-  for (const WorkerId& id : unlisted) ParkIfUnused(id);
-}
-
-void Relay::WatchWorker(const WorkerId& worker) {
-  const uint64_t epoch = workers_.at(worker).epoch;
-  time_.CallAt(time_.Now() + lease_, [weak = weak_from_this(), worker, epoch] {
-    if (const auto self = weak.lock()) self->WorkerLost(worker, epoch);
-  });
-}
-
-// The lease is over and the stream did not come back: its sequences start again elsewhere.
-void Relay::WorkerLost(const WorkerId& worker, uint64_t epoch) {
-  MutexLock lock(mu_);
-  const auto found = workers_.find(worker);
-  if (found == workers_.end() || found->second.up || found->second.epoch != epoch) return;
-  for (auto entry = requests_.begin(); entry != requests_.end();) {
-    const auto current = entry++;
-    for (Choice& choice : current->second.choices) {
-      if (choice.state == RelayState::kStreaming && choice.worker == worker) {
-        Resume(current->second, choice, RelayEvent::kWorkerLost);
-      }
-    }
-    Sweep(current);
-  }
-  ParkIfUnused(worker);
-  PlaceAll();
-}
-
-void Relay::ParkIfUnused(const WorkerId& id) {
-  const auto found = workers_.find(id);
-  if (found == workers_.end() || found->second.listed || found->second.address.empty()) return;
-  for (const auto& [name, request] : requests_) {
-    for (const Choice& choice : request.choices) {
-      if (choice.state == RelayState::kStreaming && choice.worker == id) return;
-    }
-  }
-  found->second.address.clear();
-  found->second.up = false;
-  found->second.epoch++;
-  found->second.link->Park();
-}
-
-void Relay::Acknowledge(Worker& worker, bool now) {
-  const uint64_t behind = worker.received_step - worker.acknowledged_step;
-  if (behind == 0 || (!now && behind < config_.ack_interval)) return;
-  worker.acknowledged_step = worker.received_step;
-  worker.link->Acknowledge(worker.received_step);
-}
-
 // --- choices
 
 Relay::Choice* Relay::Find(const SequenceKey& key, Request** request) {
@@ -402,22 +273,24 @@ void Relay::Take(const WorkerId& worker, SequenceTokens& part) {
   }
   if (choice->state == RelayState::kPlacing || choice->worker != worker) choice->worker = worker;
   choice->state = MustNext(kRelayTransitions, choice->state, RelayEvent::kTokens);
-  choice->resumed_stream = false;
   ChoiceEvent event;
   event.choice = choice->start.choice;
   std::vector<TokenId>& emitted = choice->start.emitted_ids;
-  if (part.position > emitted.size()) {
+  // A sequence that failed may have emitted what never got here; nobody is owed that.
+  const bool failed = part.result.has_value() && part.result->end.reason == EndReason::kFailed;
+  if (part.position > emitted.size() && !failed) {
     StopAt(worker, part.sequence, static_cast<uint32_t>(emitted.size()), EndReason::kCancelled);
     Fail(*request, *choice,
          absl::InternalError(absl::StrCat("worker ", worker.value(), " sent position ",
                                           part.position, " after ", emitted.size(), " tokens")));
   } else {
-    for (size_t i = emitted.size() - part.position; i < part.tokens.size(); ++i) {
+    const size_t known = emitted.size() - std::min<size_t>(part.position, emitted.size());
+    for (size_t i = known; i < part.tokens.size(); ++i) {
       emitted.push_back(part.tokens[i].id);
       event.tokens.push_back(std::move(part.tokens[i]));
     }
     if (part.result.has_value()) {
-      TakeResult(*request, *choice, *std::move(part.result), std::move(event));
+      TakeResult(*request, *choice, {*std::move(part.result), 0}, std::move(event));
     } else if (!event.tokens.empty() && !request->sink->Deliver(std::move(event))) {
       StopAt(worker, part.sequence, static_cast<uint32_t>(emitted.size()), EndReason::kCancelled);
       Retire(*request, *choice);
@@ -426,14 +299,17 @@ void Relay::Take(const WorkerId& worker, SequenceTokens& part) {
   Sweep(requests_.find(part.sequence.request.value()));
 }
 
-void Relay::TakeResult(Request& request, Choice& choice, SequenceResult result, ChoiceEvent event) {
-  if (result.end.reason == EndReason::kPreempted || result.end.reason == EndReason::kSuperseded) {
+// An end that says "not here, ask again" is answered so; any other is the client's.
+void Relay::TakeResult(Request& request, Choice& choice, ChoiceResult result, ChoiceEvent event) {
+  event.choice = choice.start.choice;
+  const EndReason reason = result.result.end.reason;
+  if (reason == EndReason::kPreempted || reason == EndReason::kSuperseded) {
     if (!event.tokens.empty()) request.sink->Deliver(std::move(event));
     Resume(request, choice, RelayEvent::kPreempted);
     if (choice.state == RelayState::kUnplaced) Place(request);
     return;
   }
-  event.result = ChoiceResult{std::move(result), 0};
+  event.result = std::move(result);
   End(request, choice, std::move(event));
 }
 
@@ -441,7 +317,6 @@ void Relay::TakeResult(Request& request, Choice& choice, SequenceResult result, 
 void Relay::Resume(Request& request, Choice& choice, RelayEvent why) {
   choice.state = MustNext(kRelayTransitions, choice.state, why);
   choice.start.attempt++;
-  choice.resumed_stream = false;
   const bool preempted = why == RelayEvent::kPreempted;
   const uint32_t count = preempted ? ++choice.preemptions : ++choice.losses;
   if (observer_ != nullptr) observer_->Resumed(why);
@@ -458,12 +333,10 @@ void Relay::End(Request& request, Choice& choice, ChoiceEvent event) {
   Retire(request, choice);
 }
 
-void Relay::Fail(Request& request, Choice& choice, absl::Status status,
-                 double retry_after_seconds) {
+void Relay::Fail(Request& request, Choice& choice, absl::Status status) {
   ChoiceEvent event;
   event.choice = choice.start.choice;
-  event.result =
-      ChoiceResult{{{EndReason::kFailed, std::move(status)}, {}, 0}, retry_after_seconds};
+  event.result = ChoiceResult{{{EndReason::kFailed, std::move(status)}, {}, 0}, 0};
   End(request, choice, std::move(event));
 }
 

@@ -77,7 +77,9 @@ class Relay : public std::enable_shared_from_this<Relay> {
   // For the hello of a stream about to be opened: what has come of each live sequence.
   std::vector<ResumePoint> ResumePoints(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
   void WorkerUp(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
-  void WorkerDown(const WorkerId& worker) TANDEM_EXCLUDES(mu_);
+  // The stream ended, with what the worker said last. Its sequences wait a lease for a new stream;
+  // those of a gateway that fell behind have ended for good (IsGatewayOverloaded).
+  void WorkerDown(const WorkerId& worker, const absl::Status& why) TANDEM_EXCLUDES(mu_);
   void Tokens(const WorkerId& worker, TokenBatch batch) TANDEM_EXCLUDES(mu_);
 
  private:
@@ -91,6 +93,10 @@ class Relay : public std::enable_shared_from_this<Relay> {
     std::string address;  // dialled; empty: parked
     bool up = false;
     bool listed = false;  // some router's cluster names it
+    Instant up_at;
+    bool heard = false;  // something came since
+    Instant give_up_at =
+        Instant::Never();  // of the sequences there, unless a stream stands by then
     uint64_t epoch =
         0;  // counts ups, downs and messages: an alarm set earlier finds that it is stale
     uint64_t received_step = 0;
@@ -99,9 +105,8 @@ class Relay : public std::enable_shared_from_this<Relay> {
   struct Choice {
     ChoiceStart start;  // with the emitted ids
     RelayState state = RelayState::kUnplaced;
-    size_t router = 0;            // while placing
-    WorkerId worker;              // while streaming
-    bool resumed_stream = false;  // a hello named it, and nothing has come since
+    size_t router = 0;  // while placing
+    WorkerId worker;    // while streaming
     uint32_t losses = 0, preemptions = 0;
     Placement placement;
   };
@@ -122,19 +127,20 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void FailUnplaced() TANDEM_EXCLUDES(mu_);
   Worker* FindWorker(const Endpoint& endpoint) TANDEM_REQUIRES(mu_);
   void ListWorkers() TANDEM_REQUIRES(mu_);
-  void WatchWorker(const WorkerId& worker) TANDEM_REQUIRES(mu_);
+  void WatchWorker(const WorkerId& worker, Instant give_up_at) TANDEM_REQUIRES(mu_);
   void WorkerLost(const WorkerId& worker, uint64_t epoch) TANDEM_EXCLUDES(mu_);
+  // Nothing more comes from there: its sequences start again, or fail for what `why` says.
+  void GiveUp(const WorkerId& worker, const absl::Status& why) TANDEM_REQUIRES(mu_);
   void ParkIfUnused(const WorkerId& id) TANDEM_REQUIRES(mu_);
   void Acknowledge(Worker& worker, bool now) TANDEM_REQUIRES(mu_);
 
   Choice* Find(const SequenceKey& key, Request** request) TANDEM_REQUIRES(mu_);
   void Take(const WorkerId& worker, SequenceTokens& part) TANDEM_REQUIRES(mu_);
-  void TakeResult(Request& request, Choice& choice, SequenceResult result, ChoiceEvent event)
+  void TakeResult(Request& request, Choice& choice, ChoiceResult result, ChoiceEvent event)
       TANDEM_REQUIRES(mu_);
   void Resume(Request& request, Choice& choice, RelayEvent why) TANDEM_REQUIRES(mu_);
   void End(Request& request, Choice& choice, ChoiceEvent event) TANDEM_REQUIRES(mu_);
-  void Fail(Request& request, Choice& choice, absl::Status status, double retry_after_seconds = 0)
-      TANDEM_REQUIRES(mu_);
+  void Fail(Request& request, Choice& choice, absl::Status status) TANDEM_REQUIRES(mu_);
   void StopAt(const WorkerId& worker, const SequenceKey& key, uint32_t position, EndReason reason)
       TANDEM_REQUIRES(mu_);
   void Retire(Request& request, Choice& choice) TANDEM_REQUIRES(mu_);

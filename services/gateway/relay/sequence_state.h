@@ -18,7 +18,7 @@ enum class RelayEvent {
   kRouterLost,  // the stream to that router broke
   kPlaced,      // the router named the attention worker
   kTokens,      // tokens or the end came from an attention worker
-  kPreempted,   // the worker ran out of KV
+  kPreempted,   // who had it says: not here, ask again (no KV, no prefill worker, not held)
   kWorkerLost,  // its stream broke and did not come back within the lease
   kEnded,
 };
@@ -27,6 +27,7 @@ inline constexpr Transition<RelayState, RelayEvent> kRelayTransitions[] = {
     {RelayState::kUnplaced, RelayEvent::kSent, RelayState::kPlacing},
     {RelayState::kUnplaced, RelayEvent::kEnded, RelayState::kEnded},
     {RelayState::kPlacing, RelayEvent::kRouterLost, RelayState::kUnplaced},
+    {RelayState::kPlacing, RelayEvent::kPreempted, RelayState::kUnplaced},
     {RelayState::kPlacing, RelayEvent::kPlaced, RelayState::kStreaming},
     {RelayState::kPlacing, RelayEvent::kTokens, RelayState::kStreaming},
     {RelayState::kPlacing, RelayEvent::kEnded, RelayState::kEnded},

@@ -7,6 +7,7 @@
 // gRPC's last word, so a late word of an old stream touches nothing of the new one. Callbacks come
 // from gRPC's threads, one at a time for a stream, and without a lock held.
 
+#include <absl/status/status.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/client_callback.h>
 
@@ -21,6 +22,7 @@
 #include "scheduler/base/time.h"
 #include "services/runtime/log.h"
 #include "services/runtime/mutex.h"
+#include "services/runtime/status_map.h"
 
 namespace tandem::gateway {
 
@@ -36,7 +38,8 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
     std::function<Out()> hello;    // the first message up
     std::function<void()> opened;  // the peer has taken the call
     std::function<void(In& message)> received;
-    std::function<void()> lost;  // once per stream that was opened
+    // Once per stream that was opened; the peer's last word, OK if it closed without one.
+    std::function<void(const absl::Status& why)> lost;
   };
 
   ClientStream(TimeSource& time, Hooks hooks) : time_(time), hooks_(std::move(hooks)) {}
@@ -151,7 +154,7 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
       backoff_ = std::min(backoff_ * 2, kMostBackoff);
       LogWarn("stream_ended", {{"address", address_}, {"message", status.error_message()}});
     }
-    if (heard) hooks_.lost();
+    if (heard) hooks_.lost(FromGrpc(status));
     ConnectAt(time_.Now() + wait);
   }
   void ConnectAt(Instant when) {

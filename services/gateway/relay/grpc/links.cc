@@ -48,7 +48,7 @@ class GrpcLinks::Router final : public RouterLink {
                             .opened = [] {},  // its welcome says so
                             .received = [this](v1::RouterMessage& message) { Received(message); },
                             .lost =
-                                [this] {
+                                [this](const absl::Status&) {
                                   if (const auto relay = relay_.lock()) relay->RouterDown(index);
                                 }});
   }
@@ -115,8 +115,9 @@ class GrpcLinks::Worker final : public WorkerLink {
                                     relay->Tokens(worker_, FromProto(step));
                                 },
                             .lost =
-                                [this] {
-                                  if (const auto relay = relay_.lock()) relay->WorkerDown(worker_);
+                                [this](const absl::Status& why) {
+                                  if (const auto relay = relay_.lock())
+                                    relay->WorkerDown(worker_, why);
                                 }});
   }
   void Stop(const SequenceKey& sequence, uint32_t position, EndReason reason) override {

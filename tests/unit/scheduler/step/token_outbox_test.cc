@@ -49,6 +49,23 @@ TEST(TokenOutbox, WhatIsPushedBeforeAStreamIsSentWhenItComes) {
   EXPECT_EQ(outbox.TakeToSend().size(), 1u);
 }
 
+TEST(TokenOutbox, WhatIsForgottenIsNotReplayedAndItsNumbersAreNotUsedAgain) {
+  TokenOutbox outbox(2, Duration::Seconds(5));
+  outbox.Attach({});
+  EXPECT_TRUE(outbox.Push({Token("a", 0)}));
+  EXPECT_TRUE(outbox.Push({Token("a", 1)}));
+  outbox.Forget();
+  EXPECT_TRUE(outbox.idle());
+  outbox.Detach(kNow);
+  EXPECT_TRUE(outbox.Push({End("a", 2)}));
+  outbox.Acknowledge(2);  // a late word of the old stream
+  outbox.Attach({{{RequestId("a"), 0, 0}, 1}});
+  const std::vector<OutboxMessage> sent = outbox.TakeToSend();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(sent[0].step, 3u);
+  EXPECT_TRUE(sent[0].emits[0].end.has_value());
+}
+
 TEST(TokenOutbox, AGatewayThatFallsBehindIsRefusedAtTheBound) {
   TokenOutbox outbox(2, Duration::Seconds(5));
   outbox.Attach({});

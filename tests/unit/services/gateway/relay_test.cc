@@ -88,12 +88,12 @@ class RelayTest : public ::testing::Test {
                     {WorkerId(worker), worker == std::string("A") ? "a:1" : "b:1"}});
   }
   void Token(const char* worker, uint32_t position, std::vector<TokenId> ids, uint32_t attempt = 0,
-             std::optional<EndReason> end = std::nullopt) {
+             std::optional<EndReason> end = std::nullopt, absl::Status status = {}) {
     SequenceTokens part;
     part.sequence = {RequestId("r"), 0, attempt};
     part.position = position;
     for (const TokenId id : ids) part.tokens.push_back({id, {}});
-    if (end.has_value()) part.result = SequenceResult{{*end, {}}, {}, 0};
+    if (end.has_value()) part.result = SequenceResult{{*end, std::move(status)}, {}, 0};
     relay_->Tokens(WorkerId(worker), {++step_, {part}});
   }
 
@@ -124,7 +124,7 @@ TEST_F(RelayTest, ReplayedTokensAreNotRepeated) {
   Place("A");
   Token("A", 0, {10});
   Token("A", 1, {11});
-  relay_->WorkerDown(WorkerId("A"));
+  relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
   const std::vector<ResumePoint> points = relay_->ResumePoints(WorkerId("A"));
   relay_->WorkerUp(WorkerId("A"));
   ASSERT_EQ(points.size(), 1u);
@@ -152,7 +152,7 @@ TEST_F(RelayTest, WorkerThatStaysAwayPastTheLeaseIsReplacedAndItsLateTokensAreNo
   const auto client = Send();
   Place("A");
   Token("A", 0, {10});
-  relay_->WorkerDown(WorkerId("A"));
+  relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
   time_.Advance(Duration::Seconds(9));
   EXPECT_EQ(router_.sent.size(), 1u);
   time_.Advance(Duration::Seconds(2));
@@ -161,6 +161,166 @@ TEST_F(RelayTest, WorkerThatStaysAwayPastTheLeaseIsReplacedAndItsLateTokensAreNo
   Token("A", 1, {99}, 0);
   Token("B", 1, {11}, 1);
   EXPECT_THAT(client->tokens[0], ElementsAre(10, 11));
+}
+
+// What a worker's last word may be when its stream is lost, and nothing more.
+TEST_F(RelayTest, StreamThatEndsForAnyOtherReasonThanOverloadIsALossAfterTheLease) {
+  const absl::Status causes[] = {
+      absl::OkStatus(),
+      absl::UnavailableError("connection reset"),
+      absl::UnavailableError("worker A stops"),
+      absl::ResourceExhaustedError("gateway g: 64 gateways are in hand"),
+      absl::InvalidArgumentError("a second hello"),
+      absl::CancelledError("the peer left"),
+      absl::InternalError("gateway_overloaded"),
+  };
+  for (const absl::Status& cause : causes) {
+    SCOPED_TRACE(cause.ToString());
+    router_.sent.clear();
+    const auto client = Send();
+    Place("A");
+    Token("A", 0, {10});
+    relay_->WorkerDown(WorkerId("A"), cause);
+    time_.Advance(Duration::Seconds(9));
+    EXPECT_THAT(client->ends[0], IsEmpty());
+    EXPECT_EQ(router_.sent.size(), 1u);
+    time_.Advance(Duration::Seconds(2));
+    ASSERT_EQ(router_.sent.size(), 2u);
+    EXPECT_THAT(router_.sent[1].choices[0].emitted_ids, ElementsAre(10));
+    relay_->Cancel(RequestId("r"));
+    relay_->WorkerUp(WorkerId("A"));
+  }
+}
+
+// As a worker does that refuses each hello: the dial succeeds, and nothing comes of it.
+TEST_F(RelayTest, StreamsThatBreakAsTheyOpenDoNotKeepALostSequenceWaiting) {
+  Send();
+  Place("A");
+  Token("A", 0, {10});
+  for (int i = 0; i < 10; ++i) {
+    relay_->WorkerDown(WorkerId("A"), absl::ResourceExhaustedError("too many gateways"));
+    time_.Advance(Duration::Milliseconds(900));
+    relay_->WorkerUp(WorkerId("A"));
+    time_.Advance(Duration::Milliseconds(10));
+  }
+  EXPECT_EQ(router_.sent.size(), 1u);
+  relay_->WorkerDown(WorkerId("A"), absl::ResourceExhaustedError("too many gateways"));
+  time_.Advance(Duration::Seconds(1));
+  EXPECT_EQ(router_.sent.size(), 2u) << "the lease ran from the first loss";
+}
+
+TEST_F(RelayTest, TheLeaseIsTheOneThatTheRouterSays) {
+  relay_->RouterUp(0, Duration::Seconds(3));
+  Send();
+  Place("A");
+  relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
+  time_.Advance(Duration::Seconds(2));
+  EXPECT_EQ(router_.sent.size(), 1u);
+  time_.Advance(Duration::Seconds(2));
+  EXPECT_EQ(router_.sent.size(), 2u);
+}
+
+TEST_F(RelayTest, StreamThatStoodGetsALeaseOfItsOwn) {
+  Send();
+  Place("A");
+  for (const Duration stood : {Duration::Seconds(10), Duration()}) {
+    relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
+    time_.Advance(Duration::Seconds(9));
+    relay_->WorkerUp(WorkerId("A"));
+    time_.Advance(stood);
+  }
+  Token("A", 0, {10});
+  relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
+  time_.Advance(Duration::Seconds(9));
+  EXPECT_EQ(router_.sent.size(), 1u);
+  time_.Advance(Duration::Seconds(2));
+  EXPECT_EQ(router_.sent.size(), 2u);
+}
+
+TEST_F(RelayTest, StreamOfAnOverloadedGatewayEndsItsSequencesThereForGood) {
+  const auto client = Send(2);
+  Place("A", 0);
+  Place("B", 1);
+  Token("A", 0, {10});
+  relay_->WorkerDown(WorkerId("A"), GatewayOverloadedError());
+  ASSERT_EQ(client->ends[0].size(), 1u) << "at once: no lease can bring it back";
+  EXPECT_EQ(client->ends[0][0].reason, EndReason::kFailed);
+  EXPECT_TRUE(IsGatewayOverloaded(client->ends[0][0].status));
+  time_.Advance(Duration::Seconds(60));
+  EXPECT_EQ(router_.sent.size(), 1u) << "never resumed: it would fall behind again";
+  EXPECT_THAT(client->ends[1], IsEmpty()) << "that one is elsewhere";
+  // The worker's own word on it, should the stream come back: too late, and no surprise.
+  relay_->WorkerUp(WorkerId("A"));
+  Token("A", 900, {}, 0, EndReason::kFailed, GatewayOverloadedError());
+  EXPECT_EQ(client->ends[0].size(), 1u);
+  EXPECT_EQ(router_.sent.size(), 1u);
+}
+
+TEST_F(RelayTest, SequenceThatCameAfterTheOverloadIsStoppedAtItsWorkerWhenItSpeaks) {
+  Send();
+  Place("A");
+  relay_->WorkerDown(WorkerId("A"), GatewayOverloadedError());
+  relay_->WorkerUp(WorkerId("A"));
+  Token("A", 0, {10});
+  EXPECT_EQ(dialer_.workers["A"].stopped.size(), 1u);
+}
+
+// The stream's own status was lost with the connection: the sequence's end says it.
+TEST_F(RelayTest, EndOfAnOverloadedGatewayIsFinalThoughTokensBeforeItNeverCame) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  Token("A", 900, {}, 0, EndReason::kFailed, GatewayOverloadedError());
+  ASSERT_EQ(client->ends[0].size(), 1u);
+  EXPECT_TRUE(IsGatewayOverloaded(client->ends[0][0].status)) << client->ends[0][0].status;
+  EXPECT_EQ(router_.sent.size(), 1u);
+}
+
+TEST_F(RelayTest, SequenceThatFailedAtItsWorkerIsNotTriedElsewhere) {
+  for (const absl::Status& cause : {absl::InternalError("two holders died on one call"),
+                                    absl::UnavailableError("no FFN worker holds layer 3"),
+                                    absl::DeadlineExceededError("late")}) {
+    SCOPED_TRACE(cause.ToString());
+    router_.sent.clear();
+    const auto client = Send();
+    Place("A");
+    Token("A", 0, {10}, 0, EndReason::kFailed, cause);
+    ASSERT_EQ(client->ends[0].size(), 1u);
+    EXPECT_EQ(client->ends[0][0].status, cause);
+    EXPECT_EQ(router_.sent.size(), 1u);
+  }
+}
+
+TEST_F(RelayTest, SequenceThatEndedByACancelIsTheClientsToHear) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10}, 0, EndReason::kCancelled);
+  ASSERT_EQ(client->ends[0].size(), 1u);
+  EXPECT_EQ(client->ends[0][0].reason, EndReason::kCancelled);
+  EXPECT_EQ(router_.sent.size(), 1u);
+}
+
+// A worker that was started anew within the lease, or gave the gateway up, holds nothing of it.
+TEST_F(RelayTest, SequenceThatItsWorkerDoesNotHoldAnyMoreIsALoss) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("connection reset"));
+  relay_->ResumePoints(WorkerId("A"));
+  relay_->WorkerUp(WorkerId("A"));
+  Token("A", 1, {}, 0, EndReason::kSuperseded);
+  ASSERT_EQ(router_.sent.size(), 2u);
+  EXPECT_TRUE(router_.sent[1].resume);
+  EXPECT_THAT(router_.sent[1].choices[0].emitted_ids, ElementsAre(10));
+  EXPECT_THAT(client->ends[0], IsEmpty());
+}
+
+TEST_F(RelayTest, RouterThatSaysSupersededIsAskedAgainAndNeverEndsTheText) {
+  const auto client = Send();
+  relay_->Refused({{RequestId("r"), 0, 0}, {EndReason::kSuperseded, absl::OkStatus()}, 0});
+  EXPECT_THAT(client->ends[0], IsEmpty());
+  ASSERT_EQ(router_.sent.size(), 2u);
+  EXPECT_EQ(router_.sent[1].choices[0].attempt, 1u);
 }
 
 TEST_F(RelayTest, LostRouterTouchesNoDecodingSequenceAndPlacesTheOthersAgain) {
@@ -225,8 +385,12 @@ TEST_F(RelayTest, GapInTheTokensIsAnErrorNotASilentLoss) {
 TEST_F(RelayTest, MessagesAreAcknowledgedEveryFewSteps) {
   Send();
   Place("A");
-  for (uint32_t i = 0; i < 8; ++i) Token("A", i, {i});
+  for (uint32_t i = 0; i < 7; ++i) Token("A", i, {i});
+  EXPECT_EQ(dialer_.workers["A"].acknowledged, 0u);
+  Token("A", 7, {7});
   EXPECT_EQ(dialer_.workers["A"].acknowledged, 8u);
+  Token("A", 8, {8}, 0, EndReason::kEos);
+  EXPECT_EQ(dialer_.workers["A"].acknowledged, 9u) << "nothing may follow an end";
 }
 
 TEST_F(RelayTest, AnEndIsAcknowledgedAtOnceSoThatADrainingWorkerCanGo) {
