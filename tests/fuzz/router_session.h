@@ -93,7 +93,9 @@ class RouterSession {
   void Check(const control::CloseWorker& close) { TANDEM_CHECK(!close.reason.empty()); }
   // Ranges of sampling are the gateway's to check, and the worker's again.
   void Check(const control::SendDecode& decode) {
-    Good(ToDecodeRequest(router::ToProto(decode).decode()).status());
+    v1::RouterCommand command = router::ToProto(decode);
+    command.mutable_decode()->clear_sampling();
+    TANDEM_CHECK(Good(ToDecodeRequest(command.decode()).status()));
   }
   void Check(const control::SendPrefill& prefill) {
     TANDEM_CHECK(Good(ToPrefillOrder(router::ToProto(prefill).prefill()).status()));
