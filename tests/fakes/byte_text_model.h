@@ -21,7 +21,7 @@ class ByteTextModel final : public gateway::TextModel {
   const std::string& name() const override { return name_; }
   uint32_t vocabulary_size() const override { return 258; }
   uint32_t context_tokens() const override { return 4096; }
-  uint32_t max_token_bytes() const override { return 11; }
+  uint64_t LeastTokens(absl::string_view text) const override { return (text.size() + 10) / 11; }
   absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text) const override {
     encoded_bytes_ += text.size();
     std::vector<uint32_t> ids;

@@ -142,10 +142,10 @@ absl::StatusOr<Api::Prepared> Api::Prepare(bool chat, const HttpQuery& query) {
   tandem::GenerateSpec& spec = prepared.spec;
   if (chat) {
     ASSIGN_OR_RETURN(const ChatPrompt prompt, text_.RenderChat(request.messages));
-    RETURN_IF_ERROR(FitText(request, prompt.text.size()));
+    RETURN_IF_ERROR(FitText(request, prompt.text));
     ASSIGN_OR_RETURN(spec.prompt_ids, text_.Encode(prompt));
   } else if (request.prompt_text.has_value()) {
-    RETURN_IF_ERROR(FitText(request, request.prompt_text->size()));
+    RETURN_IF_ERROR(FitText(request, *request.prompt_text));
     ASSIGN_OR_RETURN(spec.prompt_ids, text_.Encode(*request.prompt_text));
     prepared.prompt_text = *request.prompt_text;
   } else {
@@ -196,11 +196,9 @@ absl::Status Api::Fit(Prepared& prepared) const {
 
 // A text that cannot fit however its bytes are cut into tokens is refused before it is encoded,
 // which takes far longer than to count it.
-absl::Status Api::FitText(const ApiRequest& request, size_t bytes) const {
-  const uint32_t most = text_.max_token_bytes();
-  if (most == 0) return absl::OkStatus();
+absl::Status Api::FitText(const ApiRequest& request, absl::string_view text) const {
   uint32_t ignored = 0;
-  return FitTokens(request, (bytes + most - 1) / most, absl::StrCat(bytes, " bytes, at least "),
+  return FitTokens(request, text_.LeastTokens(text), absl::StrCat(text.size(), " bytes, at least "),
                    ignored);
 }
 

@@ -65,7 +65,7 @@ class Api {
                                           RequestRecord& record);
   absl::StatusOr<Prepared> Prepare(bool chat, const HttpQuery& query);
   absl::Status Fit(Prepared& prepared) const;
-  absl::Status FitText(const ApiRequest& request, size_t bytes) const;
+  absl::Status FitText(const ApiRequest& request, absl::string_view text) const;
   absl::Status FitTokens(const ApiRequest& request, uint64_t prompt, const std::string& measured,
                          uint32_t& max_tokens) const;
   uint64_t Draw() TANDEM_EXCLUDES(mu_);

@@ -38,10 +38,9 @@ class TextModel {
   virtual uint32_t vocabulary_size() const = 0;
   // The longest sequence that the model was trained for, in tokens; 0: the model does not say.
   virtual uint32_t context_tokens() const = 0;
-  // The most bytes of text that one token stands for: `n` bytes encode to n / max_token_bytes()
-  // tokens at least, which bounds what can fit a context before anything is encoded. 0: some token
-  // can stand for any amount (it swallows the spaces around it, say), and nothing is bounded.
-  virtual uint32_t max_token_bytes() const = 0;
+  // What `text` encodes to is no fewer tokens: its bytes over those of the longest token. Bounds
+  // what can fit a context before anything is encoded. 0: nothing is known.
+  virtual uint64_t LeastTokens(absl::string_view text) const = 0;
 
   // Text to ids, with what the model puts before every text (BOS). Special tokens written in the
   // text become themselves. kInvalidArgument: the text cannot be encoded.

@@ -6,6 +6,7 @@
 #include <llama.h>
 
 #include <algorithm>
+#include <bitset>
 #include <climits>
 #include <filesystem>
 #include <utility>
@@ -68,7 +69,9 @@ class LlamaTextModel final : public TextModel {
     bool bounded = kind == LLAMA_VOCAB_TYPE_BPE || kind == LLAMA_VOCAB_TYPE_SPM;
     for (uint32_t id = 0; id < size; ++id) {
       bytes_.push_back(Piece(vocab_, id, /*special=*/false));
-      longest_ = std::max<size_t>(longest_, Piece(vocab_, id, /*special=*/true).size());
+      const std::string piece = Piece(vocab_, id, /*special=*/true);
+      longest_ = std::max(longest_, piece.size());
+      if (piece.size() == 1) says_.set(static_cast<uint8_t>(piece[0]));
       const int attributes = llama_vocab_get_attr(vocab_, static_cast<llama_token>(id));
       bounded = bounded && (attributes & kStripping) == 0;
     }
@@ -80,7 +83,12 @@ class LlamaTextModel final : public TextModel {
     return static_cast<uint32_t>(llama_vocab_n_tokens(vocab_));
   }
   uint32_t context_tokens() const override { return context_tokens_; }
-  uint32_t max_token_bytes() const override { return static_cast<uint32_t>(longest_); }
+  uint64_t LeastTokens(absl::string_view text) const override {
+    if (longest_ == 0) return 0;
+    const auto said = [this](char c) { return says_[static_cast<uint8_t>(c)]; };
+    const auto bytes = static_cast<uint64_t>(std::count_if(text.begin(), text.end(), said));
+    return (bytes + longest_ - 1) / longest_;
+  }
 
   absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text) const override {
     std::vector<uint32_t> ids;
@@ -170,7 +178,9 @@ class LlamaTextModel final : public TextModel {
   std::string name_;
   ControlTokens controls_;
   std::vector<std::string> bytes_;
+  // Of a token, in bytes; 0: some token can stand for any amount of text.
   size_t longest_ = 1;
+  std::bitset<256> says_;  // bytes that are tokens; llama.cpp may drop others
   uint32_t context_tokens_ = 0;
 };
 
