@@ -5,6 +5,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -20,12 +21,17 @@ class ByteTextModel final : public gateway::TextModel {
   const std::string& name() const override { return name_; }
   uint32_t vocabulary_size() const override { return 258; }
   uint32_t context_tokens() const override { return 4096; }
-  uint32_t max_token_bytes() const override { return 11; }
+  uint64_t LeastTokens(absl::string_view text) const override { return (text.size() + 10) / 11; }
   absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text) const override {
+    encoded_bytes_ += text.size();
     std::vector<uint32_t> ids;
     for (const char c : text) ids.push_back(static_cast<uint8_t>(c));
     return ids;
   }
+  absl::StatusOr<std::vector<uint32_t>> Encode(const gateway::ChatPrompt& prompt) const override {
+    return Encode(prompt.text);
+  }
+  size_t encoded_bytes() const { return encoded_bytes_; }  // so far
   std::string TokenBytes(uint32_t id) const override {
     if (id == kPhrase) return "hello world";
     return id < 256 ? std::string(1, static_cast<char>(id)) : "";
@@ -34,18 +40,19 @@ class ByteTextModel final : public gateway::TextModel {
     return id == kEnd ? "<|end|>" : TokenBytes(id);
   }
   // "user: hi\nassistant: "; a message with the content "refuse" is refused.
-  absl::StatusOr<std::string> RenderChat(
+  absl::StatusOr<gateway::ChatPrompt> RenderChat(
       const std::vector<gateway::ChatMessage>& messages) const override {
     std::string prompt;
     for (const gateway::ChatMessage& message : messages) {
       if (message.content == "refuse") return absl::InvalidArgumentError("the template refuses");
       absl::StrAppend(&prompt, message.role, ": ", message.content, "\n");
     }
-    return prompt + "assistant: ";
+    return gateway::ChatPrompt{prompt + "assistant: ", {}};
   }
 
  private:
   std::string name_ = "byte-model";
+  mutable std::atomic<size_t> encoded_bytes_{0};
 };
 
 }  // namespace tandem::test

@@ -77,6 +77,39 @@ TEST_F(GatewayApiTest, FailureOfOneChoiceEndsTheOthers) {
   EXPECT_EQ(links_.AwaitStopped().sequence.choice, 1u);
 }
 
+// ByteTextModel's longest token has 11 bytes, the cluster's context 1,000 tokens.
+TEST_F(GatewayApiTest, TextThatCannotFitIsRefusedBeforeItIsEncoded) {
+  StartReady();
+  const auto complete = [&](size_t bytes, const std::string& more) {
+    return Ask(Post("/v1/completions", absl::StrCat(R"({"model":"byte-model","prompt":")",
+                                                    std::string(bytes, 'x'), "\"", more, "}")));
+  };
+  EXPECT_THAT(complete(4 << 20, ""),
+              AllOf(StartsWith("HTTP/1.1 400 "), HasSubstr(R"("code":"context_length_exceeded")"),
+                    HasSubstr(R"("param":"prompt")"),
+                    HasSubstr("maximum context length is 1000 tokens, but the prompt has 4194304 "
+                              "bytes, at least 381301 and max_tokens asks for 16")));
+  EXPECT_THAT(complete(990 * 11 + 1, R"(,"max_tokens":10)"), HasSubstr("at least 991"));
+  EXPECT_EQ(text_.encoded_bytes(), 0u);
+  // What might fit is counted; here each byte turns out to be a token.
+  EXPECT_THAT(complete(990 * 11, R"(,"max_tokens":10)"),
+              AllOf(StartsWith("HTTP/1.1 400 "), HasSubstr("the prompt has 10890 and"),
+                    HasSubstr(R"("code":"context_length_exceeded")")));
+  EXPECT_EQ(text_.encoded_bytes(), 990u * 11);
+}
+
+TEST_F(GatewayApiTest, ChatThatCannotFitIsRefusedBeforeItIsEncoded) {
+  StartReady();
+  const std::string answer =
+      Ask(Post("/v1/chat/completions",
+               absl::StrCat(R"({"model":"byte-model","messages":[{"role":"user","content":")",
+                            std::string(1 << 20, 'x'), "\"}]}")));
+  EXPECT_THAT(answer,
+              AllOf(StartsWith("HTTP/1.1 400 "), HasSubstr(R"("code":"context_length_exceeded")"),
+                    HasSubstr(R"("param":"messages")"), HasSubstr("at least ")));
+  EXPECT_EQ(text_.encoded_bytes(), 0u);
+}
+
 // What a client cannot take is not kept for it: past the bound its answer is over, and it is told.
 TEST_F(GatewayApiTest, AnswerThatOverflowsItsBoundEndsWithAnErrorAndNotInSilence) {
   ApiConfig config;

@@ -141,9 +141,11 @@ absl::StatusOr<Api::Prepared> Api::Prepare(bool chat, const HttpQuery& query) {
   }
   tandem::GenerateSpec& spec = prepared.spec;
   if (chat) {
-    ASSIGN_OR_RETURN(const std::string prompt, text_.RenderChat(request.messages));
+    ASSIGN_OR_RETURN(const ChatPrompt prompt, text_.RenderChat(request.messages));
+    RETURN_IF_ERROR(FitText(request, prompt.text));
     ASSIGN_OR_RETURN(spec.prompt_ids, text_.Encode(prompt));
   } else if (request.prompt_text.has_value()) {
+    RETURN_IF_ERROR(FitText(request, *request.prompt_text));
     ASSIGN_OR_RETURN(spec.prompt_ids, text_.Encode(*request.prompt_text));
     prepared.prompt_text = *request.prompt_text;
   } else {
@@ -189,23 +191,35 @@ absl::Status Api::Fit(Prepared& prepared) const {
           "stop_token_ids",
           absl::StrCat("token id ", id, " is not below the vocabulary's ", vocabulary));
   }
+  return FitTokens(request, spec.prompt_ids.size(), "", spec.stop.max_tokens);
+}
+
+// A text that cannot fit however its bytes are cut into tokens is refused before it is encoded,
+// which takes far longer than to count it.
+absl::Status Api::FitText(const ApiRequest& request, absl::string_view text) const {
+  uint32_t ignored = 0;
+  return FitTokens(request, text_.LeastTokens(text), absl::StrCat(text.size(), " bytes, at least "),
+                   ignored);
+}
+
+// `prompt` tokens and those asked for, against the context. `measured` stands before their number
+// in the error.
+absl::Status Api::FitTokens(const ApiRequest& request, uint64_t prompt, const std::string& measured,
+                            uint32_t& max_tokens) const {
   const uint32_t served = relay_.cluster().context_tokens, trained = text_.context_tokens();
   const uint32_t context = served == 0    ? trained
                            : trained == 0 ? served
                                           : std::min(served, trained);
-  const uint64_t prompt = spec.prompt_ids.size();
   const uint32_t fallback = request.chat
                                 ? (context > prompt ? static_cast<uint32_t>(context - prompt) : 1)
                                 : config_.default_completion_tokens;
-  spec.stop.max_tokens = request.max_tokens.value_or(fallback);
-  if (context > 0 && prompt + spec.stop.max_tokens > context) {
-    return InvalidParam(request.chat ? "messages" : "prompt",
-                        absl::StrCat("This model's maximum context length is ", context,
-                                     " tokens, but the prompt has ", prompt,
-                                     " and max_tokens asks for ", spec.stop.max_tokens),
-                        "context_length_exceeded");
-  }
-  return absl::OkStatus();
+  max_tokens = request.max_tokens.value_or(fallback);
+  if (context == 0 || prompt + max_tokens <= context) return absl::OkStatus();
+  return InvalidParam(request.chat ? "messages" : "prompt",
+                      absl::StrCat("This model's maximum context length is ", context,
+                                   " tokens, but the prompt has ", measured, prompt,
+                                   " and max_tokens asks for ", max_tokens),
+                      "context_length_exceeded");
 }
 
 }  // namespace tandem::gateway

@@ -65,6 +65,9 @@ class Api {
                                           RequestRecord& record);
   absl::StatusOr<Prepared> Prepare(bool chat, const HttpQuery& query);
   absl::Status Fit(Prepared& prepared) const;
+  absl::Status FitText(const ApiRequest& request, absl::string_view text) const;
+  absl::Status FitTokens(const ApiRequest& request, uint64_t prompt, const std::string& measured,
+                         uint32_t& max_tokens) const;
   uint64_t Draw() TANDEM_EXCLUDES(mu_);
 
   const ApiConfig config_;
