@@ -76,7 +76,7 @@ class RouterSession {
 
   static control::ControllerConfig Config() {
     control::ControllerConfig config;
-    config.model = "m";
+    config.model = std::string("m");
     return config;
   }
 
