@@ -85,7 +85,7 @@ void DecodeEngine::CarryOut(step::SendA2f& send) {
   group_.Send(send.holder, std::move(call));
 }
 
-void DecodeEngine::OnReply(const std::string& holder, F2a reply) {
+void DecodeEngine::OnReply(const std::string& holder, const F2a& reply) {
   if (!reply.status.ok()) {
     // A holder of another shard, or one that is going, gets no more calls; a full queue is an
     // answer to this one only.

@@ -37,7 +37,7 @@ DecodeEngine::DecodeEngine(EngineContext& context, step::KvBook& book,
                 machine_.OnHolderUp(holder, grant.credit_bytes, grant.max_rows, context_.Now());
                 CarryOut();
               },
-              [this](const std::string& holder, F2a reply) { OnReply(holder, std::move(reply)); },
+              [this](const std::string& holder, const F2a& reply) { OnReply(holder, reply); },
               [this](const std::string& holder, const absl::Status& status) {
                 machine_.OnHolderLost(holder, status, context_.Now());
                 CarryOut();

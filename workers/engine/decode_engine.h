@@ -83,7 +83,7 @@ class DecodeEngine {
   // ---- decode_compute.cc
   absl::Status Compute(const step::AttentionTask& task);
   absl::Status Compute(const step::HeadTask& task, std::vector<step::SampledToken>& tokens);
-  void OnReply(const std::string& holder, F2a reply);
+  void OnReply(const std::string& holder, const F2a& reply);
   void TakeReply(const std::string& holder, Slot& slot, const F2a& reply);
   void CarryOut(step::SendA2f& send);
 

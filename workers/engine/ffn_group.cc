@@ -23,7 +23,7 @@ class FfnGroup::Listener final : public FfnLinkListener {
   void OnReply(F2a reply) override {
     mailbox_->PostBounded([&group = group_, worker = worker_, id = id_,
                            reply = std::move(reply)](const absl::Status& posted) mutable {
-      if (posted.ok()) group.OnReply(worker, id, std::move(reply));
+      if (posted.ok()) group.OnReply(worker, id, reply);
     });
   }
   void OnBroken(const absl::Status& status) override {
@@ -118,14 +118,14 @@ void FfnGroup::OnGrant(const WorkerId& worker, uint64_t id, const HandoffGrantIn
   callbacks_.on_up(worker.value(), grant);
 }
 
-void FfnGroup::OnReply(const WorkerId& worker, uint64_t id, F2a reply) {
+void FfnGroup::OnReply(const WorkerId& worker, uint64_t id, const F2a& reply) {
   Holder* const holder = Find(worker, id);
   if (holder == nullptr || holder->in_flight == 0) {
     context_.counters.replies_dropped++;
     return;
   }
   holder->in_flight--;
-  callbacks_.on_reply(worker.value(), std::move(reply));
+  callbacks_.on_reply(worker.value(), reply);
   DropLeft();
 }
 

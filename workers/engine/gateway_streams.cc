@@ -21,7 +21,7 @@ absl::Status GatewayStreams::Expect(const GatewayId& gateway) {
 }
 
 bool GatewayStreams::Push(const GatewayId& id, std::vector<step::Emit> emits,
-                          const std::map<SequenceKey, SequenceCost>& costs) {
+                          std::map<SequenceKey, SequenceCost> costs) {
   const auto found = gateways_.find(id);
   if (found == gateways_.end()) return true;
   Gateway& gateway = found->second;
@@ -30,7 +30,7 @@ bool GatewayStreams::Push(const GatewayId& id, std::vector<step::Emit> emits,
     return false;
   }
   gateway.pushed++;
-  for (const auto& [sequence, cost] : costs) gateway.ends[sequence] = {gateway.pushed, cost};
+  for (auto& [sequence, cost] : costs) gateway.ends[sequence] = {gateway.pushed, std::move(cost)};
   Send(gateway);
   return true;
 }
@@ -46,6 +46,7 @@ void GatewayStreams::Overload(const GatewayId& id, Gateway& gateway,
   for (auto& [sequence, ended] : gateway.ends) costs.emplace(sequence, std::move(ended.cost));
   gateway.ends.clear();
   std::vector<step::Emit> ends;
+  ends.reserve(costs.size());
   for (const auto& [sequence, cost] : costs) {
     ends.push_back({id, sequence, /*position=*/0, std::nullopt,
                     SequenceEnd{EndReason::kFailed, GatewayOverloadedError()}});

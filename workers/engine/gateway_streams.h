@@ -29,7 +29,7 @@ class GatewayStreams {
   // whose end was among it are owed the end of an overloaded gateway instead: the caller ends the
   // others so. Emits for an unknown gateway are dropped.
   bool Push(const GatewayId& gateway, std::vector<step::Emit> emits,
-            const std::map<SequenceKey, SequenceCost>& costs);
+            std::map<SequenceKey, SequenceCost> costs);
 
   // `live`: the sequences that the worker holds; others of `resume` that no unacknowledged end
   // names are lost here, and told as superseded.

@@ -26,7 +26,7 @@ ledger::LedgerStage OwnStage(const std::set<Stage>& stages) {
 // The doors put every call into the mailbox and touch nothing else.
 class Doors {
  public:
-  Doors(EngineContext& context) : context_(context) {}
+  explicit Doors(EngineContext& context) : context_(context) {}
   void set_device(Device* device) { device_ = device; }
 
  protected:
@@ -69,7 +69,7 @@ class Commands final : public Doors, public CommandDoor {
   void Release(const ReservationId& reservation, const std::vector<SequenceKey>& sequences,
                EndReason reason, Answer answer) override {
     context_.mailbox->PostBounded([this, reservation, sequences, reason,
-                                   answer = std::move(answer)](absl::Status status) mutable {
+                                   answer = std::move(answer)](const absl::Status& status) mutable {
       if (status.ok()) DoRelease(reservation, sequences, reason);
       answer(OwnCopy(status));
     });
