@@ -186,6 +186,7 @@ TEST_F(LoopbackActivationTest, AStreamThatOpensAfterItsLinkIsGoneIsClosed) {
   const auto listener = std::make_shared<Listener>();
   Open(listener).reset();
   hold.Open();
+  door_.device().Flush();  // the opening has run, and posted the close
   EXPECT_THAT(door_.Closed(), ElementsAre(step::StreamId{0}));
   EXPECT_EQ(listener->calls, 0);
 }
