@@ -44,9 +44,9 @@ if(TANDEM_SANITIZE)
                                                   -fno-sanitize-recover=all)
   target_link_options(tandem_options INTERFACE -fsanitize=${TANDEM_SANITIZE})
   if(TANDEM_SANITIZE MATCHES thread)
-    # And this of coroutines, whose frame's operator new it inlines without the delete.
+    # And no false alarm of coroutines, whose frame's operator new it inlines without the delete.
     target_compile_options(tandem_options INTERFACE
-      -Wno-error=tsan $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-error=mismatched-new-delete>)
+      -Wno-error=tsan $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-mismatched-new-delete>)
   endif()
   # g++ 12 with a sanitizer gives false alarms of these in library headers.
   target_compile_options(tandem_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
