@@ -20,6 +20,19 @@ Duration Take(Duration& left, Duration want) {
 
 }  // namespace
 
+LedgerStage StageOf(const std::set<Stage>& stages) {
+  if (stages.size() != 1) return LedgerStage::kShared;
+  switch (*stages.begin()) {
+    case Stage::kPrefill:
+      return LedgerStage::kPrefill;
+    case Stage::kAttention:
+      return LedgerStage::kAttention;
+    case Stage::kFfn:
+      return LedgerStage::kFfn;
+  }
+  return LedgerStage::kShared;
+}
+
 const char* ToString(LedgerStage stage) {
   switch (stage) {
     case LedgerStage::kPrefill:

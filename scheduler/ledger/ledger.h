@@ -4,10 +4,12 @@
 // section 7.
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "scheduler/base/time.h"
+#include "scheduler/view/worker.h"
 
 namespace tandem::ledger {
 
@@ -31,6 +33,9 @@ enum class Cause {
   kDraining,
   kDown,  // idle
 };
+
+// What a device that runs these stages is when none of them asks for it; kShared for several.
+LedgerStage StageOf(const std::set<Stage>& stages);
 
 // "prefill", "busy", "peer_queue": the words of the metrics.
 const char* ToString(LedgerStage stage);

@@ -113,26 +113,4 @@ struct CommandText {
 std::string Describe(const Event& event) { return std::visit(EventText(), event); }
 std::string Describe(const Command& command) { return std::visit(CommandText(), command); }
 
-const char* ToString(EndReason reason) {
-  switch (reason) {
-    case EndReason::kEos:
-      return "eos";
-    case EndReason::kStopToken:
-      return "stop_token";
-    case EndReason::kLength:
-      return "length";
-    case EndReason::kStopped:
-      return "stopped";
-    case EndReason::kCancelled:
-      return "cancelled";
-    case EndReason::kPreempted:
-      return "preempted";
-    case EndReason::kSuperseded:
-      return "superseded";
-    case EndReason::kFailed:
-      return "failed";
-  }
-  return "?";
-}
-
 }  // namespace tandem::sim

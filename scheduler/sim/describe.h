@@ -14,7 +14,6 @@ namespace tandem::sim {
 
 std::string Describe(const control::Event& event);
 std::string Describe(const control::Command& command);
-const char* ToString(EndReason reason);  // "eos", "length"
 
 // Order-dependent hash of everything that happened.
 class Digest {

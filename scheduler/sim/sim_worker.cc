@@ -27,19 +27,6 @@ LinkSpec LinkOf(const model::Chip& chip) {
   return link;
 }
 
-ledger::LedgerStage OwnStage(const std::set<Stage>& stages) {
-  if (stages.size() > 1) return ledger::LedgerStage::kShared;
-  switch (*stages.begin()) {
-    case Stage::kPrefill:
-      return ledger::LedgerStage::kPrefill;
-    case Stage::kAttention:
-      return ledger::LedgerStage::kAttention;
-    case Stage::kFfn:
-      return ledger::LedgerStage::kFfn;
-  }
-  return ledger::LedgerStage::kShared;
-}
-
 }  // namespace
 
 SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
@@ -51,7 +38,7 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
       book_(std::max<uint32_t>(spec.kv_blocks, 1), std::max<uint32_t>(spec.block_tokens, 1)) {
   const model::ModelShape& shape = world.scenario.shape;
   const uint32_t layers = static_cast<uint32_t>(shape.layers);
-  ledger_.emplace(OwnStage(spec.stages), world.Now());
+  ledger_.emplace(ledger::StageOf(spec.stages), world.Now());
   const bool own_ffn = spec.stages.contains(Stage::kFfn);
   kv_.assign(layers, std::vector<uint64_t>(size_t{book_.total_blocks()} * book_.block_tokens(), 0));
   if (spec.stages.contains(Stage::kPrefill)) {

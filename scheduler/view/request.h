@@ -45,6 +45,7 @@ enum class EndReason {
   kSuperseded,
   kFailed,
 };
+const char* ToString(EndReason reason);  // "eos", "stop_token"
 
 // How a sequence ended; `status` is not OK with kFailed only.
 struct SequenceEnd {

@@ -13,6 +13,7 @@
 namespace tandem {
 
 enum class Stage { kPrefill, kAttention, kFfn };
+const char* ToString(Stage stage);  // "prefill", "attention", "ffn"
 enum class MemoryClass { kHbm, kSram };
 
 // What decides the bits of a result, per stage; a part that a worker does not run is empty and

@@ -12,6 +12,7 @@
 #include "services/ctl/admin_client.h"
 #include "services/ctl/commands.h"
 #include "services/ctl/state.h"
+#include "services/runtime/proto_words.h"
 
 namespace tandem::ctl {
 namespace {
@@ -27,19 +28,8 @@ struct Options {
 std::vector<std::string> StageNames(const v1::Registration& worker) {
   std::vector<std::string> names;
   for (const int stage : worker.stages()) {
-    switch (stage) {
-      case v1::STAGE_PREFILL:
-        names.emplace_back("prefill");
-        break;
-      case v1::STAGE_ATTENTION:
-        names.emplace_back("attention");
-        break;
-      case v1::STAGE_FFN:
-        names.emplace_back("ffn");
-        break;
-      default:
-        names.push_back(absl::StrCat("stage-", stage));
-    }
+    const absl::StatusOr<Stage> known = ToStage(stage);
+    names.push_back(known.ok() ? ToString(*known) : absl::StrCat("stage-", stage));
   }
   return names;
 }

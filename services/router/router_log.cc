@@ -8,28 +8,6 @@
 namespace tandem::router {
 namespace {
 
-absl::string_view ReasonName(EndReason reason) {
-  switch (reason) {
-    case EndReason::kEos:
-      return "eos";
-    case EndReason::kStopToken:
-      return "stop_token";
-    case EndReason::kLength:
-      return "length";
-    case EndReason::kStopped:
-      return "stopped";
-    case EndReason::kCancelled:
-      return "cancelled";
-    case EndReason::kPreempted:
-      return "preempted";
-    case EndReason::kSuperseded:
-      return "superseded";
-    case EndReason::kFailed:
-      return "failed";
-  }
-  return "unknown";
-}
-
 void LogEnd(absl::string_view event, const SequenceKey& key, absl::string_view peer,
             const std::string& peer_id, const SequenceEnd& end) {
   const bool failed = end.reason == EndReason::kFailed;
@@ -38,7 +16,7 @@ void LogEnd(absl::string_view event, const SequenceKey& key, absl::string_view p
             {"choice", key.choice},
             {"attempt", key.attempt},
             {peer, peer_id},
-            {"reason", ReasonName(end.reason)},
+            {"reason", ToString(end.reason)},
             {"code", absl::StatusCodeToString(end.status.code())},
             {"message", end.status.message()}});
 }

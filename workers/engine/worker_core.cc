@@ -10,19 +10,6 @@
 namespace tandem {
 namespace {
 
-ledger::LedgerStage OwnStage(const std::set<Stage>& stages) {
-  if (stages.size() != 1) return ledger::LedgerStage::kShared;
-  switch (*stages.begin()) {
-    case Stage::kPrefill:
-      return ledger::LedgerStage::kPrefill;
-    case Stage::kAttention:
-      return ledger::LedgerStage::kAttention;
-    case Stage::kFfn:
-      return ledger::LedgerStage::kFfn;
-  }
-  return ledger::LedgerStage::kShared;
-}
-
 // The doors put every call into the mailbox and touch nothing else.
 class Doors {
  public:
@@ -198,7 +185,7 @@ struct WorkerCore::Parts {
   Parts(EngineConfig engine_config, StageBackend& backend, TimeSource& time,
         ActivationConnector& activation, KvConnector& kv_connector, WorkerListener& listener)
       : config(std::move(engine_config)),
-        books(OwnStage(config.stages), time),
+        books(ledger::StageOf(config.stages), time),
         context{
             config, backend, time, listener, std::make_shared<Mailbox>(config.max_mailbox_events),
             books,  {}},

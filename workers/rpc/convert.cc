@@ -14,8 +14,6 @@
 namespace tandem {
 namespace {
 
-constexpr double kLongestSeconds = 1e9;
-
 template <typename... Args>
 absl::Status Bad(const Args&... args) {
   return absl::InvalidArgumentError(absl::StrCat(args...));
@@ -78,23 +76,9 @@ absl::StatusOr<StopRules> ToStopRules(const v1::StopRules& in) {
                    .ignore_eos = in.ignore_eos()};
 }
 
-v1::Stage StageWord(Stage stage) {
-  switch (stage) {
-    case Stage::kPrefill:
-      return v1::STAGE_PREFILL;
-    case Stage::kAttention:
-      return v1::STAGE_ATTENTION;
-    case Stage::kFfn:
-      return v1::STAGE_FFN;
-  }
-  return v1::STAGE_UNSPECIFIED;
-}
-
 }  // namespace
 
-Duration ToDuration(double seconds) {
-  return seconds >= 0 && seconds <= kLongestSeconds ? Duration::FromSeconds(seconds) : Duration();
-}
+Duration ToDuration(double seconds) { return Duration::FromSeconds(SecondsOfPeer(seconds)); }
 
 absl::StatusOr<SequenceKey> ToSequenceKey(const v1::SequenceKey& key) {
   if (key.request_id().empty() || key.request_id().size() > kMaxRequestIdBytes) {
@@ -105,29 +89,6 @@ absl::StatusOr<SequenceKey> ToSequenceKey(const v1::SequenceKey& key) {
     return Bad("choice: ", key.choice(), ", must be below ", kMaxChoices);
   return SequenceKey{
       .request = RequestId(key.request_id()), .choice = key.choice(), .attempt = key.attempt()};
-}
-
-absl::StatusOr<EndReason> ToEndReason(v1::EndReason reason) {
-  switch (reason) {
-    case v1::END_REASON_EOS:
-      return EndReason::kEos;
-    case v1::END_REASON_STOP_TOKEN:
-      return EndReason::kStopToken;
-    case v1::END_REASON_LENGTH:
-      return EndReason::kLength;
-    case v1::END_REASON_STOPPED:
-      return EndReason::kStopped;
-    case v1::END_REASON_CANCELLED:
-      return EndReason::kCancelled;
-    case v1::END_REASON_PREEMPTED:
-      return EndReason::kPreempted;
-    case v1::END_REASON_SUPERSEDED:
-      return EndReason::kSuperseded;
-    case v1::END_REASON_FAILED:
-      return EndReason::kFailed;
-    default:
-      return Bad("end reason: ", static_cast<int>(reason), " is unknown");
-  }
 }
 
 absl::StatusOr<step::DecodeRequest> ToDecodeRequest(const v1::DecodeCommand& command) {
@@ -217,35 +178,13 @@ void ToProto(const SequenceKey& key, v1::SequenceKey* out) {
   out->set_attempt(key.attempt);
 }
 
-v1::EndReason ToProto(EndReason reason) {
-  switch (reason) {
-    case EndReason::kEos:
-      return v1::END_REASON_EOS;
-    case EndReason::kStopToken:
-      return v1::END_REASON_STOP_TOKEN;
-    case EndReason::kLength:
-      return v1::END_REASON_LENGTH;
-    case EndReason::kStopped:
-      return v1::END_REASON_STOPPED;
-    case EndReason::kCancelled:
-      return v1::END_REASON_CANCELLED;
-    case EndReason::kPreempted:
-      return v1::END_REASON_PREEMPTED;
-    case EndReason::kSuperseded:
-      return v1::END_REASON_SUPERSEDED;
-    case EndReason::kFailed:
-      return v1::END_REASON_FAILED;
-  }
-  return v1::END_REASON_UNSPECIFIED;
-}
-
 void ToProto(const WorkerDescription& worker, v1::Registration* out) {
   out->set_worker_id(worker.id.value());
   out->set_incarnation(worker.incarnation);
   out->set_protocol_version(kProtocolVersion);
   out->set_pool(worker.pool);
   out->set_model(worker.model);
-  for (Stage stage : worker.stages) out->add_stages(StageWord(stage));
+  for (Stage stage : worker.stages) out->add_stages(ToProto(stage));
   out->set_memory_class(worker.memory_class == MemoryClass::kSram ? v1::MEMORY_CLASS_SRAM
                                                                   : v1::MEMORY_CLASS_HBM);
   out->mutable_numerics()->set_prefill(worker.numerics.prefill);
@@ -377,7 +316,7 @@ void WriteEnd(const SequenceEnd& end, const SequenceCost& cost, v1::SequenceEnd*
   if (!end.status.ok()) ToProto(end.status, out->mutable_status());
   for (const StageTime& time : cost.times) {
     v1::StageTime& entry = *out->add_times();
-    entry.set_stage(StageWord(time.stage));
+    entry.set_stage(ToProto(time.stage));
     entry.set_worker_id(time.worker);
     entry.set_seconds(time.seconds);
     entry.set_calls(time.calls);

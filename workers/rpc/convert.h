@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "services/runtime/proto_words.h"
 #include "tandem/v1/kv_transfer.pb.h"
 #include "tandem/v1/registry.pb.h"
 #include "tandem/v1/step_tokens.pb.h"
@@ -15,12 +16,11 @@
 
 namespace tandem {
 
-// Seconds of a peer; zero for what is no span of time (negative, NaN, over 30 years).
+// Seconds of a peer (SecondsOfPeer).
 Duration ToDuration(double seconds);
 
 // ---- Commands of a router.
 absl::StatusOr<SequenceKey> ToSequenceKey(const v1::SequenceKey& key);
-absl::StatusOr<EndReason> ToEndReason(v1::EndReason reason);
 absl::StatusOr<step::DecodeRequest> ToDecodeRequest(const v1::DecodeCommand& command);
 absl::StatusOr<PrefillOrder> ToPrefillOrder(const v1::PrefillCommand& command);
 struct ReleaseOrder {
@@ -33,7 +33,6 @@ absl::StatusOr<std::vector<FfnEndpoint>> ToHolders(const v1::SetGroupCommand& co
 
 // ---- What a router is told.
 void ToProto(const SequenceKey& key, v1::SequenceKey* out);
-v1::EndReason ToProto(EndReason reason);
 void ToProto(const WorkerDescription& worker, v1::Registration* out);  // with `live`
 void ToProto(const WorkerReport& report, v1::Heartbeat* out);
 

@@ -33,6 +33,15 @@ size_t Relay::AddRouter(RouterLink& link) {
   return routers_.size() - 1;
 }
 
+// Without requests and workers, and with every router down, nothing finds a link to call.
+void Relay::Shut() {
+  MutexLock lock(mu_);
+  shut_ = true;
+  for (Router& router : routers_) router.up = false;
+  workers_.clear();
+  requests_.clear();
+}
+
 // --- for connections
 
 absl::Status Relay::Start(tandem::GenerateSpec spec, std::shared_ptr<ChoiceSink> sink) {
@@ -116,6 +125,7 @@ size_t Relay::in_flight() const {
 
 void Relay::RouterUp(size_t router, Duration lease) {
   MutexLock lock(mu_);
+  if (shut_) return;
   routers_[router].up = true;
   if (lease > Duration()) lease_ = lease;
   if (observer_ != nullptr) {
@@ -149,6 +159,7 @@ void Relay::RouterDown(size_t router) {
 
 void Relay::ClusterChanged(size_t router, ClusterInfo cluster) {
   MutexLock lock(mu_);
+  if (shut_) return;
   routers_[router].cluster = std::move(cluster);
   ListWorkers();
 }

@@ -51,6 +51,10 @@ class Relay : public std::enable_shared_from_this<Relay> {
   // Returns its number.
   size_t AddRouter(RouterLink& link) TANDEM_EXCLUDES(mu_);
 
+  // Forgets all requests and workers. From its return on no link is called, whatever streams,
+  // connections and alarms still say: the links may go.
+  void Shut() TANDEM_EXCLUDES(mu_);
+
   // --- for connections
   // spec.request is not in flight. kUnavailable: no router is connected; kResourceExhausted:
   // max_requests.
@@ -157,6 +161,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   std::map<WorkerId, Worker> workers_ TANDEM_GUARDED_BY(mu_);
   Requests requests_ TANDEM_GUARDED_BY(mu_);
   bool unplaced_watched_ TANDEM_GUARDED_BY(mu_) = false;
+  bool shut_ TANDEM_GUARDED_BY(mu_) = false;
   // Sequences that were stopped at a worker, the last kRememberedStops: their late tokens need no
   // second Stop.
   std::set<SequenceKey> stopped_ TANDEM_GUARDED_BY(mu_);

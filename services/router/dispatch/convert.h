@@ -7,10 +7,10 @@
 #include <absl/status/statusor.h>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 
 #include "scheduler/control/events.h"
+#include "services/runtime/proto_words.h"
 #include "tandem/v1/registry.pb.h"
 #include "tandem/v1/router.pb.h"
 
@@ -64,9 +64,6 @@ v1::RouterMessage ToProto(const control::TellEnd& end);
 v1::RouterMessage ToProto(const control::TellClusterState& state);
 
 // ---- Words.
-v1::Stage ToProto(Stage stage);
-v1::EndReason ToProto(EndReason reason);
-std::optional<EndReason> ToEndReason(v1::EndReason reason);  // nullopt: unspecified or unknown
 void ToProto(const SequenceKey& key, v1::SequenceKey* out);
 SequenceKey ToKey(const v1::SequenceKey& proto);
 

@@ -55,22 +55,12 @@ absl::Status CheckRegistrationFields(const v1::Registration& proto) {
 
 absl::Status ReadStages(const v1::Registration& proto, WorkerDescription& worker) {
   for (const int stage : proto.stages()) {
-    Stage read{};
-    switch (stage) {
-      case v1::STAGE_PREFILL:
-        read = Stage::kPrefill;
-        break;
-      case v1::STAGE_ATTENTION:
-        read = Stage::kAttention;
-        break;
-      case v1::STAGE_FFN:
-        read = Stage::kFfn;
-        break;
-      default:
-        return absl::InvalidArgumentError(
-            absl::StrCat("registration.stages holds unknown stage ", stage));
+    const absl::StatusOr<Stage> read = ToStage(stage);
+    if (!read.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("registration.stages holds ", read.status().message()));
     }
-    if (!worker.stages.insert(read).second) {
+    if (!worker.stages.insert(*read).second) {
       return absl::InvalidArgumentError(
           absl::StrCat("registration.stages holds stage ", stage, " twice"));
     }
@@ -132,13 +122,8 @@ absl::StatusOr<control::Event> ToEvent(const WorkerId& worker, const v1::Sequenc
         absl::StrCat("sequence event of unknown kind ", static_cast<int>(proto.kind())));
   }
   control::SequenceEnded ended{worker, ToKey(proto.sequence()), {}};
-  const std::optional<EndReason> reason = ToEndReason(proto.reason());
-  if (!reason.has_value()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("sequence ended for unknown reason ", static_cast<int>(proto.reason())));
-  }
-  ended.end.reason = *reason;
-  if (*reason == EndReason::kFailed) ended.end.status = FromProto(proto.error());
+  ASSIGN_OR_RETURN(ended.end.reason, ToEndReason(proto.reason()));
+  if (ended.end.reason == EndReason::kFailed) ended.end.status = FromProto(proto.error());
   return ended;
 }
 

@@ -3,31 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/runtime/proto_words.h"
 #include "services/runtime/status_map.h"
 
 namespace tandem::gateway {
 namespace {
 
-constexpr std::pair<EndReason, v1::EndReason> kReasons[] = {
-    {EndReason::kEos, v1::END_REASON_EOS},
-    {EndReason::kStopToken, v1::END_REASON_STOP_TOKEN},
-    {EndReason::kLength, v1::END_REASON_LENGTH},
-    {EndReason::kStopped, v1::END_REASON_STOPPED},
-    {EndReason::kCancelled, v1::END_REASON_CANCELLED},
-    {EndReason::kPreempted, v1::END_REASON_PREEMPTED},
-    {EndReason::kSuperseded, v1::END_REASON_SUPERSEDED},
-    {EndReason::kFailed, v1::END_REASON_FAILED},
-};
-
-// Seconds of a peer; zero for what is no span of time (negative, NaN, over 30 years): a client's
-// JSON and Retry-After hold numbers.
-double ToSeconds(double seconds) {
-  constexpr double kLongestSeconds = 1e9;
-  return seconds >= 0 && seconds <= kLongestSeconds ? seconds : 0;
-}
-
 SequenceEnd MakeEnd(v1::EndReason reason, bool has_status, const v1::ErrorStatus& status) {
-  SequenceEnd end{FromProto(reason), absl::OkStatus()};
+  SequenceEnd end{ToEndReason(reason).value_or(EndReason::kFailed), absl::OkStatus()};
   if (end.reason != EndReason::kFailed) return end;
   end.status = has_status ? tandem::FromProto(status)
                           : absl::InternalError("the sequence failed without a reason");
@@ -35,16 +18,8 @@ SequenceEnd MakeEnd(v1::EndReason reason, bool has_status, const v1::ErrorStatus
 }
 
 const char* StageName(v1::Stage stage) {
-  switch (stage) {
-    case v1::STAGE_PREFILL:
-      return "prefill";
-    case v1::STAGE_ATTENTION:
-      return "attention";
-    case v1::STAGE_FFN:
-      return "ffn";
-    default:
-      return "unknown";
-  }
+  const absl::StatusOr<Stage> known = ToStage(stage);
+  return known.ok() ? ToString(*known) : "unknown";
 }
 
 void ToProto(const Sampling& sampling, v1::Sampling* out) {
@@ -84,20 +59,6 @@ SequenceKey FromProto(const v1::SequenceKey& key) {
   return {RequestId(key.request_id()), key.choice(), key.attempt()};
 }
 
-v1::EndReason ToProto(EndReason reason) {
-  for (const auto& [ours, theirs] : kReasons) {
-    if (ours == reason) return theirs;
-  }
-  return v1::END_REASON_UNSPECIFIED;
-}
-
-EndReason FromProto(v1::EndReason reason) {
-  for (const auto& [ours, theirs] : kReasons) {
-    if (theirs == reason) return ours;
-  }
-  return EndReason::kFailed;
-}
-
 void ToProto(const tandem::GenerateSpec& spec, v1::GenerateRequest* out) {
   out->set_request_id(spec.request.value());
   out->mutable_prompt_ids()->Add(spec.prompt_ids.begin(), spec.prompt_ids.end());
@@ -133,7 +94,7 @@ PlacedInfo FromProto(const v1::Placed& placed) {
 
 RefusedInfo FromProto(const v1::RouterSequenceEnd& end) {
   return {FromProto(end.sequence()), MakeEnd(end.reason(), end.has_status(), end.status()),
-          ToSeconds(end.retry_after_seconds())};
+          SecondsOfPeer(end.retry_after_seconds())};
 }
 
 TokenBatch FromProto(v1::TokenStep& step) {
@@ -148,10 +109,10 @@ TokenBatch FromProto(v1::TokenStep& step) {
       SequenceResult result;
       result.end = MakeEnd(tokens.end().reason(), tokens.end().has_status(), tokens.end().status());
       for (const v1::StageTime& time : tokens.end().times()) {
-        result.times.push_back(
-            {StageName(time.stage()), time.worker_id(), ToSeconds(time.seconds()), time.calls()});
+        result.times.push_back({StageName(time.stage()), time.worker_id(),
+                                SecondsOfPeer(time.seconds()), time.calls()});
       }
-      result.kv_transfer_seconds = ToSeconds(tokens.end().kv_transfer_seconds());
+      result.kv_transfer_seconds = SecondsOfPeer(tokens.end().kv_transfer_seconds());
       part.result = std::move(result);
     }
     batch.sequences.push_back(std::move(part));

@@ -10,8 +10,6 @@ namespace tandem::gateway {
 
 void ToProto(const SequenceKey& key, v1::SequenceKey* out);
 SequenceKey FromProto(const v1::SequenceKey& key);
-v1::EndReason ToProto(EndReason reason);
-EndReason FromProto(v1::EndReason reason);  // unknown: kFailed
 void ToProto(const tandem::GenerateSpec& spec, v1::GenerateRequest* out);
 ClusterInfo FromProto(const v1::ClusterState& state);
 PlacedInfo FromProto(const v1::Placed& placed);

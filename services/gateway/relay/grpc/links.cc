@@ -5,6 +5,7 @@
 #include "services/gateway/relay/grpc/client_stream.h"
 #include "services/gateway/relay/grpc/convert.h"
 #include "services/runtime/grpc_server.h"
+#include "services/runtime/proto_words.h"
 #include "tandem/v1/router.grpc.pb.h"
 #include "tandem/v1/step_tokens.grpc.pb.h"
 
@@ -12,6 +13,45 @@ namespace tandem::gateway {
 namespace {
 
 constexpr uint32_t kProtocolVersion = 1;
+
+// What a stream's callbacks hold instead of their link, which a late one may outlive.
+struct Ear {
+  std::weak_ptr<Relay> relay;
+  size_t router = 0;  // the relay's number; set before the first dial
+  WorkerId worker;
+};
+
+void Hear(const Ear& ear, v1::RouterMessage& message) {
+  const auto relay = ear.relay.lock();
+  if (relay == nullptr) return;
+  switch (message.message_case()) {
+    case v1::RouterMessage::kWelcome:
+      return relay->RouterUp(ear.router,
+                             Duration::FromSeconds(message.welcome().gateway_lease_seconds()));
+    case v1::RouterMessage::kState:
+      return relay->ClusterChanged(ear.router, FromProto(message.state()));
+    case v1::RouterMessage::kPlaced:
+      return relay->Placed(FromProto(message.placed()));
+    case v1::RouterMessage::kEnd:
+      return relay->Refused(FromProto(message.end()));
+    case v1::RouterMessage::MESSAGE_NOT_SET:
+      return;
+  }
+}
+
+v1::TokenControl TokenHello(const Ear& ear, const GatewayIdentity& identity) {
+  v1::TokenControl control;
+  control.mutable_hello()->set_gateway_id(identity.gateway_id);
+  control.mutable_hello()->set_protocol_version(kProtocolVersion);
+  const auto relay = ear.relay.lock();
+  if (relay == nullptr) return control;
+  for (const ResumePoint& point : relay->ResumePoints(ear.worker)) {
+    v1::ResumePoint* resume = control.mutable_hello()->add_resume();
+    ToProto(point.sequence, resume->mutable_sequence());
+    resume->set_received(point.received);
+  }
+  return control;
+}
 
 // A channel and its stub, which live as long as the call.
 template <typename Service>
@@ -29,29 +69,32 @@ class GrpcLinks::Router final : public RouterLink {
   using Stream = ClientStream<v1::GatewayMessage, v1::RouterMessage>;
 
   Router(const GatewayIdentity& identity, TimeSource& time, std::weak_ptr<Relay> relay)
-      : relay_(std::move(relay)) {
+      : ear_(std::make_shared<Ear>(Ear{std::move(relay), 0, WorkerId()})) {
     stream_ = std::make_shared<Stream>(
-        time, Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
-                                       Stream::Reactor* reactor) -> std::shared_ptr<void> {
-                              auto dialled = std::make_shared<Dialled<v1::Router>>(address);
-                              dialled->stub->async()->Generate(context, reactor);
-                              return dialled;
-                            },
-                            .hello =
-                                [identity] {
-                                  v1::GatewayMessage message;
-                                  message.mutable_hello()->set_gateway_id(identity.gateway_id);
-                                  message.mutable_hello()->set_protocol_version(kProtocolVersion);
-                                  message.mutable_hello()->set_model(identity.model);
-                                  return message;
-                                },
-                            .opened = [] {},  // its welcome says so
-                            .received = [this](v1::RouterMessage& message) { Received(message); },
-                            .lost =
-                                [this](const absl::Status&) {
-                                  if (const auto relay = relay_.lock()) relay->RouterDown(index);
-                                }});
+        time,
+        Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
+                                 Stream::Reactor* reactor) -> std::shared_ptr<void> {
+                        auto dialled = std::make_shared<Dialled<v1::Router>>(address);
+                        dialled->stub->async()->Generate(context, reactor);
+                        return dialled;
+                      },
+                      .hello =
+                          [identity] {
+                            v1::GatewayMessage message;
+                            message.mutable_hello()->set_gateway_id(identity.gateway_id);
+                            message.mutable_hello()->set_protocol_version(kProtocolVersion);
+                            message.mutable_hello()->set_model(identity.model);
+                            return message;
+                          },
+                      .opened = [] {},  // its welcome says so
+                      .received = [ear = ear_](v1::RouterMessage& message) { Hear(*ear, message); },
+                      .lost =
+                          [ear = ear_](const absl::Status&) {
+                            if (const auto relay = ear->relay.lock())
+                              relay->RouterDown(ear->router);
+                          }});
   }
+  void set_number(size_t number) { ear_->router = number; }
   void Dial(const std::string& address) { stream_->Dial(address); }
   void Generate(const tandem::GenerateSpec& spec) override {
     v1::GatewayMessage message;
@@ -65,28 +108,8 @@ class GrpcLinks::Router final : public RouterLink {
     stream_->Write(std::move(message));
   }
 
-  size_t index = 0;  // the relay's number; set before Dial
-
  private:
-  void Received(v1::RouterMessage& message) {
-    const auto relay = relay_.lock();
-    if (relay == nullptr) return;
-    switch (message.message_case()) {
-      case v1::RouterMessage::kWelcome:
-        return relay->RouterUp(index,
-                               Duration::FromSeconds(message.welcome().gateway_lease_seconds()));
-      case v1::RouterMessage::kState:
-        return relay->ClusterChanged(index, FromProto(message.state()));
-      case v1::RouterMessage::kPlaced:
-        return relay->Placed(FromProto(message.placed()));
-      case v1::RouterMessage::kEnd:
-        return relay->Refused(FromProto(message.end()));
-      case v1::RouterMessage::MESSAGE_NOT_SET:
-        return;
-    }
-  }
-
-  const std::weak_ptr<Relay> relay_;
+  const std::shared_ptr<Ear> ear_;
   std::shared_ptr<Stream> stream_;
 };
 
@@ -95,8 +118,8 @@ class GrpcLinks::Worker final : public WorkerLink {
   using Stream = ClientStream<v1::TokenControl, v1::TokenStep>;
 
   Worker(const GatewayIdentity& identity, WorkerId worker, TimeSource& time,
-         std::weak_ptr<Relay> relay)
-      : worker_(std::move(worker)), relay_(std::move(relay)) {
+         std::weak_ptr<Relay> relay) {
+    const auto ear = std::make_shared<const Ear>(Ear{std::move(relay), 0, std::move(worker)});
     stream_ = std::make_shared<Stream>(
         time, Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
                                        Stream::Reactor* reactor) -> std::shared_ptr<void> {
@@ -104,27 +127,28 @@ class GrpcLinks::Worker final : public WorkerLink {
                               dialled->stub->async()->StepTokens(context, reactor);
                               return dialled;
                             },
-                            .hello = [this, identity] { return Hello(identity); },
+                            .hello = [ear, identity] { return TokenHello(*ear, identity); },
                             .opened =
-                                [this] {
-                                  if (const auto relay = relay_.lock()) relay->WorkerUp(worker_);
+                                [ear] {
+                                  if (const auto relay = ear->relay.lock())
+                                    relay->WorkerUp(ear->worker);
                                 },
                             .received =
-                                [this](v1::TokenStep& step) {
-                                  if (const auto relay = relay_.lock())
-                                    relay->Tokens(worker_, FromProto(step));
+                                [ear](v1::TokenStep& step) {
+                                  if (const auto relay = ear->relay.lock())
+                                    relay->Tokens(ear->worker, FromProto(step));
                                 },
                             .lost =
-                                [this](const absl::Status& why) {
-                                  if (const auto relay = relay_.lock())
-                                    relay->WorkerDown(worker_, why);
+                                [ear](const absl::Status& why) {
+                                  if (const auto relay = ear->relay.lock())
+                                    relay->WorkerDown(ear->worker, why);
                                 }});
   }
   void Stop(const SequenceKey& sequence, uint32_t position, EndReason reason) override {
     v1::TokenControl control;
     ToProto(sequence, control.mutable_stop()->mutable_sequence());
     control.mutable_stop()->set_position(position);
-    control.mutable_stop()->set_reason(ToProto(reason));
+    control.mutable_stop()->set_reason(tandem::ToProto(reason));
     stream_->Write(std::move(control));
   }
   void Acknowledge(uint64_t step) override {
@@ -136,22 +160,6 @@ class GrpcLinks::Worker final : public WorkerLink {
   void Park() override { stream_->Park(); }
 
  private:
-  v1::TokenControl Hello(const GatewayIdentity& identity) {
-    v1::TokenControl control;
-    control.mutable_hello()->set_gateway_id(identity.gateway_id);
-    control.mutable_hello()->set_protocol_version(kProtocolVersion);
-    const auto relay = relay_.lock();
-    if (relay == nullptr) return control;
-    for (const ResumePoint& point : relay->ResumePoints(worker_)) {
-      v1::ResumePoint* resume = control.mutable_hello()->add_resume();
-      ToProto(point.sequence, resume->mutable_sequence());
-      resume->set_received(point.received);
-    }
-    return control;
-  }
-
-  const WorkerId worker_;
-  const std::weak_ptr<Relay> relay_;
   std::shared_ptr<Stream> stream_;
 };
 
@@ -168,12 +176,18 @@ void GrpcLinks::Start(const std::shared_ptr<Relay>& relay,
   }
   for (const std::string& address : routers) {
     routers_.push_back(std::make_unique<Router>(identity_, time_, relay));
-    routers_.back()->index = relay->AddRouter(*routers_.back());
+    routers_.back()->set_number(relay->AddRouter(*routers_.back()));
     routers_.back()->Dial(address);
   }
 }
 
 void GrpcLinks::Stop() {
+  std::shared_ptr<Relay> relay;
+  {
+    MutexLock lock(mu_);
+    relay = relay_.lock();
+  }
+  if (relay != nullptr) relay->Shut();  // not under mu_: the relay's calls come here with its lock
   for (auto& router : routers_) router->Dial("");
   MutexLock lock(mu_);
   for (auto& [id, worker] : workers_) worker->Park();

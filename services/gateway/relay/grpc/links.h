@@ -17,7 +17,7 @@ struct GatewayIdentity {
   std::string model;
 };
 
-// Makes and keeps the links. It outlives the relay's last call; Stop before the relay goes.
+// Makes and keeps the links.
 class GrpcLinks final : public WorkerDialer {
  public:
   // `time` outlives this.
@@ -26,7 +26,8 @@ class GrpcLinks final : public WorkerDialer {
 
   // Dials the routers, in this order; from now on links report to `relay`.
   void Start(const std::shared_ptr<Relay>& relay, const std::vector<std::string>& routers);
-  void Stop();  // parks every link
+  // Shuts the relay, then parks every link: neither calls the other from then on. Idempotent.
+  void Stop();
 
   WorkerLink* Link(const WorkerId& worker) override;
 

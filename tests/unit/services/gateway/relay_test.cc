@@ -402,6 +402,33 @@ TEST_F(RelayTest, AnEndIsAcknowledgedAtOnceSoThatADrainingWorkerCanGo) {
   EXPECT_EQ(dialer_.workers["A"].acknowledged, 2u);
 }
 
+// What a gateway's exit relies on: the links go next.
+TEST_F(RelayTest, AfterShutNoLinkIsCalledWhateverStillComes) {
+  const auto client = Send();
+  Place("A");
+  relay_->Shut();
+  router_ = {};
+  dialer_.workers.clear();
+  Token("A", 0, {10}, 0, EndReason::kEos);
+  relay_->WorkerDown(WorkerId("A"), absl::UnavailableError("gone"));
+  relay_->RouterUp(0, Duration::Seconds(10));
+  relay_->ClusterChanged(0, {true, "", 8192, {{WorkerId("C"), "c:1"}}});
+  Place("C");
+  relay_->WorkerUp(WorkerId("C"));
+  relay_->Cancel(RequestId("r"));
+  tandem::GenerateSpec late;
+  late.request = RequestId("late");
+  late.prompt_ids = {1};
+  late.choices.push_back({0, 0, 7, {}});
+  EXPECT_EQ(relay_->Start(std::move(late), client).code(), absl::StatusCode::kUnavailable);
+  relay_->RouterDown(0);
+  time_.Advance(Duration::Seconds(60));
+  EXPECT_TRUE(router_.sent.empty());
+  EXPECT_TRUE(router_.aborted.empty());
+  EXPECT_TRUE(dialer_.workers.empty()) << "a link was asked for";
+  EXPECT_EQ(relay_->in_flight(), 0u);
+}
+
 TEST_F(RelayTest, RefusedRequestTellsTheReason) {
   const auto client = Send();
   relay_->Refused({{RequestId("r"), 0, 0},

@@ -35,7 +35,7 @@ void ExpectRefused(const Bad& bad, Parse parse) {
   EXPECT_TRUE(absl::StrContains(error.message, bad.in_message)) << error.message;
 }
 
-TEST(ParseChatRequest, RefusesBadInputNamingParameterAndNumber) {
+TEST(ParseChatRequest, RefusesABodyThatIsNoJsonObject) {
   const std::string deep(100, '[');
   const Bad cases[] = {
       {"", "", "not valid JSON"},
@@ -48,6 +48,12 @@ TEST(ParseChatRequest, RefusesBadInputNamingParameterAndNumber) {
       {absl::StrCat(R"({"model":)", deep), "", "not valid JSON"},
       {Chat("\"user\":\"\xFF\xFE\""), "", "not valid JSON"},
       {Chat("\"user\":\"\xED\xA0\x80\""), "", "not valid JSON"},
+  };
+  for (const Bad& bad : cases) ExpectRefused(bad, ParseChatRequest);
+}
+
+TEST(ParseChatRequest, RefusesBadMessagesNamingTheOne) {
+  const Bad cases[] = {
       {R"({"messages":[{"role":"user","content":"hi"}]})", "model", "missing"},
       {R"({"model":7,"messages":[]})", "model", "model is 7"},
       {R"({"model":"m"})", "messages", "missing"},
@@ -70,6 +76,12 @@ TEST(ParseChatRequest, RefusesBadInputNamingParameterAndNumber) {
        "messages[0].content[0].text", "missing"},
       {R"({"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"x"}]}]})",
        "messages[0].tool_calls", "tools"},
+  };
+  for (const Bad& bad : cases) ExpectRefused(bad, ParseChatRequest);
+}
+
+TEST(ParseChatRequest, RefusesBadParametersNamingParameterAndNumber) {
+  const Bad cases[] = {
       {Chat(R"("temperature":"hot")"), "temperature", "a string"},
       {Chat(R"("temperature":2.5)"), "temperature", "2.5"},
       {Chat(R"("top_p":1e-60)"), "top_p", "1e-60"},

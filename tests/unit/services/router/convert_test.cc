@@ -105,8 +105,7 @@ TEST(ConvertWorker, SequenceEventsOfUnknownKindOrReasonAreErrors) {
   proto.mutable_sequence()->set_request_id("r");
   EXPECT_FALSE(ToEvent(WorkerId("w"), proto).ok());
   proto.set_kind(v1::SequenceEvent::KIND_ENDED);
-  EXPECT_EQ(ToEvent(WorkerId("w"), proto).status().message(),
-            "sequence ended for unknown reason 0");
+  EXPECT_EQ(ToEvent(WorkerId("w"), proto).status().message(), "end reason: 0 is unknown");
   proto.set_reason(v1::END_REASON_FAILED);  // without an error: kInternal, not OK
   const absl::StatusOr<control::Event> event = ToEvent(WorkerId("w"), proto);
   ASSERT_TRUE(event.ok());
@@ -117,11 +116,11 @@ TEST(ConvertWorker, SequenceEventsOfUnknownKindOrReasonAreErrors) {
 TEST(ConvertWorker, EveryEndReasonKeepsItsMeaning) {
   for (int i = 1; i <= 8; i++) {
     const auto reason = ToEndReason(static_cast<v1::EndReason>(i));
-    ASSERT_TRUE(reason.has_value()) << i;
+    ASSERT_TRUE(reason.ok()) << i;
     EXPECT_EQ(ToProto(*reason), i);
   }
-  EXPECT_FALSE(ToEndReason(v1::END_REASON_UNSPECIFIED).has_value());
-  EXPECT_FALSE(ToEndReason(static_cast<v1::EndReason>(77)).has_value());
+  EXPECT_FALSE(ToEndReason(v1::END_REASON_UNSPECIFIED).ok());
+  EXPECT_FALSE(ToEndReason(static_cast<v1::EndReason>(77)).ok());
 }
 
 TEST(ConvertGateway, UnsetSamplingTakesItsDefaultsAndSetZerosAreKept) {

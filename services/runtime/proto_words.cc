@@ -1,0 +1,63 @@
+#include "services/runtime/proto_words.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <utility>
+
+namespace tandem {
+namespace {
+
+constexpr std::pair<Stage, v1::Stage> kStages[] = {
+    {Stage::kPrefill, v1::STAGE_PREFILL},
+    {Stage::kAttention, v1::STAGE_ATTENTION},
+    {Stage::kFfn, v1::STAGE_FFN},
+};
+
+constexpr std::pair<EndReason, v1::EndReason> kReasons[] = {
+    {EndReason::kEos, v1::END_REASON_EOS},
+    {EndReason::kStopToken, v1::END_REASON_STOP_TOKEN},
+    {EndReason::kLength, v1::END_REASON_LENGTH},
+    {EndReason::kStopped, v1::END_REASON_STOPPED},
+    {EndReason::kCancelled, v1::END_REASON_CANCELLED},
+    {EndReason::kPreempted, v1::END_REASON_PREEMPTED},
+    {EndReason::kSuperseded, v1::END_REASON_SUPERSEDED},
+    {EndReason::kFailed, v1::END_REASON_FAILED},
+};
+
+}  // namespace
+
+v1::Stage ToProto(Stage stage) {
+  for (const auto& [ours, theirs] : kStages) {
+    if (ours == stage) return theirs;
+  }
+  return v1::STAGE_UNSPECIFIED;
+}
+
+absl::StatusOr<Stage> ToStage(int stage) {
+  for (const auto& [ours, theirs] : kStages) {
+    if (theirs == stage) return ours;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("unknown stage ", stage));
+}
+
+v1::EndReason ToProto(EndReason reason) {
+  for (const auto& [ours, theirs] : kReasons) {
+    if (ours == reason) return theirs;
+  }
+  return v1::END_REASON_UNSPECIFIED;
+}
+
+absl::StatusOr<EndReason> ToEndReason(v1::EndReason reason) {
+  for (const auto& [ours, theirs] : kReasons) {
+    if (theirs == reason) return ours;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("end reason: ", static_cast<int>(reason), " is unknown"));
+}
+
+double SecondsOfPeer(double seconds) {
+  constexpr double kLongestSeconds = 1e9;
+  return seconds >= 0 && seconds <= kLongestSeconds ? seconds : 0;
+}
+
+}  // namespace tandem
