@@ -25,7 +25,6 @@
 #include "workers/rpc/frame_memory.h"
 #include "workers/rpc/handoff_connector.h"
 #include "workers/rpc/handoff_service.h"
-#include "workers/rpc/stream.h"
 
 namespace tandem {
 namespace {

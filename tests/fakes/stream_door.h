@@ -13,9 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "services/runtime/status_map.h"
+#include "services/runtime/server_stream.h"
 #include "tests/integration/rpc_support.h"
-#include "workers/rpc/stream.h"
 
 namespace tandem::test {
 
@@ -39,7 +38,7 @@ class StreamDoor {
       stream = std::make_shared<Stream>(*this, seen.streams.size());
       seen.streams.push_back({stream, {}, false});
     });
-    if (refusal.has_value()) return new Refused(*refusal);
+    if (refusal.has_value()) return new RefusedStream<In, Out>(*refusal);
     stream->Start();
     return stream.get();
   }
@@ -74,7 +73,7 @@ class StreamDoor {
   std::vector<In> Messages(size_t number) { return seen_.Get().streams.at(number).messages; }
   size_t streams() { return seen_.Get().streams.size(); }
   void Send(size_t number, Out message) { StreamAt(number)->Write(std::move(message)); }
-  void End(size_t number, const absl::Status& status) { StreamAt(number)->End(ToGrpc(status)); }
+  void End(size_t number, const absl::Status& status) { StreamAt(number)->End(status); }
   void AwaitClosed(size_t number) {
     seen_.Await(absl::StrCat("the end of stream ", number).c_str(), [&](const Seen& seen) {
       return seen.streams.size() > number && seen.streams[number].closed;
@@ -84,7 +83,8 @@ class StreamDoor {
  private:
   class Stream final : public ServerStream<In, Out> {
    public:
-    Stream(StreamDoor& door, size_t number) : door_(door), number_(number) {}
+    Stream(StreamDoor& door, size_t number)
+        : ServerStream<In, Out>({}), door_(door), number_(number) {}
 
    private:
     bool OnMessage(In& message) override {
@@ -96,10 +96,6 @@ class StreamDoor {
     }
     StreamDoor& door_;
     const size_t number_;
-  };
-  struct Refused final : Reactor {
-    explicit Refused(const absl::Status& why) { this->Finish(ToGrpc(why)); }
-    void OnDone() override { delete this; }
   };
   struct Opened {
     std::shared_ptr<Stream> stream;

@@ -7,8 +7,6 @@ namespace tandem::gateway {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 TEST_F(GatewayLinksTest, RequestGoesToTheRouterAndItsTokensComeFromTheWorker) {
   Begin();

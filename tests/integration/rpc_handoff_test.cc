@@ -12,6 +12,7 @@
 
 #include "services/runtime/real_time.h"
 #include "tandem/v1/handoff.grpc.pb.h"
+#include "services/runtime/server_stream.h"
 #include "tests/integration/rpc_handoff_fixture.h"
 #include "tests/integration/rpc_support.h"
 #include "workers/rpc/handoff_connector.h"
@@ -366,7 +367,7 @@ class LyingHolder final : public v1::Handoff::CallbackService {
       grpc::CallbackServerContext*) override {
     class Stream : public ServerStream<v1::A2fMessage, v1::F2aMessage> {
      public:
-      explicit Stream(v1::F2aReply lie) : lie_(std::move(lie)) {}
+      explicit Stream(v1::F2aReply lie) : ServerStream({}), lie_(std::move(lie)) {}
       bool OnMessage(v1::A2fMessage& message) override {
         v1::F2aMessage out;
         if (message.has_open()) {
@@ -378,7 +379,6 @@ class LyingHolder final : public v1::Handoff::CallbackService {
         Write(out);
         return true;
       }
-      void OnClosed() override {}
       v1::F2aReply lie_;
     };
     auto stream = std::make_shared<Stream>(lie_);

@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "services/runtime/real_time.h"
+#include "services/runtime/server_stream.h"
 #include "tandem/v1/registry.grpc.pb.h"
 #include "tests/integration/rpc_support.h"
 #include "workers/rpc/registry_client.h"
-#include "workers/rpc/stream.h"
 
 namespace tandem {
 namespace {
@@ -26,13 +26,13 @@ using ::testing::HasSubstr;
 class FakeRouter final : public v1::Registry::CallbackService {
  public:
   struct Stream : ServerStream<v1::WorkerMessage, v1::RouterCommand> {
-    explicit Stream(FakeRouter& router) : router(router) {}
+    explicit Stream(FakeRouter& router) : ServerStream({}), router(router) {}
     bool OnMessage(v1::WorkerMessage& message) override {
       if (message.has_registration()) {
         v1::RouterCommand reply;
         *reply.mutable_registered() = router.reply;
         Write(reply);
-        if (router.reply.has_error()) End(grpc::Status::OK);
+        if (router.reply.has_error()) End(absl::OkStatus());
       }
       messages.Change([&](auto& all) { all.push_back(message); });
       return true;
@@ -374,7 +374,7 @@ TEST_F(RegistryRpc, AnswerAfterTheStreamsEndGoesNowhere) {
   command.set_command_id(5);
   first->Write(command);
   ASSERT_TRUE(door_.decodes.Await("the command", [](const auto& all) { return all.size() == 1; }));
-  first->EndNow(grpc::Status(grpc::StatusCode::UNAVAILABLE, "restarting"));
+  first->EndNow(absl::UnavailableError("restarting"));
   auto second = router_.AwaitStream(2);
   door_.held[0](absl::OkStatus());
   second->Await(

@@ -61,7 +61,9 @@ def syntax_command(entry):
 
 
 def check(path, entry, build, cache):
-    key = hashlib.sha256(digest(os.path.join(ROOT, path), set()) + read(os.path.join(ROOT, ".clang-tidy")) +
+    configs = [".clang-tidy"] + (["tests/.clang-tidy"] if path.startswith("tests/") else [])
+    key = hashlib.sha256(digest(os.path.join(ROOT, path), set()) +
+                         b"".join(read(os.path.join(ROOT, config)) for config in configs) +
                          read(os.path.abspath(__file__)) + entry["command"].encode()).hexdigest()
     stamp = os.path.join(cache, key)
     if os.path.exists(stamp):

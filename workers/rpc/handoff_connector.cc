@@ -7,10 +7,13 @@
 #include <utility>
 
 #include "scheduler/base/status.h"
+#include "services/runtime/client_stream.h"
 #include "services/runtime/grpc_server.h"
 #include "services/runtime/status_map.h"
+#include "services/runtime/stream_count.h"
 #include "workers/rpc/convert.h"
 #include "workers/rpc/handoff_codec.h"
+#include "workers/rpc/listener_gate.h"
 
 namespace tandem {
 namespace {
@@ -28,7 +31,7 @@ struct HandoffShared {
   TimeSource& time;
   const LinkLimits limits;
   Dialer dialer;
-  StreamTally streams;
+  StreamCount streams;
   std::atomic<uint64_t> mismatched{0};
 };
 
@@ -44,10 +47,8 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
         holder_(holder),
         listener_(std::move(listener)),
         stub_(MakeChannel(holder.address)) {
-    shared_->streams.Add();
     Write(EncodeOpen(hello));
   }
-  ~HandoffClient() override { shared_->streams.Remove(); }
 
   // Separate from the constructor: alarms hold this weakly.
   void Connect() {
@@ -166,6 +167,7 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
   }
 
   const std::shared_ptr<HandoffShared> shared_;
+  const StreamCount::Place place_ = *shared_->streams.Take();
   const FfnEndpoint holder_;
   ListenerGate<FfnLinkListener> listener_;
   RawStub stub_;

@@ -10,7 +10,6 @@
 #include "scheduler/base/random.h"
 #include "workers/connector/ports.h"
 #include "workers/rpc/pacing.h"
-#include "workers/rpc/stream.h"
 
 namespace tandem {
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "services/runtime/log.h"
-#include "services/runtime/status_map.h"
+#include "services/runtime/server_stream.h"
 #include "workers/rpc/handoff_codec.h"
 
 namespace tandem {
@@ -15,10 +15,8 @@ namespace {
 class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuffer>,
                             public FfnReplySink {
  public:
-  HandoffStream(FfnDoor& door, StreamTally& streams, std::atomic<uint64_t>& malformed_calls)
-      : door_(door), streams_(streams), malformed_calls_(malformed_calls) {
-    streams_.Add();
-  }
+  HandoffStream(ServerStreamOptions options, FfnDoor& door, std::atomic<uint64_t>& malformed_calls)
+      : ServerStream(std::move(options)), door_(door), malformed_calls_(malformed_calls) {}
 
   void Reply(F2a reply) override { Write(EncodeReply(std::move(reply), shard_epoch_.load())); }
 
@@ -101,21 +99,19 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
       LogInfo("handoff_closed", {{"attention_worker", hello_->attention_worker}});
       door_.CloseStream(*stream);
     }
-    streams_.Remove();
   }
 
   void Refuse(const absl::Status& status) {
     LogWarn("handoff_refused", {{"reason", status.ToString()}});
     Write(EncodeRefusal(status, shard_epoch_.load()));
-    End(grpc::Status::OK);
+    End(absl::OkStatus());
   }
   bool Fail(const absl::Status& status) {
     LogWarn("handoff_broken", {{"reason", status.ToString()}});
-    EndNow(ToGrpc(status));
+    EndNow(status);
     return false;
   }
   FfnDoor& door_;
-  StreamTally& streams_;
   std::atomic<uint64_t>& malformed_calls_;
   std::optional<HandoffHello>
       hello_;  // set by the first message, before the engine hears of the stream
@@ -130,9 +126,8 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* HandoffService::Exchange(
     grpc::CallbackServerContext*) {
-  auto stream = std::make_shared<HandoffStream>(door_, streams_, malformed_calls_);
-  stream->Start();
-  return stream.get();
+  return StartStream<HandoffStream, grpc::ByteBuffer, grpc::ByteBuffer>(streams_, door_,
+                                                                        malformed_calls_);
 }
 
 }  // namespace tandem

@@ -7,9 +7,10 @@
 
 #include <atomic>
 
+#include "services/runtime/stream_count.h"
 #include "tandem/v1/handoff.grpc.pb.h"
 #include "workers/connector/ports.h"
-#include "workers/rpc/stream.h"
+#include "workers/rpc/limits.h"
 
 namespace tandem {
 
@@ -25,12 +26,12 @@ class HandoffService final
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Exchange(
       grpc::CallbackServerContext* context) override;
 
-  uint32_t streams() const { return streams_.count(); }  // open now
+  size_t streams() const { return streams_.open(); }  // open now
   uint64_t malformed_calls() const { return malformed_calls_.load(); }
 
  private:
   FfnDoor& door_;
-  StreamTally streams_;
+  StreamCount streams_{kMaxStreams};
   std::atomic<uint64_t> malformed_calls_{0};
 };
 

@@ -7,10 +7,12 @@
 #include <optional>
 #include <utility>
 
+#include "services/runtime/client_stream.h"
 #include "services/runtime/grpc_server.h"
+#include "services/runtime/stream_count.h"
 #include "tandem/v1/kv_transfer.grpc.pb.h"
 #include "workers/rpc/convert.h"
-#include "workers/rpc/stream.h"
+#include "workers/rpc/listener_gate.h"
 
 namespace tandem {
 
@@ -20,7 +22,7 @@ struct KvShared {
   TimeSource& time;
   const LinkLimits limits;
   Dialer dialer;
-  StreamTally streams;
+  StreamCount streams;
 };
 
 namespace {
@@ -35,10 +37,7 @@ class KvClient final : public ClientStream<v1::KvFrame, v1::KvAck> {
         worker_(worker),
         address_(address),
         listener_(std::move(listener)),
-        stub_(v1::KvTransfer::NewStub(MakeChannel(address))) {
-    shared_->streams.Add();
-  }
-  ~KvClient() override { shared_->streams.Remove(); }
+        stub_(v1::KvTransfer::NewStub(MakeChannel(address))) {}
 
   // Separate from the constructor: alarms hold this weakly.
   void Connect() {
@@ -115,6 +114,7 @@ class KvClient final : public ClientStream<v1::KvFrame, v1::KvAck> {
   }
 
   const std::shared_ptr<KvShared> shared_;
+  const StreamCount::Place place_ = *shared_->streams.Take();
   const WorkerId worker_;
   const std::string address_;
   ListenerGate<KvLinkListener> listener_;

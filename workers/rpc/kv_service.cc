@@ -3,13 +3,15 @@
 #include <utility>
 
 #include "services/runtime/log.h"
+#include "services/runtime/server_stream.h"
 #include "workers/rpc/convert.h"
 
 namespace tandem {
 
 class KvService::Stream final : public ServerStream<v1::KvFrame, v1::KvAck> {
  public:
-  explicit Stream(KvService& service) : service_(service) { service_.streams_.Add(); }
+  Stream(ServerStreamOptions options, KvService& service)
+      : ServerStream(std::move(options)), service_(service) {}
 
  private:
   bool OnMessage(v1::KvFrame& frame) override {
@@ -27,13 +29,12 @@ class KvService::Stream final : public ServerStream<v1::KvFrame, v1::KvAck> {
       return true;
     }
     auto self = std::static_pointer_cast<Stream>(shared_from_this());
-    service_.door_.OnKvFrame(*std::move(rows), [self](KvAckInfo ack) {
+    service_.door_.OnKvFrame(*std::move(rows), [self](const KvAckInfo& ack) {
       if (absl::IsNotFound(ack.status)) self->service_.dropped_.fetch_add(1);
       self->Acknowledge(ack);
     });
     return true;
   }
-  void OnClosed() override { service_.streams_.Remove(); }
 
   void Acknowledge(const KvAckInfo& ack) {
     v1::KvAck message;
@@ -45,9 +46,7 @@ class KvService::Stream final : public ServerStream<v1::KvFrame, v1::KvAck> {
 };
 
 grpc::ServerBidiReactor<v1::KvFrame, v1::KvAck>* KvService::Push(grpc::CallbackServerContext*) {
-  auto stream = std::make_shared<Stream>(*this);
-  stream->Start();
-  return stream.get();
+  return StartStream<Stream, v1::KvFrame, v1::KvAck>(streams_, *this);
 }
 
 }  // namespace tandem

@@ -6,9 +6,10 @@
 
 #include <atomic>
 
+#include "services/runtime/stream_count.h"
 #include "tandem/v1/kv_transfer.grpc.pb.h"
 #include "workers/connector/ports.h"
-#include "workers/rpc/stream.h"
+#include "workers/rpc/limits.h"
 
 namespace tandem {
 
@@ -22,7 +23,7 @@ class KvService final : public v1::KvTransfer::CallbackService {
   grpc::ServerBidiReactor<v1::KvFrame, v1::KvAck>* Push(
       grpc::CallbackServerContext* context) override;
 
-  uint32_t streams() const { return streams_.count(); }  // open now
+  size_t streams() const { return streams_.open(); }  // open now
   uint64_t malformed_frames() const { return malformed_.load(); }
   uint64_t dropped_frames() const {
     return dropped_.load();
@@ -31,7 +32,7 @@ class KvService final : public v1::KvTransfer::CallbackService {
  private:
   class Stream;  // kv_service.cc
   KvDoor& door_;
-  StreamTally streams_;
+  StreamCount streams_{kMaxStreams};
   std::atomic<uint64_t> malformed_{0}, dropped_{0};
 };
 

@@ -12,6 +12,8 @@ namespace tandem {
 
 inline constexpr uint32_t kProtocolVersion = 1;
 
+inline constexpr size_t kMaxStreams = 1024;  // of one service of a worker
+
 inline constexpr size_t kMaxRequestIdBytes = 128;
 inline constexpr size_t kMaxNameBytes = 256;  // of a worker, gateway, reservation, address or model
 inline constexpr size_t kMaxIds = 1 << 20;    // prompt and emitted ids of one command

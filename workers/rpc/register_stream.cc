@@ -32,8 +32,7 @@ v1::WorkerMessage ResultMessage(uint64_t command_id, const absl::Status& status)
 bool RegistryShared::Enter() {
   MutexLock lock(mu);
   if (stopping) return false;
-  running.Add();
-  return true;
+  return running.Enter();
 }
 
 bool RegistryShared::RaiseEpoch(uint64_t epoch, uint64_t& highest) {
@@ -73,14 +72,16 @@ bool RegisterStream::Open() {
 }
 
 void RegisterStream::Tell(v1::WorkerMessage message) {
-  bool full = false;
   {
     MutexLock lock(mu_);
-    full = (opened_ ? queued() : early_.size()) >= shared_->options.max_queued_messages;
-    if (!full && opened_) Write(std::move(message));
-    if (!full && !opened_) early_.push_back(std::move(message));
+    const size_t waiting = opened_ ? queued() : early_.size();
+    if (waiting < shared_->options.max_queued_messages) {
+      if (opened_) return Write(std::move(message));
+      early_.push_back(std::move(message));
+      return;
+    }
   }
-  if (full) Cut(absl::StrCat(shared_->options.max_queued_messages, " messages wait for it"));
+  Cut(absl::StrCat(shared_->options.max_queued_messages, " messages wait for it"));
 }
 
 bool RegisterStream::OnMessage(v1::RouterCommand& command) {
@@ -128,7 +129,7 @@ bool RegisterStream::OnReply(const v1::RegistrationReply& reply) {
 
 void RegisterStream::Carry(const v1::RouterCommand& command) {
   const uint64_t id = command.command_id();
-  Answer answer = [self = Self(), id](absl::Status status) {
+  Answer answer = [self = Self(), id](const absl::Status& status) {
     self->Tell(ResultMessage(id, status));
   };
   CommandDoor& door = *shared_->commands;

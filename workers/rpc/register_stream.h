@@ -8,10 +8,11 @@
 #include <memory>
 #include <string>
 
+#include "services/runtime/client_stream.h"
+#include "services/runtime/stream_count.h"
 #include "tandem/v1/registry.grpc.pb.h"
 #include "workers/connector/ports.h"
 #include "workers/rpc/registry_client.h"
-#include "workers/rpc/stream.h"
 
 namespace tandem {
 
@@ -22,7 +23,7 @@ struct RegistryShared {
 
   // Work that Stop waits for; false when stopping. Leave ends it.
   bool Enter() TANDEM_EXCLUDES(mu);
-  void Leave() { running.Remove(); }
+  void Leave() { running.Leave(); }
   // The highest router's epoch rules. False: `epoch` is lower than one seen before, returned in
   // `highest`.
   bool RaiseEpoch(uint64_t epoch, uint64_t& highest) TANDEM_EXCLUDES(mu);
@@ -32,7 +33,7 @@ struct RegistryShared {
   TimeSource& time;
   CommandDoor* commands = nullptr;       // set before the first stream
   std::function<WorkerReport()> report;  // likewise
-  StreamTally running;                   // streams, and calls of the clock
+  StreamCount running;                   // streams, and calls of the clock
   Mutex mu;
   bool stopping TANDEM_GUARDED_BY(mu) = false;
   uint64_t highest_epoch TANDEM_GUARDED_BY(mu) = 0;

@@ -29,7 +29,7 @@ class RouterLink : public std::enable_shared_from_this<RouterLink> {
         [weak] {
           if (auto link = weak.lock()) link->OnRegistered();
         },
-        [weak](RegisterStream::End end) {
+        [weak](const RegisterStream::End& end) {
           if (auto link = weak.lock()) link->OnEnd(end);
         });
     {

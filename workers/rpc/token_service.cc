@@ -7,7 +7,7 @@
 
 #include "scheduler/base/status.h"
 #include "services/runtime/log.h"
-#include "services/runtime/status_map.h"
+#include "services/runtime/server_stream.h"
 #include "workers/rpc/convert.h"
 
 namespace tandem {
@@ -17,9 +17,8 @@ namespace {
 // then Send does nothing.
 class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, public TokenSink {
  public:
-  TokenStream(TokenDoor& door, StreamTally& streams) : door_(door), streams_(streams) {
-    streams_.Add();
-  }
+  TokenStream(ServerStreamOptions options, TokenDoor& door)
+      : ServerStream(std::move(options)), door_(door) {}
 
   void Send(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs) override {
     v1::TokenStep out;
@@ -27,7 +26,7 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
     Write(std::move(out));
   }
   // What waits is not written: a newer stream gets it again.
-  void Close(const absl::Status& status) override { EndNow(ToGrpc(status)); }
+  void Close(const absl::Status& status) override { EndNow(status); }
 
  private:
   bool OnMessage(v1::TokenControl& message) override {
@@ -35,7 +34,7 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
     if (status.ok()) return true;
     LogWarn("token_stream_broken",
             {{"gateway", gateway_ ? gateway_->value() : ""}, {"reason", status.ToString()}});
-    EndNow(ToGrpc(status));
+    EndNow(status);
     return false;
   }
 
@@ -83,11 +82,9 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
       LogInfo("gateway_detached", {{"gateway", gateway_->value()}});
       door_.Detach(*gateway_, this);
     }
-    streams_.Remove();
   }
 
   TokenDoor& door_;
-  StreamTally& streams_;
   std::optional<GatewayId> gateway_;  // reactions only
 };
 
@@ -95,9 +92,7 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
 
 grpc::ServerBidiReactor<v1::TokenControl, v1::TokenStep>* TokenService::StepTokens(
     grpc::CallbackServerContext*) {
-  auto stream = std::make_shared<TokenStream>(door_, streams_);
-  stream->Start();
-  return stream.get();
+  return StartStream<TokenStream, v1::TokenControl, v1::TokenStep>(streams_, door_);
 }
 
 }  // namespace tandem

@@ -5,9 +5,10 @@
 
 #include <grpcpp/support/server_callback.h>
 
+#include "services/runtime/stream_count.h"
 #include "tandem/v1/step_tokens.grpc.pb.h"
 #include "workers/connector/ports.h"
-#include "workers/rpc/stream.h"
+#include "workers/rpc/limits.h"
 
 namespace tandem {
 
@@ -22,11 +23,11 @@ class TokenService final : public v1::Tokens::CallbackService {
   grpc::ServerBidiReactor<v1::TokenControl, v1::TokenStep>* StepTokens(
       grpc::CallbackServerContext* context) override;
 
-  uint32_t streams() const { return streams_.count(); }  // open now
+  size_t streams() const { return streams_.open(); }  // open now
 
  private:
   TokenDoor& door_;
-  StreamTally streams_;
+  StreamCount streams_{kMaxStreams};
 };
 
 }  // namespace tandem

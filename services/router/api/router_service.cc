@@ -8,22 +8,19 @@
 
 #include "scheduler/base/check.h"
 #include "services/router/dispatch/hello_alarm.h"
-#include "services/router/dispatch/peer_stream.h"
 #include "services/runtime/log.h"
+#include "services/runtime/server_stream.h"
 
 namespace tandem::router {
 namespace {
 
-using Stream = PeerStream<v1::GatewayMessage, v1::RouterMessage>;
+using Stream = ServerStream<v1::GatewayMessage, v1::RouterMessage>;
 
 class GatewayStream final : public Stream, public GatewayLink {
  public:
-  GatewayStream(grpc::CallbackServerContext* context, StreamCount::Place place,
-                const RouterServiceLimits& limits, const RouterIdentity& self, RouterCore& core)
-      : Stream(context, std::move(place), limits.max_queued_answers),
-        limits_(limits.generate),
-        self_(self),
-        core_(core) {}
+  GatewayStream(ServerStreamOptions options, const RouterServiceLimits& limits,
+                const RouterIdentity& self, RouterCore& core)
+      : Stream(std::move(options)), limits_(limits.generate), self_(self), core_(core) {}
 
   const GatewayId& gateway() const override { return gateway_; }
   HelloAlarm& hello() { return hello_; }
@@ -42,7 +39,13 @@ class GatewayStream final : public Stream, public GatewayLink {
   void Close(const absl::Status& why) override { EndNow(why); }
 
  private:
-  void OnMessage(v1::GatewayMessage& message) override {
+  // The next one is read when the core has taken this one.
+  bool OnMessage(v1::GatewayMessage& message) override {
+    Handle(message);
+    return false;
+  }
+
+  void Handle(const v1::GatewayMessage& message) {
     if (!greeted_) return OnHello(message);
     switch (message.message_case()) {
       case v1::GatewayMessage::kGenerate:
@@ -109,21 +112,20 @@ class GatewayStream final : public Stream, public GatewayLink {
 
   void EndMalformed(const absl::Status& why) {
     LogWarn("gateway_refused", {{"gateway", gateway_.value()}, {"reason", why.message()}});
-    EndAfterQueue(why);
+    End(why);
   }
 
   void OnGone(const std::string&) override {
     hello_.Cancel();
     if (!greeted_) return;
-    if (std::shared_ptr<GatewayLink> link = Link()) core_.GatewayDisconnected(std::move(link));
+    core_.GatewayDisconnected(Link());
   }
 
-  // Null once gRPC is done with the stream.
-  std::shared_ptr<GatewayLink> Link() { return std::static_pointer_cast<GatewayStream>(Self()); }
+  std::shared_ptr<GatewayLink> Link() {
+    return std::static_pointer_cast<GatewayStream>(shared_from_this());
+  }
   RouterCore::Taken Taken() {
-    return [self = Self()] {
-      if (self != nullptr) self->ReadNext();
-    };
+    return [self = shared_from_this()] { self->ReadNext(); };
   }
 
   const GenerateLimits limits_;
@@ -147,11 +149,15 @@ grpc::ServerBidiReactor<v1::GatewayMessage, v1::RouterMessage>* RouterService::G
     return new RefusedStream<v1::GatewayMessage, v1::RouterMessage>(absl::ResourceExhaustedError(
         absl::StrCat("max_streams: ", streams_.max_streams(), " gateway streams are open")));
   }
-  auto stream = std::make_shared<GatewayStream>(context, *std::move(place), limits_, self_, core_);
+  auto stream = std::make_shared<GatewayStream>(
+      ServerStreamOptions{.place = *std::move(place),
+                          .context = context,
+                          .max_queued_messages = limits_.max_queued_answers,
+                          .open_at_once = false},
+      limits_, self_, core_);
   stream->hello().Arm(time_, limits_.hello_timeout, std::weak_ptr<Stream>(stream));
-  Stream* reactor = stream.get();
-  reactor->Start(std::move(stream));
-  return reactor;
+  stream->Start();
+  return stream.get();
 }
 
 }  // namespace tandem::router

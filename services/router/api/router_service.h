@@ -3,8 +3,8 @@
 // Gateways' streams: Generate and Abort up; placements, ends and the cluster's state down.
 
 #include "services/router/dispatch/convert.h"
-#include "services/router/dispatch/stream_count.h"
 #include "services/router/router_core.h"
+#include "services/runtime/stream_count.h"
 #include "tandem/v1/router.grpc.pb.h"
 
 namespace tandem::router {

@@ -10,13 +10,13 @@
 #include "scheduler/base/check.h"
 #include "scheduler/base/status.h"
 #include "services/router/dispatch/hello_alarm.h"
-#include "services/router/dispatch/peer_stream.h"
 #include "services/runtime/log.h"
+#include "services/runtime/server_stream.h"
 
 namespace tandem::router {
 namespace {
 
-using Stream = PeerStream<v1::WorkerMessage, v1::RouterCommand>;
+using Stream = ServerStream<v1::WorkerMessage, v1::RouterCommand>;
 
 struct Shared {
   const RouterIdentity& self;
@@ -26,11 +26,8 @@ struct Shared {
 
 class WorkerStream final : public Stream, public WorkerLink {
  public:
-  WorkerStream(grpc::CallbackServerContext* context, StreamCount::Place place,
-               const RegistryLimits& limits, const Shared& shared, uint64_t number)
-      : Stream(context, std::move(place), limits.max_queued_commands),
-        shared_(shared),
-        number_(number) {}
+  WorkerStream(ServerStreamOptions options, const Shared& shared, uint64_t number)
+      : Stream(std::move(options)), shared_(shared), number_(number) {}
 
   const WorkerId& worker() const override { return worker_; }
   uint64_t incarnation() const override { return incarnation_; }
@@ -65,10 +62,16 @@ class WorkerStream final : public Stream, public WorkerLink {
   void Refuse(const absl::Status& why) {
     LogWarn("registration_refused", {{"worker", worker_.value()}, {"reason", why.message()}});
     Write(ToProto(shared_.self, control::AnswerRegistration{worker_, incarnation_, why}));
-    EndAfterQueue(why);
+    End(why);
   }
 
-  void OnMessage(v1::WorkerMessage& message) override {
+  // The next one is read when the core has taken this one.
+  bool OnMessage(v1::WorkerMessage& message) override {
+    Handle(message);
+    return false;
+  }
+
+  void Handle(v1::WorkerMessage& message) {
     if (!registered_) return OnFirst(message);
     if (message.has_heartbeat()) shared_.book.Update(worker_, number_, message.heartbeat());
     absl::StatusOr<control::Event> event = ToEvent(message);
@@ -76,7 +79,7 @@ class WorkerStream final : public Stream, public WorkerLink {
       LogWarn("worker_malformed",
               {{"worker", worker_.value()}, {"reason", event.status().message()}});
       // Not EndNow: that cancels a write in flight, and the peer would read of that, not of this.
-      return EndAfterQueue(event.status());
+      return End(event.status());
     }
     shared_.core.WorkerSaid(Link(), *std::move(event), Taken());
   }
@@ -123,16 +126,14 @@ class WorkerStream final : public Stream, public WorkerLink {
     hello_.Cancel();
     if (!registered_) return;
     shared_.book.Remove(worker_, number_);
-    if (std::shared_ptr<WorkerLink> link = Link())
-      shared_.core.WorkerDisconnected(std::move(link), reason);
+    shared_.core.WorkerDisconnected(Link(), reason);
   }
 
-  // Null once gRPC is done with the stream.
-  std::shared_ptr<WorkerLink> Link() { return std::static_pointer_cast<WorkerStream>(Self()); }
+  std::shared_ptr<WorkerLink> Link() {
+    return std::static_pointer_cast<WorkerStream>(shared_from_this());
+  }
   RouterCore::Taken Taken() {
-    return [self = Self()] {
-      if (self != nullptr) self->ReadNext();
-    };
+    return [self = shared_from_this()] { self->ReadNext(); };
   }
 
   const Shared shared_;
@@ -163,12 +164,15 @@ grpc::ServerBidiReactor<v1::WorkerMessage, v1::RouterCommand>* RegistryService::
         absl::StrCat("max_streams: ", streams_.max_streams(), " worker streams are open")));
   }
   static std::atomic<uint64_t> next{1};
-  auto stream = std::make_shared<WorkerStream>(context, *std::move(place), limits_,
-                                               Shared{self_, core_, book_}, next.fetch_add(1));
+  auto stream = std::make_shared<WorkerStream>(
+      ServerStreamOptions{.place = *std::move(place),
+                          .context = context,
+                          .max_queued_messages = limits_.max_queued_commands,
+                          .open_at_once = false},
+      Shared{self_, core_, book_}, next.fetch_add(1));
   stream->hello().Arm(time_, limits_.hello_timeout, std::weak_ptr<Stream>(stream));
-  Stream* reactor = stream.get();
-  reactor->Start(std::move(stream));
-  return reactor;
+  stream->Start();
+  return stream.get();
 }
 
 }  // namespace tandem::router

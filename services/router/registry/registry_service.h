@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "services/router/dispatch/convert.h"
-#include "services/router/dispatch/stream_count.h"
 #include "services/router/registry/worker_book.h"
 #include "services/router/router_core.h"
+#include "services/runtime/stream_count.h"
 #include "tandem/v1/registry.grpc.pb.h"
 
 namespace tandem::router {

@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "services/gateway/relay/grpc/client_stream.h"
 #include "services/gateway/relay/grpc/convert.h"
+#include "services/gateway/relay/grpc/redialled_stream.h"
 #include "services/runtime/grpc_server.h"
 #include "services/runtime/proto_words.h"
 #include "tandem/v1/router.grpc.pb.h"
@@ -66,7 +66,7 @@ struct Dialled {
 
 class GrpcLinks::Router final : public RouterLink {
  public:
-  using Stream = ClientStream<v1::GatewayMessage, v1::RouterMessage>;
+  using Stream = RedialledStream<v1::GatewayMessage, v1::RouterMessage>;
 
   Router(const GatewayIdentity& identity, TimeSource& time, std::weak_ptr<Relay> relay)
       : ear_(std::make_shared<Ear>(Ear{std::move(relay), 0, WorkerId()})) {
@@ -115,7 +115,7 @@ class GrpcLinks::Router final : public RouterLink {
 
 class GrpcLinks::Worker final : public WorkerLink {
  public:
-  using Stream = ClientStream<v1::TokenControl, v1::TokenStep>;
+  using Stream = RedialledStream<v1::TokenControl, v1::TokenStep>;
 
   Worker(const GatewayIdentity& identity, WorkerId worker, TimeSource& time,
          std::weak_ptr<Relay> relay) {

@@ -7,7 +7,7 @@
 namespace tandem {
 namespace {
 
-using std::string_literals::operator""s;
+using namespace std::string_literals;
 
 TEST(Utf8, WellFormedCharactersOfEveryLengthAreKept) {
   const std::string text =

@@ -3,23 +3,22 @@
 // A long-lived gRPC stream of the gateway to one address, dialled again with a back-off until it is
 // parked.
 //
-// One write in flight and a queue behind it; each dial is a reactor of its own that dies with
-// gRPC's last word, so a late word of an old stream touches nothing of the new one. Callbacks come
-// from gRPC's threads, one at a time for a stream, and without a lock held.
+// Each dial is a stream of its own that dies with gRPC's last word, so a late word of an old one
+// touches nothing of the new one. Hooks are called from gRPC's threads, one at a time for a stream,
+// and without a lock held.
 
 #include <absl/status/status.h>
 #include <grpcpp/client_context.h>
-#include <grpcpp/support/client_callback.h>
 
 #include <algorithm>
 #include <atomic>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "scheduler/base/time.h"
+#include "services/runtime/client_stream.h"
 #include "services/runtime/log.h"
 #include "services/runtime/mutex.h"
 #include "services/runtime/status_map.h"
@@ -27,9 +26,9 @@
 namespace tandem::gateway {
 
 template <typename Out, typename In>
-class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> {
+class RedialledStream : public std::enable_shared_from_this<RedialledStream<Out, In>> {
  public:
-  using Reactor = grpc::ClientBidiReactor<Out, In>;
+  using Reactor = typename ClientStream<Out, In>::Reactor;
   struct Hooks {
     // Starts the call on a fresh channel to the address; returns what must live as long as the
     // call.
@@ -42,7 +41,7 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
     std::function<void(const absl::Status& why)> lost;
   };
 
-  ClientStream(TimeSource& time, Hooks hooks) : time_(time), hooks_(std::move(hooks)) {}
+  RedialledStream(TimeSource& time, Hooks hooks) : time_(time), hooks_(std::move(hooks)) {}
 
   // Dials `address` from now on; a stream to another one ends.
   void Dial(const std::string& address) TANDEM_EXCLUDES(mu_) {
@@ -54,82 +53,52 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
       backoff_ = kFirstBackoff;
       old = std::exchange(call_, nullptr);
     }
-    if (old != nullptr) old->context.TryCancel();
+    if (old != nullptr) old->Cancel();
     // From the clock's thread: the caller may hold a lock that the hello takes.
     if (!address.empty()) ConnectAt(time_.Now());
   }
   void Park() { Dial(""); }
 
   // Lost without a word when no stream is open: the peer learns of it when the stream is opened
-  // again.
+  // again. So it is when the peer does not read: the stream is dialled anew.
   void Write(Out message) TANDEM_EXCLUDES(mu_) {
-    MutexLock lock(mu_);
-    if (call_ != nullptr) call_->Push(std::move(message));
+    std::shared_ptr<Call> stuck;
+    {
+      MutexLock lock(mu_);
+      if (call_ == nullptr) return;
+      if (call_->queued() < kMaxQueuedMessages) return call_->Write(std::move(message));
+      stuck = call_;
+    }
+    stuck->Cancel();
   }
 
  private:
   static constexpr Duration kFirstBackoff = Duration::Milliseconds(100);
   static constexpr Duration kMostBackoff = Duration::Seconds(2);
 
-  struct Call final : Reactor {
-    explicit Call(std::shared_ptr<ClientStream> s) : stream(std::move(s)) {}
-    void Begin(const std::string& address) {
-      keep = stream->hooks_.dial(address, &context, this);
-      self = std::static_pointer_cast<Call>(anchor.lock());
-      this->AddHold();
-      this->StartRead(&incoming);
-      Push(stream->hooks_.hello());
-      this->StartCall();
-    }
-    void Push(Out message) TANDEM_EXCLUDES(write_mu) {
-      MutexLock lock(write_mu);
-      if (closed) return;
-      queue.push_back(std::move(message));
-      if (queue.size() == 1) this->StartWrite(&queue.front());
-    }
-    void OnReadInitialMetadataDone(bool ok) override {
-      if (!ok || !stream->Current(this)) return;
-      heard = true;
-      stream->hooks_.opened();
-    }
-    void OnWriteDone(bool ok) override {
-      MutexLock lock(write_mu);
-      queue.pop_front();
-      if (ok && !closed && !queue.empty()) this->StartWrite(&queue.front());
-    }
-    void OnReadDone(bool ok) override {
-      if (ok && stream->Current(this)) {
-        stream->hooks_.received(incoming);
-        this->StartRead(&incoming);
-        return;
-      }
-      {
-        MutexLock lock(write_mu);
-        closed = true;
-      }
-      context.TryCancel();
-      this->RemoveHold();
-    }
-    void OnDone(const grpc::Status& status) override {
-      stream->Ended(this, heard, status);
-      self.reset();  // may be the last owner: nothing after it
-    }
+  static constexpr size_t kMaxQueuedMessages = 65536;
 
-    std::shared_ptr<ClientStream> stream;
-    std::weak_ptr<void> anchor;
-    std::shared_ptr<Call> self;
-    std::shared_ptr<void> keep;
-    grpc::ClientContext context;
-    In incoming;
+  struct Call final : ClientStream<Out, In> {
+    explicit Call(std::shared_ptr<RedialledStream> s) : owner(std::move(s)) {}
+    void OnOpened() override {
+      if (!owner->Current(this)) return;
+      heard = true;
+      owner->hooks_.opened();
+    }
+    bool OnMessage(In& message) override {
+      if (!owner->Current(this)) return false;  // cancelled
+      owner->hooks_.received(message);
+      return true;
+    }
+    void OnClosed(const grpc::Status& status) override { owner->Ended(this, heard, status); }
+
+    const std::shared_ptr<RedialledStream> owner;
+    std::shared_ptr<void> keep;      // what the call runs on
     std::atomic<bool> heard{false};  // opened
-    Mutex write_mu;
-    bool closed TANDEM_GUARDED_BY(write_mu) = false;
-    std::deque<Out> queue TANDEM_GUARDED_BY(write_mu);  // the first is being written
   };
 
   void Connect() TANDEM_EXCLUDES(mu_) {
     auto call = std::make_shared<Call>(this->shared_from_this());
-    call->anchor = call;
     std::string address;
     {
       MutexLock lock(mu_);
@@ -137,7 +106,10 @@ class ClientStream : public std::enable_shared_from_this<ClientStream<Out, In>> 
       address = address_;
       call_ = call;
     }
-    call->Begin(address);
+    // What is written meanwhile goes out behind the hello.
+    call->Start([&](grpc::ClientContext* context,
+                    Reactor* reactor) { call->keep = hooks_.dial(address, context, reactor); },
+                hooks_.hello());
   }
   bool Current(const Call* call) const TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);

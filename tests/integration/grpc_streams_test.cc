@@ -1,0 +1,159 @@
+// The two sides of a long-lived gRPC stream, over real gRPC: order, bounds, ends.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "services/runtime/client_stream.h"
+#include "services/runtime/grpc_server.h"
+#include "services/runtime/server_stream.h"
+#include "tandem/v1/step_tokens.grpc.pb.h"
+#include "tests/integration/rpc_support.h"
+
+namespace tandem {
+namespace {
+
+using test::Watched;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+v1::TokenControl Ack(uint64_t step) {
+  v1::TokenControl message;
+  message.mutable_ack()->set_step(step);
+  return message;
+}
+
+// Two streams at most; remembers what it heard.
+class Service final : public v1::Tokens::CallbackService {
+ public:
+  class Stream final : public ServerStream<v1::TokenControl, v1::TokenStep> {
+   public:
+    Stream(ServerStreamOptions options, Service& service)
+        : ServerStream(std::move(options)), service_(service) {}
+
+   private:
+    bool OnMessage(v1::TokenControl& message) override {
+      service_.heard.Change([&](auto& all) { all.push_back(message.ack().step()); });
+      return true;
+    }
+    void OnGone(const std::string& reason) override {
+      service_.gone.Change([&](auto& all) { all.push_back(reason); });
+    }
+    Service& service_;
+  };
+
+  grpc::ServerBidiReactor<v1::TokenControl, v1::TokenStep>* StepTokens(
+      grpc::CallbackServerContext* context) override {
+    if (!bounded) return StartStream<Stream, v1::TokenControl, v1::TokenStep>(streams, *this);
+    auto stream = std::make_shared<Stream>(
+        ServerStreamOptions{.place = *streams.Take(), .context = context, .max_queued_messages = 4},
+        *this);
+    stream->Start();
+    opened.Change([&](auto& last) { last = stream; });
+    return stream.get();
+  }
+
+  bool bounded = false;
+  StreamCount streams{2};
+  Watched<std::vector<uint64_t>> heard;
+  Watched<std::vector<std::string>> gone;
+  Watched<std::shared_ptr<Stream>> opened;
+};
+
+// Reads everything, or nothing after it was opened.
+class Client final : public ClientStream<v1::TokenControl, v1::TokenStep> {
+ public:
+  explicit Client(const std::string& address) : stub_(v1::Tokens::NewStub(MakeChannel(address))) {}
+  bool Open(std::optional<v1::TokenControl> first = std::nullopt) {
+    return Start([this](grpc::ClientContext* context,
+                        Reactor* reactor) { stub_->async()->StepTokens(context, reactor); },
+                 std::move(first));
+  }
+  Watched<bool> up;
+  Watched<std::optional<grpc::Status>> closed;
+
+ private:
+  void OnOpened() override {
+    up.Change([](bool& value) { value = true; });
+  }
+  bool OnMessage(v1::TokenStep&) override { return true; }
+  void OnClosed(const grpc::Status& status) override {
+    closed.Change([&](auto& value) { value = status; });
+  }
+  const std::unique_ptr<v1::Tokens::Stub> stub_;
+};
+
+grpc::Status AwaitClosed(Client& client) {
+  client.closed.Await("the stream's end", [](const auto& end) { return end.has_value(); });
+  return client.closed.Get().value_or(grpc::Status::OK);
+}
+
+class GrpcStreams : public ::testing::Test {
+ protected:
+  std::shared_ptr<Client> Dial() { return std::make_shared<Client>(server_.address()); }
+  Service service_;
+  test::TestServer server_{{&service_}};
+};
+
+TEST_F(GrpcStreams, FirstMessageGoesAheadOfWhatWasWrittenBeforeTheStart) {
+  auto client = Dial();
+  client->Write(Ack(2));
+  client->Write(Ack(3));
+  ASSERT_TRUE(client->Open(Ack(1)));
+  client->Write(Ack(4));
+  service_.heard.Await("four messages", [](const auto& all) { return all.size() == 4; });
+  EXPECT_THAT(service_.heard.Get(), ElementsAre(1, 2, 3, 4));
+  client->Cancel();
+  EXPECT_EQ(AwaitClosed(*client).error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(GrpcStreams, StreamsPastTheBoundAreRefusedAndAPlaceIsGivenBack) {
+  auto first = Dial(), second = Dial(), third = Dial();
+  for (const auto& client : {first, second}) {
+    ASSERT_TRUE(client->Open());
+    client->up.Await("an open stream", [](bool up) { return up; });
+  }
+  EXPECT_EQ(service_.streams.open(), 2u);
+  ASSERT_TRUE(third->Open());
+  const grpc::Status refused = AwaitClosed(*third);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("max_streams: 2"));
+  first->Cancel();
+  second->Cancel();
+  service_.streams.WaitForNone();
+  auto fourth = Dial();
+  ASSERT_TRUE(fourth->Open());
+  fourth->up.Await("an open stream", [](bool up) { return up; });
+  fourth->Cancel();
+  AwaitClosed(*fourth);
+}
+
+TEST_F(GrpcStreams, CancelledBeforeItsStartItNeverOpens) {
+  auto client = Dial();
+  client->Cancel();
+  EXPECT_FALSE(client->Open());
+}
+
+TEST_F(GrpcStreams, APeerThatDoesNotReadEndsItsStreamAtTheBound) {
+  service_.bounded = true;
+  // A bare call, of which nothing is ever read.
+  grpc::ClientContext context;
+  auto stub = v1::Tokens::NewStub(MakeChannel(server_.address()));
+  auto call = stub->StepTokens(&context);
+  service_.opened.Await("the stream", [](const auto& stream) { return stream != nullptr; });
+  const auto stream = service_.opened.Get();
+  v1::TokenStep large;
+  large.add_sequences()->mutable_ids()->Resize(200000, 1 << 20);
+  for (int i = 0; i < 100 && service_.gone.Get().empty(); ++i) stream->Write(large);
+  ASSERT_FALSE(service_.gone.Get().empty());
+  EXPECT_THAT(service_.gone.Get()[0], StartsWith("4 messages are queued"));
+  service_.streams.WaitForNone();  // the write that hung was cancelled
+  context.TryCancel();
+}
+
+}  // namespace
+}  // namespace tandem
