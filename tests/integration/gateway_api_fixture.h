@@ -35,8 +35,8 @@ class RecordedLinks final : public RouterLink, public WorkerLink, public WorkerD
   }
   void Acknowledge(uint64_t) override {}
   void Dial(const std::string&) override {}
-  void Park() override {}
   WorkerLink* Link(const WorkerId&) override { return this; }
+  void Forget(const WorkerId&) override {}
 
   struct Stopped {
     SequenceKey sequence;

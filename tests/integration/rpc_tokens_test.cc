@@ -216,6 +216,21 @@ TEST_F(TokensRpc, ReplacedStreamEndsWithTheReasonAndTheNewerOneGoesOn) {
   EXPECT_EQ(got.step(), 1u);
 }
 
+TEST_F(TokensRpc, WorkerThatStopsSaysItsLastFirst) {
+  Gateway gateway(server_.address());
+  ASSERT_TRUE(gateway.Hello());
+  auto sink = door_.AwaitSink(1);
+  for (uint64_t step = 1; step <= 200; ++step) sink->Send(Message(step, 1), {{}});
+  sink->Close(absl::UnavailableError("worker a stops"));
+  v1::TokenStep got;
+  for (uint64_t step = 1; step <= 200; ++step) {
+    ASSERT_TRUE(gateway.Read(got)) << step;
+    EXPECT_EQ(got.step(), step);
+  }
+  EXPECT_FALSE(gateway.Read(got));
+  EXPECT_EQ(gateway.Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 TEST_F(TokensRpc, MessagesThatMakeNoSenseEndTheStream) {
   v1::TokenControl empty, ack, stop, version, nameless;
   ack.mutable_ack()->set_step(1);

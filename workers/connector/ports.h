@@ -191,8 +191,8 @@ class TokenSink {
   virtual ~TokenSink() = default;
   virtual void Send(const step::OutboxMessage& message, const std::vector<SequenceCost>& costs) = 0;
   // The last call. kAborted: a newer stream replaces it; kResourceExhausted: too many gateways;
-  // kUnavailable: the worker stops, or (IsGatewayOverloaded) the gateway fell behind, and its
-  // sequences here have ended for good.
+  // kUnavailable: the worker stops, and what was sent is still delivered, or (IsGatewayOverloaded)
+  // the gateway fell behind, and its sequences here have ended for good.
   virtual void Close(const absl::Status& status) = 0;
 };
 

@@ -143,7 +143,8 @@ void DecodeEngine::Stop(const SequenceKey& sequence, uint32_t position, EndReaso
 void DecodeEngine::EndAll(const absl::Status& status) {
   // A sequence in a step ends with it, and the step with the loss of the calls that it waits for.
   machine_.SetGroup({}, context_.Now());
-  machine_.EndAll({EndReason::kFailed, status}, context_.Now());
+  // Not failed: the gateways have what was emitted, and go on with it elsewhere.
+  machine_.EndAll({EndReason::kPreempted, absl::OkStatus()}, context_.Now());
   group_.CloseAll(status);
   CarryOut();
   gateways_.CloseAll(status);

@@ -25,8 +25,12 @@ class TokenStream final : public ServerStream<v1::TokenControl, v1::TokenStep>, 
     ToProto(message, costs, &out);
     Write(std::move(out));
   }
-  // What waits is not written: a newer stream gets it again.
-  void Close(const absl::Status& status) override { EndNow(status); }
+  // A worker that stops says its last first. Otherwise what waits is not written: a newer stream
+  // gets it again, or it is the overload.
+  void Close(const absl::Status& status) override {
+    const bool stops = absl::IsUnavailable(status) && !IsGatewayOverloaded(status);
+    stops ? End(status) : EndNow(status);
+  }
 
  private:
   bool OnMessage(v1::TokenControl& message) override {

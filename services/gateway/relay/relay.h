@@ -94,15 +94,14 @@ class Relay : public std::enable_shared_from_this<Relay> {
   };
   struct Worker {
     WorkerLink* link = nullptr;
-    std::string address;  // dialled; empty: parked
+    std::string address;  // dialled
     bool up = false;
     bool listed = false;  // some router's cluster names it
     Instant up_at;
     bool heard = false;  // something came since
     Instant give_up_at =
         Instant::Never();  // of the sequences there, unless a stream stands by then
-    uint64_t epoch =
-        0;  // counts ups, downs and messages: an alarm set earlier finds that it is stale
+    uint64_t epoch = 0;    // new with each up and down: an alarm set earlier finds that it is stale
     uint64_t received_step = 0;
     uint64_t acknowledged_step = 0;
   };
@@ -135,7 +134,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void WorkerLost(const WorkerId& worker, uint64_t epoch) TANDEM_EXCLUDES(mu_);
   // Nothing more comes from there: its sequences start again, or fail for what `why` says.
   void GiveUp(const WorkerId& worker, const absl::Status& why) TANDEM_REQUIRES(mu_);
-  void ParkIfUnused(const WorkerId& id) TANDEM_REQUIRES(mu_);
+  void ForgetIfUnused(const WorkerId& id) TANDEM_REQUIRES(mu_);
   void Acknowledge(Worker& worker, bool now) TANDEM_REQUIRES(mu_);
 
   Choice* Find(const SequenceKey& key, Request** request) TANDEM_REQUIRES(mu_);
@@ -160,6 +159,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   std::deque<Router> routers_ TANDEM_GUARDED_BY(mu_);
   std::map<WorkerId, Worker> workers_ TANDEM_GUARDED_BY(mu_);
   Requests requests_ TANDEM_GUARDED_BY(mu_);
+  uint64_t epochs_ TANDEM_GUARDED_BY(mu_) = 0;  // given out to workers
   bool unplaced_watched_ TANDEM_GUARDED_BY(mu_) = false;
   bool shut_ TANDEM_GUARDED_BY(mu_) = false;
   // Sequences that were stopped at a worker, the last kRememberedStops: their late tokens need no

@@ -27,7 +27,7 @@ void Relay::WorkerUp(const WorkerId& worker) {
   found->second.up = true;
   found->second.up_at = time_.Now();
   found->second.heard = false;
-  found->second.epoch++;
+  found->second.epoch = ++epochs_;
   found->second.received_step = found->second.acknowledged_step = 0;
 }
 
@@ -38,7 +38,7 @@ void Relay::WorkerDown(const WorkerId& worker, const absl::Status& why) {
     return;  // a dial that failed: the lease runs already
   Worker& lost = found->second;
   lost.up = false;
-  lost.epoch++;
+  lost.epoch = ++epochs_;
   // A sequence that came there since lives on: it is stopped when its tokens come.
   if (IsGatewayOverloaded(why)) GiveUp(worker, why);
   // A stream that breaks as it opens is no stream: the lease of the one before runs on.
@@ -87,7 +87,7 @@ void Relay::ListWorkers() {
   for (const auto& [id, worker] : workers_) {
     if (!worker.listed) unlisted.push_back(id);
   }
-  for (const WorkerId& id : unlisted) ParkIfUnused(id);
+  for (const WorkerId& id : unlisted) ForgetIfUnused(id);
 }
 
 void Relay::WatchWorker(const WorkerId& worker, Instant give_up_at) {
@@ -104,7 +104,7 @@ void Relay::WorkerLost(const WorkerId& worker, uint64_t epoch) {
   if (found == workers_.end() || found->second.up || found->second.epoch != epoch) return;
   found->second.give_up_at = Instant::Never();
   GiveUp(worker, absl::OkStatus());
-  ParkIfUnused(worker);
+  ForgetIfUnused(worker);
   PlaceAll();
 }
 
@@ -123,18 +123,16 @@ void Relay::GiveUp(const WorkerId& worker, const absl::Status& why) {
   }
 }
 
-void Relay::ParkIfUnused(const WorkerId& id) {
+void Relay::ForgetIfUnused(const WorkerId& id) {
   const auto found = workers_.find(id);
-  if (found == workers_.end() || found->second.listed || found->second.address.empty()) return;
+  if (found == workers_.end() || found->second.listed) return;
   for (const auto& [name, request] : requests_) {
     for (const Choice& choice : request.choices) {
       if (choice.state == RelayState::kStreaming && choice.worker == id) return;
     }
   }
-  found->second.address.clear();
-  found->second.up = false;
-  found->second.epoch++;
-  found->second.link->Park();
+  workers_.erase(found);
+  dialer_.Forget(id);
 }
 
 void Relay::Acknowledge(Worker& worker, bool now) {

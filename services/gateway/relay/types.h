@@ -129,15 +129,15 @@ class WorkerLink {
   virtual void Acknowledge(uint64_t step) = 0;
   // Dials `address` from now on; ends the stream to another one.
   virtual void Dial(const std::string& address) = 0;
-  virtual void Park() = 0;
 };
 
 class WorkerDialer {
  public:
   virtual ~WorkerDialer() = default;
-  // A link that has not dialled yet. Called under the relay's lock; the dialer keeps the link alive
-  // as long as the relay.
+  // A link that has not dialled yet, alive until Forget. Both are called under the relay's lock.
   virtual WorkerLink* Link(const WorkerId& worker) = 0;
+  // The relay is done with that link, which goes; what its stream still says finds nobody.
+  virtual void Forget(const WorkerId& worker) = 0;
 };
 
 }  // namespace tandem::gateway

@@ -157,7 +157,7 @@ class GrpcLinks::Worker final : public WorkerLink {
     stream_->Write(std::move(control));
   }
   void Dial(const std::string& address) override { stream_->Dial(address); }
-  void Park() override { stream_->Park(); }
+  void Park() { stream_->Park(); }
 
  private:
   std::shared_ptr<Stream> stream_;
@@ -198,6 +198,18 @@ WorkerLink* GrpcLinks::Link(const WorkerId& worker) {
   std::unique_ptr<Worker>& link = workers_[worker];
   if (link == nullptr) link = std::make_unique<Worker>(identity_, worker, time_, relay_);
   return link.get();
+}
+
+void GrpcLinks::Forget(const WorkerId& worker) {
+  std::unique_ptr<Worker> link;
+  {
+    MutexLock lock(mu_);
+    const auto found = workers_.find(worker);
+    if (found == workers_.end()) return;
+    link = std::move(found->second);
+    workers_.erase(found);
+  }
+  link->Park();
 }
 
 }  // namespace tandem::gateway

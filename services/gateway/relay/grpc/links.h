@@ -30,6 +30,7 @@ class GrpcLinks final : public WorkerDialer {
   void Stop();
 
   WorkerLink* Link(const WorkerId& worker) override;
+  void Forget(const WorkerId& worker) override;
 
  private:
   class Router;

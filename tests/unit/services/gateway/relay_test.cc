@@ -39,7 +39,6 @@ struct FakeWorker final : WorkerLink {
   }
   void Acknowledge(uint64_t step) override { acknowledged = step; }
   void Dial(const std::string& to) override { address = to; }
-  void Park() override { address.clear(); }
   std::vector<std::pair<std::string, uint32_t>> stopped;
   uint64_t acknowledged = 0;
   std::string address;
@@ -47,6 +46,7 @@ struct FakeWorker final : WorkerLink {
 
 struct FakeDialer final : WorkerDialer {
   WorkerLink* Link(const WorkerId& worker) override { return &workers[worker.value()]; }
+  void Forget(const WorkerId& worker) override { workers.erase(worker.value()); }
   std::map<std::string, FakeWorker> workers;
 };
 
@@ -334,6 +334,42 @@ TEST_F(RelayTest, LostRouterTouchesNoDecodingSequenceAndPlacesTheOthersAgain) {
   ASSERT_EQ(router_.sent.size(), 2u);
   ASSERT_EQ(router_.sent[1].choices.size(), 1u);
   EXPECT_EQ(router_.sent[1].choices[0].choice, 1u);
+}
+
+// Kubernetes names each pod anew: more names than max_workers come and go in a gateway's life.
+TEST_F(RelayTest, WorkersThatLeftGiveTheirPlaceInTheTableBack) {
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  for (int pod = 0; pod < 3000; ++pod) {
+    const WorkerId name("pod-" + std::to_string(pod));
+    relay_->ClusterChanged(0, {true, "", 8192, {{name, "c:1"}}});
+    relay_->WorkerUp(name);
+  }
+  // A holds a sequence and keeps its link; B and 2,999 pods are forgotten.
+  EXPECT_EQ(dialer_.workers.size(), 2u);
+  Token("A", 1, {11}, 0, EndReason::kPreempted);
+  relay_->Placed({{RequestId("r"), 0, 1}, "pd-afd", "P", {WorkerId("pod-2999"), "c:1"}});
+  Token("pod-2999", 2, {12}, 1, EndReason::kEos);
+  EXPECT_THAT(client->tokens[0], ElementsAre(10, 11, 12));
+  EXPECT_EQ(client->ends[0].size(), 1u);
+}
+
+// A worker of the same name that is listed again starts a lease of its own.
+TEST_F(RelayTest, AlarmOfAForgottenWorkerDoesNotEndTheLeaseOfItsSuccessor) {
+  relay_->WorkerDown(WorkerId("A"), absl::OkStatus());  // alarm after 10 s
+  relay_->ClusterChanged(0, {true, "", 8192, {}});
+  time_.Advance(Duration::Seconds(5));
+  relay_->ClusterChanged(0, {true, "", 8192, {{WorkerId("A"), "a:1"}}});
+  relay_->WorkerUp(WorkerId("A"));
+  const auto client = Send();
+  Place("A");
+  Token("A", 0, {10});
+  relay_->WorkerDown(WorkerId("A"), absl::OkStatus());  // alarm after 15 s
+  time_.Advance(Duration::Seconds(7));
+  EXPECT_EQ(router_.sent.size(), 1u);
+  time_.Advance(Duration::Seconds(4));
+  EXPECT_EQ(router_.sent.size(), 2u);
 }
 
 TEST_F(RelayTest, WithoutARouterARequestFailsAndAWaitingOneEndsAfterTheWait) {
