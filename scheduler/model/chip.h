@@ -1,33 +1,56 @@
 #pragma once
 
-// A chip of the catalog, in one dtype, as the cost model sees it.
+// A chip of the catalog, as the cost model sees it.
 
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
 
+#include <map>
 #include <string>
 
-#include "scheduler/model/yaml_fields.h"
+#include "scheduler/model/dtype.h"
+#include "scheduler/model/figure.h"
 
 namespace tandem::model {
 
-// Every figure names its source; what is assumed says so there.
-struct Chip {
-  std::string name;          // "h100-sxm"
-  std::string dtype;         // "bf16": of the weights and of `peak_flops`
-  std::string memory_class;  // "hbm" or "sram"
-  Figure memory_bytes;
-  Figure bandwidth_bytes_per_s;   // peak, of that memory
-  Figure peak_flops;              // dense, per second
-  Figure bandwidth_efficiency;    // η in (0, 1.5]: achieved over peak
-  Figure compute_efficiency;      // µ in (0, 1.5]
-  Figure layer_overhead_seconds;  // t0: fixed time of one layer of one call
-  Figure roofline_exponent;       // p: 1, 2 or 4; 0 stands for infinity, the max form
-  Figure link_bytes_per_s;        // to other workers, one direction
-  Figure link_latency_seconds;    // one way
+// How fast a chip works on weights of one dtype. A layer's work takes
+// ((bytes/(BW·η))^p + (flops/(F·µ))^p)^(1/p) + t0 (scheduler/cost). GPUs' values:
+// facts/cost-fit.md.
+struct DtypeFigures {
+  Figure peak_flops;  // F, dense, per second, of the arithmetic that runs: bf16's for int4
+  Figure bandwidth_efficiency;  // η in (0, 1.5]: achieved over peak
+  Figure compute_efficiency;    // µ in (0, 1.5], in decode steps
+  Figure exponent;              // p: 1, 2 or 4; 0 stands for infinity, the max form
+  Figure layer_seconds;         // t0 of one whole dense layer, attention and FFN, in a decode step
+  Figure expert_factor;         // t0 of a layer with experts over that of a dense one, >= 0.5
+  Figure prefill_compute_efficiency;  // µ over the many rows of a prompt
+  Figure prefill_layer_seconds;       // t0 of one whole layer of one prefill chunk
 };
 
-// `where` names the file in messages. kInvalidArgument names line and key.
+struct LinkFigures {
+  Figure bytes_per_s;      // one direction
+  Figure latency_seconds;  // one way
+};
+
+struct Chip {
+  std::string name;          // "h100-sxm"
+  std::string memory_class;  // "hbm" or "sram"
+  Figure memory_bytes;
+  Figure usable_memory;    // share of memory_bytes that weights, KV and workspace may fill, (0, 1]
+  Figure workspace_bytes;  // activations and buffers, beside weights and KV
+  Figure bandwidth_bytes_per_s;          // peak, of that memory
+  LinkFigures scale_up;                  // to the chips of its group; may be unknown
+  LinkFigures scale_out;                 // to everybody else
+  Figure power_watts;                    // of the chip under load; may be unknown
+  Figure dollars_per_hour;               // may be unknown
+  std::map<Dtype, DtypeFigures> dtypes;  // at least one; a peak may be unknown
+};
+
+// `where` names the file in messages. kInvalidArgument names file, line and key.
 absl::StatusOr<Chip> ReadChip(absl::string_view yaml, absl::string_view where);
+
+// {bytes_per_s, latency_seconds} below `key`, which must be there.
+void RequireLink(YamlReader& reader, const std::string& key, LinkFigures& link, IfUnknown unknown);
+inline constexpr double kMaxLayerSeconds = 1;
 
 }  // namespace tandem::model

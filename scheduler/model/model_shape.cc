@@ -1,46 +1,151 @@
 #include "scheduler/model/model_shape.h"
 
 #include <absl/strings/str_cat.h>
+#include <yaml-cpp/yaml.h>
 
 #include "scheduler/base/status.h"
-#include "scheduler/model/yaml_fields.h"
+#include "scheduler/model/figure.h"
+#include "scheduler/model/yaml_reader.h"
 
 namespace tandem::model {
+namespace {
+
+constexpr int64_t kMaxLayers = 1000;
+constexpr int64_t kMaxHeads = 1 << 16;
+constexpr int64_t kMaxWidth = 1 << 24;
+constexpr double kMaxParameters = 1e15;  // so that no product of widths overflows
+
+absl::Status ReadLatent(YamlReader reader, ModelShape& shape) {
+  LatentAttention latent;
+  reader.Get("q_rank", latent.q_rank, 0, kMaxWidth);
+  reader.Require("kv_rank", latent.kv_rank, 1, kMaxWidth);
+  reader.Require("rope_dim", latent.rope_dim, 0, kMaxWidth);
+  reader.Require("nope_dim", latent.nope_dim, 1, kMaxWidth);
+  reader.Require("value_dim", latent.value_dim, 1, kMaxWidth);
+  shape.kv_heads = 1;
+  shape.head_dim = latent.kv_rank + latent.rope_dim;
+  shape.latent = latent;
+  return reader.Finish();
+}
+
+void ReadAttention(YamlReader& reader, ModelShape& shape) {
+  reader.Require("heads", shape.heads, 1, kMaxHeads);
+  if (reader.Has("mla")) {
+    reader.GetMapping("mla", [&](const YAML::Node& node) {
+      return ReadLatent(reader.Below(node, "mla"), shape);
+    });
+  } else {
+    reader.Require("kv_heads", shape.kv_heads, 1, kMaxHeads);
+    reader.Require("head_dim", shape.head_dim, 1, kMaxHeads);
+    if (shape.kv_heads > 0 && shape.heads % shape.kv_heads != 0)
+      reader.Refuse("kv_heads", absl::StrCat(shape.kv_heads, " does not divide ", shape.heads));
+  }
+  reader.Get("window", shape.window, 1, 1 << 30);
+  reader.Get("full_attention_every", shape.full_attention_every, 1, kMaxLayers);
+  if (shape.full_attention_every > 0 && shape.window == 0)
+    reader.Refuse("full_attention_every", "needs a window");
+}
+
+void ReadFfn(YamlReader& reader, ModelShape& shape) {
+  reader.Require("ffn", shape.ffn, 1, kMaxWidth);
+  if (!reader.Has("experts")) return;  // then the rest are unknown keys
+  reader.Get("experts", shape.experts, 1, 1 << 16);
+  reader.Require("experts_per_token", shape.experts_per_token, 1, 1 << 16);
+  reader.Get("shared_experts", shape.shared_experts, 0, 1 << 10);
+  reader.Get("dense_layers", shape.dense_layers, 0, kMaxLayers);
+  if (shape.dense_layers > 0) reader.Require("dense_ffn", shape.dense_ffn, 1, kMaxWidth);
+  if (shape.experts_per_token > shape.experts) {
+    reader.Refuse("experts_per_token",
+                  absl::StrCat(shape.experts_per_token, " of ", shape.experts, " experts"));
+  }
+  if (shape.dense_layers > shape.layers) {
+    reader.Refuse("dense_layers", absl::StrCat(shape.dense_layers, " of ", shape.layers));
+  }
+}
+
+// An upper bound of the shape's parameters, in doubles: the integers may overflow before it is
+// known.
+double RoughParameters(const ModelShape& shape) {
+  const auto d = [](uint64_t n) { return static_cast<double>(n); };
+  const double projections =
+      d(shape.hidden) + (shape.latent ? d(shape.latent->q_rank) : 0) + d(shape.head_dim);
+  const double head = shape.latent ? d(shape.latent->nope_dim) + d(shape.latent->rope_dim) +
+                                         d(shape.latent->value_dim)
+                                   : d(shape.head_dim);
+  const double attention =
+      4 * projections *
+      (d(shape.heads) * head + (shape.latent ? d(shape.latent->q_rank) + d(shape.head_dim) : 0));
+  const double ffn =
+      3 * d(shape.hidden) *
+      (d(shape.ffn) * (d(shape.experts) + d(shape.shared_experts) + 1) + d(shape.dense_ffn));
+  return d(shape.layers) * (attention + ffn) + 2 * d(shape.vocabulary) * d(shape.hidden);
+}
+
+}  // namespace
+
+bool ModelShape::IsWindowed(uint64_t layer) const {
+  return window > 0 && (full_attention_every == 0 || (layer + 1) % full_attention_every != 0);
+}
+
+uint64_t ModelShape::windowed_layers() const {
+  if (window == 0) return 0;
+  return full_attention_every == 0 ? layers : layers - layers / full_attention_every;
+}
 
 uint64_t ModelShape::attention_parameters() const {
-  return hidden * heads * head_dim + 2 * hidden * kv_heads * head_dim + heads * head_dim * hidden;
+  if (!latent.has_value()) {
+    return hidden * heads * head_dim + 2 * hidden * kv_heads * head_dim + heads * head_dim * hidden;
+  }
+  const uint64_t query_head = latent->nope_dim + latent->rope_dim;
+  const uint64_t query = latent->q_rank == 0
+                             ? hidden * heads * query_head
+                             : hidden * latent->q_rank + latent->q_rank * heads * query_head;
+  return query + hidden * (latent->kv_rank + latent->rope_dim) +
+         latent->kv_rank * heads * (latent->nope_dim + latent->value_dim) +
+         heads * latent->value_dim * hidden;
 }
 
-uint64_t ModelShape::ffn_parameters() const { return 3 * hidden * ffn; }
-
-uint64_t ModelShape::kv_bytes_per_token() const {
-  return 2 * layers * kv_heads * head_dim * kv_bytes;
+uint64_t ModelShape::router_parameters(uint64_t layer) const {
+  return HasExperts(layer) ? hidden * experts : 0;
 }
+
+uint64_t ModelShape::ffn_parameters(uint64_t layer) const {
+  if (HasExperts(layer)) return (experts + shared_experts) * expert_parameters();
+  return 3 * hidden * (experts > 0 ? dense_ffn : ffn);
+}
+
+uint64_t ModelShape::parameters() const {
+  uint64_t total = head_parameters() * (tied_embeddings ? 1 : 2);
+  for (uint64_t layer = 0; layer < layers; layer++)
+    total += attention_parameters() + router_parameters(layer) + ffn_parameters(layer);
+  return total;
+}
+
+uint64_t ModelShape::active_parameters() const {
+  const uint64_t idle_experts = experts - experts_per_token;
+  return parameters() - (layers - dense_layers) * idle_experts * expert_parameters();
+}
+
+uint64_t ModelShape::kv_elements() const { return latent ? head_dim : 2 * kv_heads * head_dim; }
 
 absl::StatusOr<ModelShape> ReadModelShape(absl::string_view yaml, absl::string_view where) {
-  YamlFields fields(yaml, where);
-  constexpr uint64_t kNone = 0;
+  const std::string file(where);
+  ASSIGN_OR_RETURN(const YAML::Node root, ParseYaml(yaml, file));
+  YamlReader reader(root, file);
   ModelShape shape;
-  shape.name = fields.Text("name");
-  shape.source = fields.Text("source");
-  shape.layers = fields.Integer("layers", 1, 1000);
-  shape.hidden = fields.Integer("hidden", 1, 1 << 20);
-  shape.heads = fields.Integer("heads", 1, 1 << 16);
-  shape.kv_heads = fields.Integer("kv_heads", 1, 1 << 16);
-  shape.head_dim = fields.Integer("head_dim", 1, 1 << 16);
-  shape.ffn = fields.Integer("ffn", 1, 1 << 24);
-  shape.vocabulary = fields.Integer("vocabulary", 1, 1 << 24);
-  shape.context_tokens = fields.Integer("context_tokens", 1, 1 << 30);
-  shape.experts = fields.Integer("experts", 0, 1 << 16, &kNone);
-  shape.experts_per_token = fields.Integer("experts_per_token", 0, 1 << 16, &kNone);
-  shape.weight_bits = fields.Integer("weight_bits", 1, 64);
-  shape.kv_bytes = fields.Integer("kv_bytes", 1, 8);
-  RETURN_IF_ERROR(fields.Finish());
-  if (shape.experts_per_token > shape.experts ||
-      (shape.experts > 0 && shape.experts_per_token == 0)) {
-    return absl::InvalidArgumentError(absl::StrCat(where,
-                                                   ": experts_per_token: ", shape.experts_per_token,
-                                                   " of ", shape.experts, " experts"));
+  RequireText(reader, "name", shape.name);
+  RequireText(reader, "source", shape.source);
+  reader.Require("layers", shape.layers, 1, kMaxLayers);
+  reader.Require("hidden", shape.hidden, 1, kMaxWidth);
+  reader.Require("vocabulary", shape.vocabulary, 1, kMaxWidth);
+  reader.Require("context_tokens", shape.context_tokens, 1, 1 << 30);
+  reader.Get("tied_embeddings", shape.tied_embeddings);
+  ReadAttention(reader, shape);
+  ReadFfn(reader, shape);
+  RETURN_IF_ERROR(reader.Finish());
+  if (const double parameters = RoughParameters(shape); parameters > kMaxParameters) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": about ", parameters, " parameters; at most ", kMaxParameters));
   }
   return shape;
 }

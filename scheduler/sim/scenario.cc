@@ -2,31 +2,38 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
+#include <yaml-cpp/yaml.h>
+
+#include <map>
 
 #include "scheduler/base/status.h"
-#include "scheduler/model/yaml_fields.h"
+#include "scheduler/model/yaml_reader.h"
 
 namespace tandem::sim {
 namespace {
 
-using model::YamlFields;
-
-uint64_t Or(YamlFields& fields, const std::string& key, uint64_t fallback, uint64_t max = 1'000'000,
-            uint64_t min = 0) {
-  return fields.Integer(key, min, max, &fallback);
-}
-
 // A size that the code divides by, or that nothing works without.
-uint64_t Size(YamlFields& fields, const std::string& key, uint64_t fallback) {
-  return Or(fields, key, fallback, 1'000'000, 1);
+void GetSize(YamlReader& fields, const std::string& key, uint32_t& value) {
+  fields.Get(key, value, 1, 1'000'000);
 }
 
-Duration Microseconds(YamlFields& fields, const std::string& key, uint64_t fallback) {
-  return Duration::Microseconds(static_cast<int64_t>(Or(fields, key, fallback, 1'000'000'000)));
+void GetMicroseconds(YamlReader& fields, const std::string& key, Duration& value) {
+  int64_t us = value.nanoseconds() / 1000;
+  fields.Get(key, us, 0, 1'000'000'000);
+  value = Duration::Microseconds(us);
 }
 
-Duration Milliseconds(YamlFields& fields, const std::string& key, uint64_t fallback) {
-  return Duration::Milliseconds(static_cast<int64_t>(Or(fields, key, fallback, 1'000'000'000)));
+void GetMilliseconds(YamlReader& fields, const std::string& key, Duration& value) {
+  int64_t ms = value.nanoseconds() / 1'000'000;
+  fields.Get(key, ms, 0, 1'000'000'000);
+  value = Duration::Milliseconds(ms);
+}
+
+// The value, or the status with the file's name in front.
+template <typename Value>
+absl::StatusOr<Value> Named(absl::string_view where, absl::StatusOr<Value> value) {
+  if (value.ok()) return value;
+  return absl::Status(value.status().code(), absl::StrCat(where, ": ", value.status().message()));
 }
 
 absl::StatusOr<std::set<Stage>> ReadStages(absl::string_view text, absl::string_view where) {
@@ -45,48 +52,53 @@ absl::StatusOr<std::set<Stage>> ReadStages(absl::string_view text, absl::string_
   return stages;
 }
 
-absl::Status ReadWorker(YamlFields& fields, absl::string_view where, const Catalog& catalog,
-                        Scenario& scenario) {
+absl::Status ReadWorker(YamlReader fields, absl::string_view where, const model::Catalog& catalog,
+                        const cost::CostOptions& costs, Scenario& scenario) {
   WorkerSpec worker;
-  const std::string name = fields.Text("name");
-  const uint64_t count = Or(fields, "count", 1, 1000);
-  const std::string stages = fields.Text("stages");
-  const std::string chip = fields.Text("chip");
-  worker.kv_blocks = Size(fields, "kv_blocks", 512);
-  worker.block_tokens = Size(fields, "block_tokens", 16);
-  worker.max_sequences = Size(fields, "max_sequences", 64);
-  worker.max_batch = Size(fields, "max_batch", 32);
-  worker.max_micro_batches = Size(fields, "max_micro_batches", 2);
-  worker.prefill_slots = Size(fields, "prefill_slots", 4);
-  worker.chunk_tokens = Size(fields, "chunk_tokens", 32);
-  worker.max_handoff_rows = Size(fields, "max_handoff_rows", 64);
+  std::string name, stages, device_name;
+  uint32_t count = 1;
+  fields.Require("name", name);
+  fields.Get("count", count, 1, 1000);
+  fields.Require("stages", stages);
+  fields.Require("device", device_name);
+  GetSize(fields, "kv_blocks", worker.kv_blocks);
+  GetSize(fields, "block_tokens", worker.block_tokens);
+  GetSize(fields, "max_sequences", worker.max_sequences);
+  GetSize(fields, "max_batch", worker.max_batch);
+  GetSize(fields, "max_micro_batches", worker.max_micro_batches);
+  GetSize(fields, "prefill_slots", worker.prefill_slots);
+  GetSize(fields, "chunk_tokens", worker.chunk_tokens);
+  GetSize(fields, "max_handoff_rows", worker.max_handoff_rows);
   RETURN_IF_ERROR(fields.Finish());
   ASSIGN_OR_RETURN(worker.stages, ReadStages(stages, where));
-  const auto found = catalog.chips.find(chip);
-  if (found == catalog.chips.end())
-    return absl::NotFoundError(absl::StrCat(where, ": chip '", chip, "' is not in the catalog"));
-  worker.chip = found->second;
-  for (uint64_t i = 1; i <= count; i++) {
+  ASSIGN_OR_RETURN(const model::Device device, Named(where, catalog.FindDevice(device_name)));
+  ASSIGN_OR_RETURN(cost::CostTable table,
+                   Named(where, cost::CostTable::Create(device, scenario.shape, costs)));
+  worker.costs = std::make_shared<const cost::CostTable>(std::move(table));
+  for (uint32_t i = 1; i <= count; i++) {
     worker.name = count == 1 ? name : absl::StrCat(name, i);
     scenario.workers.push_back(worker);
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadLoad(YamlFields& fields, LoadSpec& load) {
-  load.requests = fields.Integer("requests", 1, 1'000'000);
-  load.interarrival_mean = Microseconds(fields, "interarrival_us", 1000);
-  load.prompt_min = Size(fields, "prompt_min", 1);
-  load.prompt_max = Or(fields, "prompt_max", load.prompt_min, 1'000'000, load.prompt_min);
-  load.output_min = Size(fields, "output_min", 1);
-  load.output_max = Or(fields, "output_max", load.output_min, 1'000'000, load.output_min);
-  load.choices_max = Or(fields, "choices_max", 1, 128, 1);
-  load.stop_percent = Or(fields, "stop_percent", 0, 100);
-  load.cancel_percent = Or(fields, "cancel_percent", 0, 100);
+absl::Status ReadLoad(YamlReader fields, LoadSpec& load) {
+  fields.Require("requests", load.requests, 1, 1'000'000);
+  load.interarrival_mean = Duration::Milliseconds(1);
+  GetMicroseconds(fields, "interarrival_us", load.interarrival_mean);
+  GetSize(fields, "prompt_min", load.prompt_min);
+  load.prompt_max = load.prompt_min;
+  fields.Get("prompt_max", load.prompt_max, load.prompt_min, 1'000'000);
+  GetSize(fields, "output_min", load.output_min);
+  load.output_max = load.output_min;
+  fields.Get("output_max", load.output_max, load.output_min, 1'000'000);
+  fields.Get("choices_max", load.choices_max, 1, 128);
+  fields.Get("stop_percent", load.stop_percent, 0, 100);
+  fields.Get("cancel_percent", load.cancel_percent, 0, 100);
   return fields.Finish();
 }
 
-absl::Status ReadFault(YamlFields& fields, absl::string_view where, Scenario& scenario) {
+absl::Status ReadFault(YamlReader fields, Scenario& scenario) {
   static const std::map<std::string, FaultKind> kKinds = {
       {"worker_down", FaultKind::kWorkerDown},   {"worker_slow", FaultKind::kWorkerSlow},
       {"worker_drain", FaultKind::kWorkerDrain}, {"router_down", FaultKind::kRouterDown},
@@ -94,50 +106,80 @@ absl::Status ReadFault(YamlFields& fields, absl::string_view where, Scenario& sc
       {"break_any", FaultKind::kBreakAny},
   };
   FaultSpec fault;
-  fault.at = Instant() + Microseconds(fields, "at_us", 0);
-  const std::string kind = fields.Text("kind");
-  fault.target = fields.TextOr("target", "");
-  fault.lasts = Milliseconds(fields, "for_ms", 0);
-  fault.factor_percent = Or(fields, "factor_percent", 100);
-  RETURN_IF_ERROR(fields.Finish());
+  Duration at;
+  GetMicroseconds(fields, "at_us", at);
+  fault.at = Instant() + at;
+  std::string kind;
+  fields.Require("kind", kind);
+  fields.Get("target", fault.target);
+  GetMilliseconds(fields, "for_ms", fault.lasts);
+  fields.Get("factor_percent", fault.factor_percent, 0, 1'000'000);
   const auto found = kKinds.find(kind);
-  if (found == kKinds.end())
-    return absl::InvalidArgumentError(absl::StrCat(where, ": kind: '", kind, "' is no fault"));
-  fault.kind = found->second;
+  if (found == kKinds.end()) {
+    fields.Refuse("kind", absl::StrCat("'", kind, "' is no fault"));
+  } else {
+    fault.kind = found->second;
+  }
+  RETURN_IF_ERROR(fields.Finish());
   scenario.faults.push_back(fault);
   return absl::OkStatus();
+}
+
+// What the scenario says of the model, which its workers' lists need.
+absl::Status ReadModel(YamlReader& fields, absl::string_view where, const model::Catalog& catalog,
+                       Scenario& scenario, cost::CostOptions& costs) {
+  std::string name;
+  std::string weights = "fp8";
+  uint32_t layers = 0;
+  fields.Require("model", name);
+  fields.Require("layers", layers, 1, 1000);
+  fields.Get("weights", weights);
+  ASSIGN_OR_RETURN(costs.precision.weights, Named(where, model::ParseDtype(weights)));
+  if (name.empty() || layers == 0) return fields.Finish();
+  ASSIGN_OR_RETURN(scenario.shape, Named(where, catalog.FindModel(name)));
+  scenario.shape.layers = layers;
+  return absl::OkStatus();
+}
+
+void ReadRest(YamlReader& fields, Scenario& scenario) {
+  fields.Get("vocabulary", scenario.vocabulary, 2, 1'000'000);
+  fields.Get("gateways", scenario.gateways, 1, 100);
+  fields.Get("max_queued_requests", scenario.max_queued_requests, 0, 1'000'000);
+  scenario.control_link.latency = Duration::Microseconds(100);
+  GetMicroseconds(fields, "control_latency_us", scenario.control_link.latency);
+  scenario.control_link.jitter = Duration::Microseconds(50);
+  GetMicroseconds(fields, "control_jitter_us", scenario.control_link.jitter);
+  scenario.time_limit = Duration::Seconds(600);
+  GetMilliseconds(fields, "time_limit_ms", scenario.time_limit);
 }
 
 }  // namespace
 
 absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view where,
-                                      const Catalog& catalog) {
-  YamlFields fields(yaml, where);
+                                      const model::Catalog& catalog) {
+  const std::string file(where);
+  ASSIGN_OR_RETURN(const YAML::Node root, ParseYaml(yaml, file));
+  YamlReader fields(root, file);
   Scenario scenario;
-  scenario.name = fields.Text("name");
-  const std::string shape = fields.Text("model");
-  const uint64_t layers = fields.Integer("layers", 1, 1000);
-  scenario.vocabulary = Or(fields, "vocabulary", 512, 1'000'000, 2);
-  scenario.gateways = Or(fields, "gateways", 1, 100, 1);
-  scenario.max_queued_requests = Or(fields, "max_queued_requests", 1024);
-  scenario.control_link.latency = Microseconds(fields, "control_latency_us", 100);
-  scenario.control_link.jitter = Microseconds(fields, "control_jitter_us", 50);
-  scenario.time_limit = Milliseconds(fields, "time_limit_ms", 600'000);
-  for (YamlFields& worker : fields.List("workers"))
-    RETURN_IF_ERROR(ReadWorker(worker, where, catalog, scenario));
-  std::vector<YamlFields> loads = fields.List("load");
-  for (YamlFields& load : loads) RETURN_IF_ERROR(ReadLoad(load, scenario.load));
-  for (YamlFields& fault : fields.List("faults"))
-    RETURN_IF_ERROR(ReadFault(fault, where, scenario));
+  cost::CostOptions costs;
+  size_t loads = 0;
+  fields.Require("name", scenario.name);
+  RETURN_IF_ERROR(ReadModel(fields, where, catalog, scenario, costs));
+  ReadRest(fields, scenario);
+  fields.GetList("workers", [&](const YAML::Node& node) {
+    return ReadWorker(YamlReader(node, file), where, catalog, costs, scenario);
+  });
+  fields.GetList("load", [&](const YAML::Node& node) {
+    loads++;
+    return ReadLoad(YamlReader(node, file), scenario.load);
+  });
+  fields.GetList("faults", [&](const YAML::Node& node) {
+    return ReadFault(YamlReader(node, file), scenario);
+  });
   RETURN_IF_ERROR(fields.Finish());
-  const auto found = catalog.models.find(shape);
-  if (found == catalog.models.end())
-    return absl::NotFoundError(absl::StrCat(where, ": model '", shape, "' is not in the catalog"));
-  scenario.shape = found->second;
-  scenario.shape.layers = layers;
-  if (scenario.workers.empty() || loads.size() != 1) {
+  if (scenario.workers.empty() || loads != 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat(where, ": ", scenario.workers.size(), " workers and ", loads.size(),
+        absl::StrCat(where, ": ", scenario.workers.size(), " workers and ", loads,
                      " loads; at least one and exactly one are needed"));
   }
   return scenario;

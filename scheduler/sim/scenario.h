@@ -6,33 +6,28 @@
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
 
-#include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "scheduler/base/time.h"
-#include "scheduler/model/chip.h"
+#include "scheduler/cost/cost_table.h"
+#include "scheduler/model/catalog.h"
 #include "scheduler/model/model_shape.h"
 #include "scheduler/sim/stream.h"
 #include "scheduler/view/worker.h"
 
 namespace tandem::sim {
 
-// The chips and models that scenarios may name.
-struct Catalog {
-  std::map<std::string, model::Chip> chips;
-  std::map<std::string, model::ModelShape> models;
-};
-
 struct WorkerSpec {
   std::string name;  // "a1"
   std::set<Stage> stages;
-  model::Chip chip;
-  uint32_t kv_blocks = 0, block_tokens = 0;
-  uint32_t max_sequences = 0, max_batch = 0, max_micro_batches = 0;
-  uint32_t prefill_slots = 0, chunk_tokens = 0;
-  uint32_t max_handoff_rows = 0;
+  std::shared_ptr<const cost::CostTable> costs;  // of its device and the scenario's model
+  uint32_t kv_blocks = 512, block_tokens = 16;
+  uint32_t max_sequences = 64, max_batch = 32, max_micro_batches = 2;
+  uint32_t prefill_slots = 4, chunk_tokens = 32;
+  uint32_t max_handoff_rows = 64;
 };
 
 // All lengths uniform in [min, max], arrivals exponential.
@@ -73,13 +68,13 @@ struct Scenario {
   uint32_t gateways = 1;
   uint32_t max_queued_requests = 1024;
   LoadSpec load;
-  LinkSpec control_link;  // router, gateways; the chips' links carry KV and hand-offs
+  LinkSpec control_link;  // router, gateways; the devices' links carry KV and hand-offs
   std::vector<FaultSpec> faults;
   Duration time_limit;  // of virtual time; reaching it is a violation
 };
 
-// kInvalidArgument names file, line and key.
+// kInvalidArgument names file, line and key; kNotFound a device or model that the catalog lacks.
 absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view where,
-                                      const Catalog& catalog);
+                                      const model::Catalog& catalog);
 
 }  // namespace tandem::sim

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "scheduler/cost/stage_time.h"
+#include "scheduler/cost/cost_table.h"
 #include "scheduler/sim/hash_model.h"
 #include "scheduler/sim/sim_worker.h"
 
@@ -60,20 +60,25 @@ bool SimWorker::StartTask() {
 }
 
 Duration SimWorker::TimeOf(const Task& task) const {
-  const model::ModelShape& shape = world_.scenario.shape;
-  const cost::Work work = std::visit(
-      Overloaded{[&](const step::AttentionTask& t) {
-                   std::vector<uint32_t> context;
-                   for (const step::KvRow& row : t.rows) context.push_back(row.position + 1);
-                   return cost::AttentionWork(shape, context);
-                 },
-                 [&](const step::HeadTask& t) { return cost::HeadWork(shape, t.rows.size()); },
-                 [&](const step::PrefillTask& t) {
-                   return cost::PrefillWork(shape, t.first_position, t.rows.size());
-                 },
-                 [&](const step::FfnTask& t) { return cost::FfnWork(shape, t.rows); }},
-      task);
-  return cost::LayerTime(spec_.chip, work) * slow_percent_ / 100;
+  const cost::CostTable& costs = *spec_.costs;
+  const Duration time =
+      std::visit(Overloaded{[&](const step::AttentionTask& t) {
+                              std::vector<uint32_t> context;
+                              for (const step::KvRow& row : t.rows)
+                                context.push_back(row.position + 1);
+                              return costs.AttentionLayer(
+                                         t.layer, cost::AttentionRows::Of(costs.shape(), context)) +
+                                     (t.layer == 0 ? costs.Embed(t.rows.size()) : Duration());
+                            },
+                            [&](const step::HeadTask& t) { return costs.Head(t.rows.size()); },
+                            [&](const step::PrefillTask& t) {
+                              return costs.PrefillLayer(t.layer, t.first_position, t.rows.size());
+                            },
+                            [&](const step::FfnTask& t) {
+                              return costs.FfnLayer(cost::FfnShard(), t.layer, t.rows);
+                            }},
+                 task);
+  return time * slow_percent_ / 100;
 }
 
 void SimWorker::Finish(const Task& task) {
@@ -146,7 +151,8 @@ void SimWorker::Compute(const step::FfnTask& task) {
       OnF2a(id_, reply);
       continue;
     }
-    const uint64_t bytes = cost::HandoffBytes(world_.scenario.shape, reply.rows.size());
+    const uint64_t bytes =
+        cost::F2aBytes(spec_.costs->shape(), spec_.costs->precision(), reply.rows.size());
     caller->second.stream->ToDialler(
         bytes, [to = caller->second.worker, me = id_, reply] { to->OnF2a(me, reply); });
   }

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "scheduler/cost/stage_time.h"
+#include "scheduler/cost/cost_table.h"
 #include "scheduler/sim/sim_worker.h"
 
 namespace tandem::sim {
@@ -38,7 +38,7 @@ void SimWorker::DialHolder(const WorkerId& holder) {
     return;
   }
   const std::shared_ptr<Stream> stream = world_.Open(
-      link_, [this, holder](const Stream* s) { OnHolderBroken(holder, s); },
+      LinkTo(*to), [this, holder](const Stream* s) { OnHolderBroken(holder, s); },
       [to](const Stream* s) { to->OnCallerBroken(s); });
   links_[holder] = {to, stream, {}};
   stream->ToAnswerer(64, [to, stream, this] { to->OnHandoffStream(stream, *this); });
@@ -76,7 +76,8 @@ void SimWorker::SendCall(const step::SendA2f& send) {
   }
   const auto link = links_.find(WorkerId(send.holder));
   if (link == links_.end()) return;
-  const uint64_t bytes = cost::HandoffBytes(world_.scenario.shape, send.rows);
+  const uint64_t bytes =
+      cost::A2fBytes(spec_.costs->shape(), spec_.costs->precision(), send.call.layer, send.rows);
   link->second.stream->ToAnswerer(bytes, [to = link->second.worker, id = link->second.id,
                                           call = send.call, rows] { to->OnA2f(id, call, rows); });
 }

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "scheduler/cost/stage_time.h"
+#include "scheduler/cost/cost_table.h"
 #include "scheduler/sim/sim_gateway.h"
 #include "scheduler/sim/sim_router.h"
 
@@ -20,10 +20,10 @@ constexpr Duration kGatewayLease = Duration::Seconds(5);
 constexpr uint32_t kReplayMessages = 1024;
 const step::StreamId kLoopback{0};
 
-LinkSpec LinkOf(const model::Chip& chip) {
+LinkSpec SpecOf(const cost::LinkSpeed& speed) {
   LinkSpec link;
-  link.latency = Duration::FromSeconds(chip.link_latency_seconds.value);
-  link.bytes_per_s = chip.link_bytes_per_s.value;
+  link.latency = Duration::FromSeconds(speed.latency_seconds);
+  link.bytes_per_s = speed.bytes_per_s;
   return link;
 }
 
@@ -34,9 +34,10 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
       spec_(spec),
       id_(spec.name),
       incarnation_(incarnation),
-      link_(LinkOf(spec.chip)),
+      link_(SpecOf(spec.costs->link())),
       book_(std::max<uint32_t>(spec.kv_blocks, 1), std::max<uint32_t>(spec.block_tokens, 1)) {
   const model::ModelShape& shape = world.scenario.shape;
+  const model::Precision& precision = spec.costs->precision();
   const uint32_t layers = static_cast<uint32_t>(shape.layers);
   ledger_.emplace(ledger::StageOf(spec.stages), world.Now());
   const bool own_ffn = spec.stages.contains(Stage::kFfn);
@@ -46,14 +47,14 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
     config.layers = layers;
     config.chunk_tokens = spec.chunk_tokens;
     config.max_jobs = spec.prefill_slots;
-    config.kv_row_bytes = cost::KvBytes(shape, 1) / layers;
+    config.kv_row_bytes = cost::KvRowBytes(shape, precision);
     prefill_ = std::make_unique<step::PrefillMachine>(config, book_);
   }
   if (own_ffn) {
     step::FfnConfig config;
     config.layers = layers;
     config.max_rows = spec.max_handoff_rows;
-    config.hidden_bytes = cost::HandoffBytes(shape, 1);
+    config.hidden_bytes = cost::F2aBytes(shape, precision, 1);
     ffn_ = std::make_unique<step::FfnMachine>(config);
   }
   if (!spec.stages.contains(Stage::kAttention)) return;
@@ -63,7 +64,7 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
   config.max_sequences = spec.max_sequences;
   config.max_batch = spec.max_batch;
   config.max_micro_batches = own_ffn ? 1 : spec.max_micro_batches;
-  config.hidden_bytes = cost::HandoffBytes(shape, 1);
+  config.hidden_bytes = cost::F2aBytes(shape, precision, 1);
   config.end_tokens = {0};
   decode_ = std::make_unique<step::DecodeMachine>(config, book_);
   if (!own_ffn) return;
@@ -76,6 +77,10 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
 }
 
 SimWorker::~SimWorker() = default;
+
+LinkSpec SimWorker::LinkTo(const SimWorker& peer) const {
+  return SpecOf(spec_.costs->link().With(peer.spec_.costs->link()));
+}
 
 void SimWorker::Start() {
   BookIdle();
@@ -217,10 +222,12 @@ absl::Status SimWorker::OnPrefill(const control::SendPrefill& prefill) {
   std::shared_ptr<Stream>& stream = kv_streams_[prefill.attention_worker];
   if (stream && stream->open()) return queued;
   // Also to a worker that is down: the stream then breaks at once.
+  SimWorker* const to = world_.UpWorker(prefill.attention_worker);
   stream = world_.Open(
-      link_, [this, to = prefill.attention_worker](const Stream* s) { OnAttentionBroken(to, s); },
+      to == nullptr ? link_ : LinkTo(*to),
+      [this, id = prefill.attention_worker](const Stream* s) { OnAttentionBroken(id, s); },
       nullptr);
-  if (SimWorker* const to = world_.UpWorker(prefill.attention_worker); to != nullptr) {
+  if (to != nullptr) {
     to->OnKvStream(stream);
   } else {
     stream->Break();
@@ -331,7 +338,7 @@ void SimWorker::PushRows(const step::PushKv& push) {
   for (uint32_t i = 0; i < push.count; i++)
     frame.rows.push_back(KvAt(*push.blocks, push.first_position + i, push.layer));
   const uint64_t bytes =
-      push.count * cost::KvBytes(world_.scenario.shape, 1) / world_.scenario.shape.layers;
+      push.count * cost::KvRowBytes(spec_.costs->shape(), spec_.costs->precision());
   stream->second->ToAnswerer(
       bytes, [to, this, frame, s = stream->second] { to->OnKvFrame(frame, s, *this); });
 }

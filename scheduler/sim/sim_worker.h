@@ -45,7 +45,6 @@ class SimWorker {
   void SetSlow(uint32_t percent) { slow_percent_ = percent; }
   bool alive() const { return alive_; }
   const WorkerId& id() const { return id_; }
-  const LinkSpec& link() const { return link_; }
   // Blocks taken although no sequence and no prompt is held.
   uint64_t leaked_blocks() const;
   std::vector<SequenceKey> live() const {
@@ -100,6 +99,7 @@ class SimWorker {
   absl::Status OnPrefill(const control::SendPrefill& prefill);
   void OnRelease(const control::SendRelease& release);
   void SetGroup(const control::SendSetGroup& group);
+  LinkSpec LinkTo(const SimWorker& peer) const;
   void DialHolder(const WorkerId& holder);
   void OnHolderBroken(const WorkerId& holder, const Stream* stream);
   void OnAttentionBroken(const WorkerId& attention, const Stream* stream);
@@ -134,7 +134,7 @@ class SimWorker {
   const WorkerSpec spec_;
   const WorkerId id_;
   const uint64_t incarnation_;
-  const LinkSpec link_;
+  const LinkSpec link_;  // this end's
   bool alive_ = true, draining_ = false, settling_ = false;
   uint32_t slow_percent_ = 100;
   Instant armed_ = Instant::Never();

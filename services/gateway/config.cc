@@ -9,7 +9,8 @@
 #include <filesystem>
 
 #include "scheduler/base/status.h"
-#include "services/runtime/yaml_reader.h"
+#include "scheduler/model/yaml_reader.h"
+#include "services/runtime/yaml_file.h"
 
 namespace tandem::gateway {
 namespace {

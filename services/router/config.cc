@@ -8,7 +8,8 @@
 #include <set>
 
 #include "scheduler/base/status.h"
-#include "services/runtime/yaml_reader.h"
+#include "scheduler/model/yaml_reader.h"
+#include "services/runtime/yaml_file.h"
 
 namespace tandem::router {
 namespace {

@@ -7,52 +7,38 @@
 #include <absl/strings/str_cat.h>
 
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <string>
 
 #include "scheduler/sim/simulation.h"
+#include "services/runtime/catalog_files.h"
+#include "services/runtime/yaml_file.h"
 
 namespace tandem::sim {
 
-inline std::string ReadText(const std::filesystem::path& path) {
-  std::ifstream in(path);
-  EXPECT_TRUE(in) << path;
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-inline std::filesystem::path SourceDirectory() {
+inline std::string SourceDirectory() {
   const char* directory = std::getenv("TANDEM_SOURCE_DIR");
-  return directory == nullptr ? std::filesystem::current_path() : std::filesystem::path(directory);
+  return directory == nullptr ? "." : directory;
 }
 
-inline const Catalog& TheCatalog() {
-  static const Catalog catalog = [] {
-    Catalog read;
-    const std::filesystem::path root = SourceDirectory() / "scheduler/model/catalog";
-    for (const auto& entry : std::filesystem::directory_iterator(root / "chips")) {
-      const auto chip = model::ReadChip(ReadText(entry.path()), entry.path().filename().string());
-      EXPECT_TRUE(chip.ok()) << chip.status();
-      if (chip.ok()) read.chips[chip->name] = *chip;
-    }
-    for (const auto& entry : std::filesystem::directory_iterator(root / "models")) {
-      const auto shape =
-          model::ReadModelShape(ReadText(entry.path()), entry.path().filename().string());
-      EXPECT_TRUE(shape.ok()) << shape.status();
-      if (shape.ok()) read.models[shape->name] = *shape;
-    }
-    return read;
+inline std::string ReadText(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadTextFile(path);
+  EXPECT_TRUE(text.ok()) << text.status();
+  return text.value_or("");
+}
+
+inline const model::Catalog& TheCatalog() {
+  static const model::Catalog catalog = [] {
+    auto read = LoadCatalog({SourceDirectory() + "/scheduler/model/catalog"});
+    EXPECT_TRUE(read.ok()) << read.status();
+    return read.value_or(model::Catalog());
   }();
   return catalog;
 }
 
 inline Scenario NamedScenario(const std::string& name) {
   const std::string file = name + ".yaml";
-  auto scenario =
-      ReadScenario(ReadText(SourceDirectory() / "tests/sim/scenarios" / file), file, TheCatalog());
+  auto scenario = ReadScenario(ReadText(SourceDirectory() + "/tests/sim/scenarios/" + file), file,
+                               TheCatalog());
   EXPECT_TRUE(scenario.ok()) << scenario.status();
   EXPECT_EQ(scenario.ok() ? scenario->name : "", name);
   return scenario.ok() ? *std::move(scenario) : Scenario();

@@ -11,7 +11,8 @@
 #include <iostream>
 
 #include "scheduler/base/status.h"
-#include "services/runtime/yaml_reader.h"
+#include "scheduler/model/yaml_reader.h"
+#include "services/runtime/yaml_file.h"
 
 namespace tandem {
 namespace {

@@ -6,6 +6,7 @@
 #include <absl/strings/str_replace.h>
 
 #include "scheduler/sim/scenario.h"
+#include "tests/unit/scheduler/model/catalog_texts.h"
 
 namespace tandem::sim {
 namespace {
@@ -14,11 +15,12 @@ using testing::HasSubstr;
 
 constexpr absl::string_view kScenario = R"(
 name: small
-model: tiny
+model: small
 layers: 3
+weights: bf16
 workers:
-  - {name: a, count: 2, stages: prefill+attention, chip: hbm, kv_blocks: 9}
-  - {name: f, stages: ffn, chip: sram}
+  - {name: a, count: 2, stages: prefill+attention, device: tiny, kv_blocks: 9}
+  - {name: f, stages: ffn, device: tiny-x4}
 load:
   - {requests: 5, prompt_min: 2, prompt_max: 4, output_min: 1, output_max: 6}
 faults:
@@ -26,10 +28,10 @@ faults:
 )";
 
 absl::StatusOr<Scenario> Read(absl::string_view yaml) {
-  Catalog catalog;
-  catalog.chips["hbm"] = {};
-  catalog.chips["sram"] = {};
-  catalog.models["tiny"] = {};
+  model::Catalog catalog;
+  EXPECT_TRUE(catalog.AddChip(model::kChipText, "tiny.yaml").ok());
+  EXPECT_TRUE(catalog.AddDevice(model::kDeviceText, "tiny-x4.yaml").ok());
+  EXPECT_TRUE(catalog.AddModel(model::kModelText, "small.yaml").ok());
   return ReadScenario(yaml, "small.yaml", catalog);
 }
 
@@ -47,6 +49,9 @@ TEST(ReadScenario, ReadsWorkersLoadAndFaults) {
   EXPECT_EQ(read->workers[1].stages, (std::set<Stage>{Stage::kPrefill, Stage::kAttention}));
   EXPECT_EQ(read->workers[1].kv_blocks, 9u);
   EXPECT_EQ(read->workers[2].name, "f");
+  EXPECT_EQ(read->workers[0].costs->device().name, "tiny");
+  EXPECT_EQ(read->workers[2].costs->device().name, "tiny-x4");
+  EXPECT_EQ(read->workers[2].costs->shape().layers, 3u);
   EXPECT_EQ(read->shape.layers, 3u);
   EXPECT_EQ(read->load.requests, 5u);
   EXPECT_EQ(read->load.prompt_max, 4u);
@@ -56,8 +61,10 @@ TEST(ReadScenario, ReadsWorkersLoadAndFaults) {
 }
 
 TEST(ReadScenario, NamesWhatIsWrong) {
-  EXPECT_THAT(ReadWith("model: tiny", "model: huge").message(), HasSubstr("'huge'"));
-  EXPECT_THAT(ReadWith("chip: sram", "chip: tape").message(), HasSubstr("'tape'"));
+  EXPECT_THAT(ReadWith("model: small", "model: huge").message(), HasSubstr("'huge'"));
+  EXPECT_THAT(ReadWith("device: tiny-x4", "device: tape").message(), HasSubstr("'tape'"));
+  EXPECT_THAT(ReadWith("bf16", "fp8").message(), HasSubstr("no figures for fp8"));
+  EXPECT_THAT(ReadWith("bf16", "fp7").message(), HasSubstr("'fp7' is none of"));
   EXPECT_THAT(ReadWith("stages: ffn", "stages: ffm").message(), HasSubstr("'ffm'"));
   EXPECT_THAT(ReadWith("worker_down", "worker_left").message(), HasSubstr("'worker_left'"));
   EXPECT_THAT(ReadWith("layers: 3", "layers: 0").message(), HasSubstr("layers"));

@@ -1,10 +1,8 @@
-#include "services/runtime/yaml_reader.h"
+#include "scheduler/model/yaml_reader.h"
 
+#include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 #include <yaml-cpp/yaml.h>
-
-#include <fstream>
 
 #include "scheduler/base/status.h"
 
@@ -98,18 +96,24 @@ TEST(YamlReader, FirstErrorWins) {
   EXPECT_EQ(ErrorOf("port: x\nshare: y\n"), "gateway.yaml:1: port: 'x' is no integer");
 }
 
-TEST(LoadYamlFile, MissingFileIsNotFoundAndBadYamlNamesTheLine) {
-  EXPECT_EQ(LoadYamlFile("/no/such/file.yaml").status(),
-            absl::NotFoundError("/no/such/file.yaml: cannot be opened"));
-  const std::string path =
-      testing::TempDir() + "/yaml_reader_test." + std::to_string(getpid()) + ".yaml";
-  std::ofstream(path) << "a: 1\nb: [1, 2\nc: 3\n";
-  const absl::Status status = LoadYamlFile(path).status();
+TEST(YamlReader, RequiredKeyIsMissedAndPrefixStandsBeforeKeys) {
+  const auto read = [](const std::string& text) {
+    int port = 0;
+    YamlReader reader(YAML::Load(text), "gateway.yaml", "http.");
+    reader.Require("port", port, 0, 65535);
+    reader.Refuse("port", absl::StrCat(port, " is taken"));
+    return std::string(reader.Finish().message());
+  };
+  EXPECT_EQ(read("\nname: 1\n"), "gateway.yaml:2: http.port: is missing");
+  EXPECT_EQ(read("port: 99999"), "gateway.yaml:1: http.port: 99999 is not in [0, 65535]");
+  EXPECT_EQ(read("\nport: 9"), "gateway.yaml:2: http.port: 9 is taken");
+}
+
+TEST(ParseYaml, BadTextNamesTheLine) {
+  const absl::Status status = ParseYaml("a: 1\nb: [1, 2\nc: 3\n", "f.yaml").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(std::string(status.message()).rfind(path + ":3: ", 0), 0u) << status;
-  std::ofstream(path) << "a: 1\n";
-  EXPECT_TRUE(LoadYamlFile(path).ok());
-  std::remove(path.c_str());
+  EXPECT_EQ(std::string(status.message()).rfind("f.yaml:3: ", 0), 0u) << status;
+  EXPECT_TRUE(ParseYaml("a: 1\n", "f.yaml").ok());
 }
 
 }  // namespace

@@ -1,10 +1,9 @@
-#include "services/runtime/yaml_reader.h"
+#include "scheduler/model/yaml_reader.h"
 
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <yaml-cpp/yaml.h>
 
-#include <fstream>
 #include <utility>
 
 namespace tandem {
@@ -30,11 +29,12 @@ const char* KindOf(const YAML::Node& node) {
 
 }  // namespace
 
-YamlReader::YamlReader(const YAML::Node& node, std::string file)
+YamlReader::YamlReader(const YAML::Node& node, std::string file, std::string prefix)
     : node_(std::make_shared<YAML::Node>(node)),
       found_(std::make_shared<YAML::Node>()),
       key_(std::make_shared<YAML::Node>()),
-      file_(std::move(file)) {
+      file_(std::move(file)),
+      prefix_(std::move(prefix)) {
   if (node.IsNull()) return;
   if (!node.IsMap()) {
     Fail(node, "", absl::StrCat("expected a mapping, found ", KindOf(node)));
@@ -53,7 +53,11 @@ YamlReader::YamlReader(const YAML::Node& node, std::string file)
 void YamlReader::Fail(const YAML::Node& node, const std::string& key, const std::string& what) {
   if (!status_.ok()) return;
   status_ = absl::InvalidArgumentError(
-      absl::StrCat(Place(file_, node.Mark()), ": ", key, key.empty() ? "" : ": ", what));
+      absl::StrCat(Place(file_, node.Mark()), ": ", prefix_, key, key.empty() ? "" : ": ", what));
+}
+
+YamlReader YamlReader::Below(const YAML::Node& node, const std::string& key) const {
+  return YamlReader(node, file_, absl::StrCat(prefix_, key, "."));
 }
 
 bool YamlReader::Has(const std::string& key) const {
@@ -62,6 +66,16 @@ bool YamlReader::Has(const std::string& key) const {
     if (entry.first.IsScalar() && entry.first.Scalar() == key) return true;
   }
   return false;
+}
+
+bool YamlReader::Needs(const std::string& key) {
+  if (Has(key)) return true;
+  Fail(*node_, key, "is missing");
+  return false;
+}
+
+void YamlReader::Refuse(const std::string& key, const std::string& what) {
+  Fail(Find(key) == nullptr ? *node_ : *key_, key, what);
 }
 
 const YAML::Node* YamlReader::Find(const std::string& key) {
@@ -179,15 +193,13 @@ absl::Status YamlReader::Finish() {
   return status_;
 }
 
-absl::StatusOr<YAML::Node> LoadYamlFile(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) return absl::NotFoundError(absl::StrCat(path, ": cannot be opened"));
+absl::StatusOr<YAML::Node> ParseYaml(absl::string_view text, const std::string& file) {
   try {
-    return YAML::Load(in);
+    return YAML::Load(std::string(text));
   } catch (const YAML::ParserException& error) {
-    return absl::InvalidArgumentError(absl::StrCat(Place(path, error.mark), ": ", error.msg));
+    return absl::InvalidArgumentError(absl::StrCat(Place(file, error.mark), ": ", error.msg));
   } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", error.what()));
+    return absl::InvalidArgumentError(absl::StrCat(file, ": ", error.what()));
   }
 }
 

@@ -1,16 +1,18 @@
 #pragma once
 
-// Strict reading of a daemon's YAML: unknown keys, wrong types and numbers out of range are errors
-// that name file, line and key.
+// Strict reading of YAML, a daemon's configuration and the catalog's files alike: unknown keys,
+// wrong types and numbers out of range are errors that name file, line and key.
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace YAML {
@@ -28,7 +30,8 @@ namespace tandem {
 //   RETURN_IF_ERROR(reader.Finish());
 class YamlReader {
  public:
-  YamlReader(const YAML::Node& node, std::string file);
+  // `prefix` stands before each key in messages: "memory_bytes." in a mapping below that key.
+  YamlReader(const YAML::Node& node, std::string file, std::string prefix = "");
 
   void Get(const std::string& key, std::string& value);
   void Get(const std::string& key, bool& value);
@@ -40,11 +43,23 @@ class YamlReader {
     int64_t wide = static_cast<int64_t>(value);
     if (GetInteger(key, wide, min, max)) value = static_cast<Int>(wide);
   }
+  // A reader of a mapping found below `key`: same file, the key before its own keys in messages.
+  YamlReader Below(const YAML::Node& node, const std::string& key) const;
   // Calls `read` for a nested mapping, or for each entry of a list of mappings.
   void GetMapping(const std::string& key,
                   const std::function<absl::Status(const YAML::Node&)>& read);
   void GetList(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read);
   bool Has(const std::string& key) const;
+
+  // As Get; but the key must be there.
+  template <typename... Args>
+  void Require(const std::string& key, Args&&... args) {
+    if (Needs(key)) Get(key, std::forward<Args>(args)...);
+  }
+  // Fails when the key is absent, and says whether it is there.
+  bool Needs(const std::string& key);
+  // An error of the caller's own about `key`'s value; the first error of all wins.
+  void Refuse(const std::string& key, const std::string& what);
 
   absl::Status Finish();
 
@@ -57,12 +72,12 @@ class YamlReader {
   void Fail(const YAML::Node& node, const std::string& key, const std::string& what);
 
   std::shared_ptr<YAML::Node> node_, found_, key_;
-  std::string file_;
+  std::string file_, prefix_;
   std::set<std::string> known_;
   absl::Status status_;
 };
 
-// kNotFound: no such file; kInvalidArgument: not YAML, with the line.
-absl::StatusOr<YAML::Node> LoadYamlFile(const std::string& path);
+// kInvalidArgument: not YAML, with the line. `file` names it in messages.
+absl::StatusOr<YAML::Node> ParseYaml(absl::string_view text, const std::string& file);
 
 }  // namespace tandem

@@ -1,0 +1,194 @@
+#include "scheduler/cost/cost_table.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "scheduler/base/check.h"
+#include "scheduler/base/random.h"
+
+namespace tandem::cost {
+namespace {
+
+constexpr double kMaxPerturbation = 0.9;
+
+// (a^p + b^p)^(1/p) for p in {1, 2, 4}, and the larger one for 0. By square roots, which are exact
+// to the last bit everywhere, and scaled, so that nothing underflows.
+double Combine(double a, double b, double p) {
+  const double larger = std::max(a, b);
+  if (p == 0 || larger == 0) return larger;
+  if (p == 1) return a + b;
+  const double ratio = std::min(a, b) / larger;
+  const double square = ratio * ratio;
+  if (p == 2) return larger * std::sqrt(1 + square);
+  return larger * std::sqrt(std::sqrt(1 + square * square));
+}
+
+Duration OneCall(double seconds) {
+  return Duration::FromSeconds(std::min(seconds, kMaxCallSeconds));
+}
+
+// How often 2 chips double to make at least `tp`.
+uint32_t Doublings(uint32_t tp) {
+  uint32_t doublings = 0;
+  for (uint32_t chips = 2; chips < tp; chips *= 2) doublings++;
+  return doublings;
+}
+
+absl::Status Known(const model::Figure& figure, const std::string& device, const char* what) {
+  if (figure.known()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("device '", device, "': ", what, " is unknown: ", figure.source));
+}
+
+std::string DtypesOf(const model::Chip& chip) {
+  std::string names;
+  for (const auto& entry : chip.dtypes)
+    absl::StrAppend(&names, names.empty() ? "" : ", ", model::DtypeName(entry.first));
+  return names;
+}
+
+}  // namespace
+
+absl::StatusOr<CostTable> CostTable::Create(const model::Device& device,
+                                            const model::ModelShape& shape,
+                                            const CostOptions& options) {
+  const model::Dtype weights = options.precision.weights;
+  const auto figures = device.chip.dtypes.find(weights);
+  if (figures == device.chip.dtypes.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("device '", device.name, "': no figures for ",
+                                                   model::DtypeName(weights), " weights; it has ",
+                                                   DtypesOf(device.chip)));
+  }
+  const std::string what = absl::StrCat("peak_flops of ", model::DtypeName(weights));
+  if (const absl::Status known = Known(figures->second.peak_flops, device.name, what.c_str());
+      !known.ok()) {
+    return known;
+  }
+  if (!(options.perturbation >= 0 && options.perturbation <= kMaxPerturbation)) {
+    return absl::InvalidArgumentError(absl::StrCat("perturbation ", options.perturbation,
+                                                   " is not in [0, ", kMaxPerturbation, "]"));
+  }
+  return CostTable(device, shape, options);
+}
+
+CostTable::CostTable(const model::Device& device, const model::ModelShape& shape,
+                     const CostOptions& options)
+    : device_(device), shape_(shape), options_(options) {
+  const model::DtypeFigures& figures = device.chip.dtypes.at(options.precision.weights);
+  const double tp = device.tp;
+  const double bandwidth =
+      device.chip.bandwidth_bytes_per_s.value * figures.bandwidth_efficiency.value;
+  // K and V are divided among the chips of a set by KV head, and copied to those past it.
+  const double kv_parts = tp / KvCopies(shape, device);
+  weight_bytes_per_s_ = bandwidth * tp;
+  kv_bytes_per_s_ = bandwidth * kKvEfficiency * kv_parts;
+  decode_flops_per_s_ = figures.peak_flops.value * figures.compute_efficiency.value * tp;
+  prefill_flops_per_s_ = figures.peak_flops.value * figures.prefill_compute_efficiency.value * tp;
+  exponent_ = figures.exponent.value;
+  const double layer = device.LayerSeconds(options.precision.weights).value;
+  attention_overhead_ = layer * kAttentionOverheadShare;
+  ffn_overhead_ = layer - attention_overhead_;
+  expert_overhead_ = layer * figures.expert_factor.value - attention_overhead_;
+  prefill_overhead_ = figures.prefill_layer_seconds.value;
+  if (device.tp > 1) {
+    all_reduce_base_ = device.all_reduce.base_seconds.value;
+    all_reduce_doubling_ = device.all_reduce.doubling_seconds.value;
+    all_reduce_bytes_per_s_ = device.all_reduce.bytes_per_s.value;
+  }
+  link_ = {device.link.bytes_per_s.value, device.link.latency_seconds.value};
+  Perturb();
+}
+
+void CostTable::Perturb() {
+  if (options_.perturbation == 0) return;
+  const Random random(options_.seed);
+  const auto perturb = [&](double& coefficient, absl::string_view name) {
+    const double draw = random.Child(name).Uniform();  // by name: a new one changes no other
+    coefficient *= 1 + options_.perturbation * (2 * draw - 1);
+  };
+  perturb(weight_bytes_per_s_, "weight_bytes_per_s");
+  perturb(kv_bytes_per_s_, "kv_bytes_per_s");
+  perturb(decode_flops_per_s_, "decode_flops_per_s");
+  perturb(prefill_flops_per_s_, "prefill_flops_per_s");
+  perturb(attention_overhead_, "attention_overhead");
+  perturb(ffn_overhead_, "ffn_overhead");
+  perturb(expert_overhead_, "expert_overhead");
+  perturb(prefill_overhead_, "prefill_overhead");
+  perturb(all_reduce_base_, "all_reduce_base");
+  perturb(all_reduce_doubling_, "all_reduce_doubling");
+  perturb(all_reduce_bytes_per_s_, "all_reduce_bytes_per_s");
+  perturb(link_.bytes_per_s, "link_bytes_per_s");
+  perturb(link_.latency_seconds, "link_latency");
+}
+
+double CostTable::Roofline(const Work& work, double flops_per_s) const {
+  const double memory = work.weight_bytes / weight_bytes_per_s_ + work.kv_bytes / kv_bytes_per_s_;
+  return Combine(memory, work.flops / flops_per_s, exponent_);
+}
+
+double CostTable::AllReduceLatency() const {
+  return all_reduce_base_ + all_reduce_doubling_ * Doublings(device_.tp);
+}
+
+double CostTable::AllReduceBytes(uint64_t rows) const {
+  if (device_.tp == 1) return 0;
+  const uint64_t bytes = rows * shape_.hidden * kAllReduceElementBytes;
+  return kAllReduceBytesFactor * static_cast<double>(bytes) / all_reduce_bytes_per_s_;
+}
+
+Duration CostTable::AttentionLayer(uint64_t layer, const AttentionRows& rows) const {
+  TANDEM_CHECK(layer < shape_.layers);
+  if (rows.rows == 0) return Duration();
+  const Work work = AttentionWork(shape_, options_.precision, layer, rows);
+  return OneCall(Roofline(work, decode_flops_per_s_) + attention_overhead_ + AllReduceLatency() +
+                 AllReduceBytes(rows.rows));
+}
+
+Duration CostTable::FfnLayer(const FfnShard& shard, uint64_t layer, uint64_t rows) const {
+  TANDEM_CHECK(layer < shape_.layers);
+  if (rows == 0) return Duration();
+  const Work work = FfnWork(shape_, options_.precision, shard, layer, rows);
+  const double overhead = shape_.HasExperts(layer) ? expert_overhead_ : ffn_overhead_;
+  return OneCall(Roofline(work, decode_flops_per_s_) + overhead + AllReduceLatency() +
+                 AllReduceBytes(rows));
+}
+
+Duration CostTable::PrefillLayer(uint64_t layer, uint64_t first_position, uint64_t rows) const {
+  TANDEM_CHECK(layer < shape_.layers);
+  if (rows == 0) return Duration();
+  const Work work = PrefillWork(shape_, options_.precision, layer, first_position, rows);
+  // Two all-reduces, whose latency is within the prefill's own t0: the fit has no term for it.
+  return OneCall(Roofline(work, prefill_flops_per_s_) + prefill_overhead_ +
+                 2 * AllReduceBytes(rows));
+}
+
+Duration CostTable::Embed(uint64_t rows) const {
+  return OneCall(Roofline(EmbedWork(shape_, options_.precision, rows), decode_flops_per_s_));
+}
+
+Duration CostTable::Head(uint64_t rows) const {
+  // No t0: engines' fits have it in their constants per step.
+  return OneCall(Roofline(HeadWork(shape_, options_.precision, rows), decode_flops_per_s_));
+}
+
+Duration CostTable::StepOverhead(uint64_t rows) const {
+  return options_.engine.per_step + options_.engine.per_sequence * static_cast<int64_t>(rows);
+}
+
+Duration CostTable::DecodeStep(const AttentionRows& rows) const {
+  Duration time = Embed(rows.rows) + Head(rows.rows) + StepOverhead(rows.rows);
+  for (uint64_t layer = 0; layer < shape_.layers; layer++)
+    time += AttentionLayer(layer, rows) + FfnLayer(FfnShard(), layer, rows.rows);
+  return time;
+}
+
+Duration CostTable::Prefill(uint64_t first_position, uint64_t rows) const {
+  Duration time = Embed(rows);
+  for (uint64_t layer = 0; layer < shape_.layers; layer++)
+    time += PrefillLayer(layer, first_position, rows);
+  return time;
+}
+
+}  // namespace tandem::cost

@@ -1,0 +1,158 @@
+#include "scheduler/cost/work.h"
+
+#include <algorithm>
+
+#include "scheduler/base/check.h"
+
+namespace tandem::cost {
+namespace {
+
+using model::ModelShape;
+using model::Precision;
+
+double Bytes(const Precision& precision, double parameters) {
+  return parameters * model::BitsPerWeight(precision.weights) / 8.0;
+}
+
+// x^n by squaring: the same bits everywhere, which pow() does not promise.
+double IntegerPower(double x, uint64_t n) {
+  double result = 1;
+  for (; n > 0; n >>= 1, x *= x) {
+    if (n & 1) result *= x;
+  }
+  return result;
+}
+
+// Flops of one row and one position that it attends to: two for the score and two for the value,
+// of each head and dimension.
+uint64_t DecodeFlopsPerPosition(const ModelShape& shape) {
+  if (!shape.latent.has_value()) return 4 * shape.heads * shape.head_dim;
+  return 2 * shape.heads * (2 * shape.latent->kv_rank + shape.latent->rope_dim);
+}
+
+uint64_t PrefillFlopsPerPosition(const ModelShape& shape) {
+  if (!shape.latent.has_value()) return 4 * shape.heads * shape.head_dim;
+  return 2 * shape.heads *
+         (shape.latent->nope_dim + shape.latent->rope_dim + shape.latent->value_dim);
+}
+
+double KvBytesOf(const ModelShape& shape, const Precision& precision, uint64_t positions) {
+  return static_cast<double>(positions) *
+         static_cast<double>(shape.kv_elements() * precision.kv_element_bytes);
+}
+
+double AttentionParameters(const ModelShape& shape, uint64_t layer) {
+  return static_cast<double>(shape.attention_parameters() + shape.router_parameters(layer));
+}
+
+// Sum of 1..n.
+uint64_t Triangle(uint64_t n) { return n * (n + 1) / 2; }
+
+// Positions that rows [first, first + rows) of a prompt attend to, each to the last `window`.
+uint64_t AttendedPositions(uint64_t first, uint64_t rows, uint64_t window) {
+  const uint64_t all = Triangle(first + rows) - Triangle(first);
+  if (window == 0 || first + rows <= window) return all;
+  const uint64_t whole = first >= window ? rows : first + rows - window;  // rows past the window
+  const uint64_t growing = rows - whole;
+  return whole * window + Triangle(first + growing) - Triangle(first);
+}
+
+}  // namespace
+
+AttentionRows AttentionRows::Of(const ModelShape& shape,
+                                absl::Span<const uint32_t> context_tokens) {
+  AttentionRows rows;
+  rows.rows = context_tokens.size();
+  for (const uint32_t tokens : context_tokens) {
+    rows.context_tokens += tokens;
+    rows.windowed_tokens += shape.window == 0 ? tokens : std::min<uint64_t>(tokens, shape.window);
+  }
+  return rows;
+}
+
+AttentionRows AttentionRows::Even(const ModelShape& shape, uint64_t rows, uint64_t context_tokens) {
+  const uint64_t windowed =
+      shape.window == 0 ? context_tokens : std::min(context_tokens, rows * shape.window);
+  return {rows, context_tokens, windowed};
+}
+
+uint64_t FfnShard::Width(uint64_t width) const {
+  TANDEM_CHECK(column < columns);
+  return width * (column + 1) / columns - width * column / columns;
+}
+
+Work AttentionWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
+                   const AttentionRows& rows) {
+  if (rows.rows == 0) return {};
+  const double parameters = AttentionParameters(shape, layer);
+  const uint64_t positions = shape.IsWindowed(layer) ? rows.windowed_tokens : rows.context_tokens;
+  Work work;
+  work.weight_bytes = Bytes(precision, parameters);
+  work.kv_bytes = KvBytesOf(shape, precision, positions);
+  work.flops = 2 * parameters * static_cast<double>(rows.rows) +
+               static_cast<double>(DecodeFlopsPerPosition(shape)) * static_cast<double>(positions);
+  return work;
+}
+
+Work FfnWork(const ModelShape& shape, const Precision& precision, const FfnShard& shard,
+             uint64_t layer, uint64_t rows) {
+  if (rows == 0) return {};
+  const bool experts = shape.HasExperts(layer);
+  const uint64_t width = experts || shape.experts == 0 ? shape.ffn : shape.dense_ffn;
+  const double one = static_cast<double>(3 * shape.hidden * shard.Width(width));
+  double read = 1;
+  double computed = 1;
+  if (experts) {
+    const double shared = static_cast<double>(shape.shared_experts);
+    read = ExpectedExperts(shape.experts, shape.experts_per_token, rows) + shared;
+    computed = static_cast<double>(shape.experts_per_token) + shared;
+  }
+  Work work;
+  work.weight_bytes = Bytes(precision, one * read);
+  work.flops = 2 * one * computed * static_cast<double>(rows);
+  return work;
+}
+
+Work PrefillWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
+                 uint64_t first_position, uint64_t rows) {
+  if (rows == 0) return {};
+  const uint64_t window = shape.IsWindowed(layer) ? shape.window : 0;
+  const uint64_t before = window == 0 ? first_position : std::min(first_position, window);
+  const double parameters = AttentionParameters(shape, layer);
+  const Work ffn = FfnWork(shape, precision, FfnShard(), layer, rows);
+  Work work;
+  work.weight_bytes = Bytes(precision, parameters) + ffn.weight_bytes;
+  work.kv_bytes = KvBytesOf(shape, precision, before + rows);
+  work.flops = 2 * parameters * static_cast<double>(rows) + ffn.flops +
+               static_cast<double>(PrefillFlopsPerPosition(shape)) *
+                   static_cast<double>(AttendedPositions(first_position, rows, window));
+  return work;
+}
+
+Work HeadWork(const ModelShape& shape, const Precision& precision, uint64_t rows) {
+  if (rows == 0) return {};
+  const double parameters = static_cast<double>(shape.head_parameters());
+  return {Bytes(precision, parameters), 0, 2 * parameters * static_cast<double>(rows)};
+}
+
+Work EmbedWork(const ModelShape& shape, const Precision& precision, uint64_t rows) {
+  return {Bytes(precision, static_cast<double>(shape.hidden * rows)), 0, 0};
+}
+
+double ExpectedExperts(uint64_t experts, uint64_t experts_per_token, uint64_t rows) {
+  const double missed = 1 - static_cast<double>(experts_per_token) / static_cast<double>(experts);
+  return static_cast<double>(experts) * (1 - IntegerPower(missed, rows));
+}
+
+uint64_t A2fBytes(const ModelShape& shape, const Precision& precision, uint64_t layer,
+                  uint64_t rows) {
+  constexpr uint64_t kRouteBytes = 8;  // id and weight
+  const uint64_t routes = shape.HasExperts(layer) ? shape.experts_per_token : 0;
+  return rows * (shape.hidden * precision.handoff_element_bytes + routes * kRouteBytes);
+}
+
+uint64_t F2aBytes(const ModelShape& shape, const Precision& precision, uint64_t rows) {
+  return rows * shape.hidden * precision.handoff_element_bytes;
+}
+
+}  // namespace tandem::cost

@@ -1,0 +1,81 @@
+#pragma once
+
+// What one layer's call reads and computes, from a model's shape alone. cost_table.h turns it into
+// time.
+
+#include <absl/types/span.h>
+
+#include <cstdint>
+
+#include "scheduler/model/dtype.h"
+#include "scheduler/model/model_shape.h"
+
+namespace tandem::cost {
+
+// Of one call, on all chips of a device together.
+struct Work {
+  double weight_bytes = 0;  // read from the device's memory
+  double kv_bytes = 0;      // likewise
+  double flops = 0;
+};
+
+// The rows of a decode batch, as attention sees them: one of each sequence. Made once a step; every
+// layer's time then takes the same few operations, whatever the batch.
+struct AttentionRows {
+  uint64_t rows = 0;
+  uint64_t context_tokens = 0;   // positions attended to, of all rows
+  uint64_t windowed_tokens = 0;  // the same in a layer with a sliding window
+
+  //   context_tokens  [rows]  positions that each row attends to, itself included; >= 1
+  static AttentionRows Of(const model::ModelShape& shape,
+                          absl::Span<const uint32_t> context_tokens);
+  // Equal contexts; what `windowed_tokens` would be needs each one's. Exact without a window.
+  static AttentionRows Even(const model::ModelShape& shape, uint64_t rows, uint64_t context_tokens);
+};
+
+// A part of the FFN weights: layers [first, end), and of each FFN's width the column-th of
+// `columns` equal parts (PROTOCOL section 6).
+struct FfnShard {
+  uint64_t first_layer = 0;
+  uint64_t end_layer = UINT64_MAX;
+  uint32_t column = 0;
+  uint32_t columns = 1;
+
+  // The part's share of a matrix with `width` columns, in columns: the parts add up to it.
+  uint64_t Width(uint64_t width) const;
+};
+
+// Attention of one layer over one row of each sequence: its weights once, the gate of its experts
+// among them, and the KV of every sequence.
+//   GQA  K and V of each position; 4 flops per head, dimension and position
+//   MLA  the latent of each position, K and V projections absorbed into query and output
+Work AttentionWork(const model::ModelShape& shape, const model::Precision& precision,
+                   uint64_t layer, const AttentionRows& rows);
+
+// FFN of one layer over `rows` rows: the weights once, of the experts that the rows are expected to
+// touch and of the shared ones. Nothing for no rows.
+Work FfnWork(const model::ModelShape& shape, const model::Precision& precision,
+             const FfnShard& shard, uint64_t layer, uint64_t rows);
+
+// One layer, attention and FFN, over `rows` rows of one prompt that starts at `first_position`.
+// Causal: row i attends to first_position + i + 1 positions, or to the last `window`. The KV before
+// and of the chunk is read once. MLA computes heads in full, as prefill does.
+Work PrefillWork(const model::ModelShape& shape, const model::Precision& precision, uint64_t layer,
+                 uint64_t first_position, uint64_t rows);
+
+// Final norm, output matrix and sampling; and the rows of the embedding.
+Work HeadWork(const model::ModelShape& shape, const model::Precision& precision, uint64_t rows);
+Work EmbedWork(const model::ModelShape& shape, const model::Precision& precision, uint64_t rows);
+
+// Experts touched in one layer by `rows` rows, each with k of E drawn uniformly:
+// E·(1-(1-k/E)^rows). Source: facts/models.md.
+double ExpectedExperts(uint64_t experts, uint64_t experts_per_token, uint64_t rows);
+
+// Bytes of the rows of one A2F call: hidden states, and for experts 4 bytes of id and 4 of weight
+// for each that a row goes to. Of one F2A reply: hidden states, one of each row; a reply of a
+// column part is as wide.
+uint64_t A2fBytes(const model::ModelShape& shape, const model::Precision& precision, uint64_t layer,
+                  uint64_t rows);
+uint64_t F2aBytes(const model::ModelShape& shape, const model::Precision& precision, uint64_t rows);
+
+}  // namespace tandem::cost

@@ -1,0 +1,43 @@
+#pragma once
+
+// A figure of the catalog: a number, where it comes from, and how well it is known.
+
+#include <absl/strings/string_view.h>
+
+#include <string>
+
+#include "scheduler/model/yaml_reader.h"
+
+namespace tandem::model {
+
+// What a reader may think of a figure.
+enum class Mark {
+  kUnknown,   // looked for and not found; there is no value
+  kMeasured,  // somebody measured it
+  kFitted,    // solved from measurements, so that a formula of scheduler/cost reproduces them
+  kAssumed,   // nobody measured or stated it; the source says why this value
+  kStated,    // a data sheet, a vendor's or a third party's published figure that nobody measured
+};
+
+struct Figure {
+  double value = 0;  // 0 where unknown; unit: the last words of the figure's name
+  Mark mark = Mark::kUnknown;
+  std::string source;
+
+  bool known() const { return mark != Mark::kUnknown; }
+};
+
+absl::string_view MarkName(Mark mark);  // "measured"
+
+enum class IfUnknown { kAllow, kRefuse };
+
+// Reads {value: 3.35e12, mark: stated, source: "..."} or, if allowed, {value: unknown, source:
+// ...}. The key must be there, the value a number in [min, max], the source not empty; else the
+// reader's error names file, line and key ("memory_bytes.value").
+void RequireFigure(YamlReader& reader, const std::string& key, double min, double max,
+                   Figure& figure, IfUnknown unknown = IfUnknown::kRefuse);
+
+// A text that must be there and not be empty.
+void RequireText(YamlReader& reader, const std::string& key, std::string& text);
+
+}  // namespace tandem::model
