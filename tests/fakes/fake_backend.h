@@ -1,26 +1,16 @@
 #pragma once
 
-// A StageBackend whose numbers are a hash chain: a swapped row, a stale or missing block, a skipped
-// layer or a wrong position changes every later token, so tests of engines and failover can trust
-// it. DESIGN section 7, with real addition:
-//
-//   embedding      row(token)
-//   attention      h = hash(residual + ffn_out); K, V of (layer, position) = hash(h, layer,
-//   position), kept in the blocks;
-//                  row(hash(every K and V of positions 0 to position, layer, position, h))
-//   FFN            row(hash(layer, its input))
-//   token          hash(residual + ffn_out [, seed, output position]) mod vocabulary
-//
-// A row holds integers below 2^22 in F32, so sums of two are exact. Independent of any clock.
+// The synthetic backend (a hash chain, see workers/backend/synthetic) with a hook before each call:
+// a swapped row, a stale or missing block, a skipped layer or a wrong position changes every later
+// token, and a test may hold a call or end it. Independent of any clock.
 
 #include <functional>
 #include <memory>
 #include <set>
-#include <string>
 #include <vector>
 
 #include "services/runtime/mutex.h"
-#include "workers/backend/stage_backend.h"
+#include "workers/backend/synthetic/synthetic_backend.h"
 
 namespace tandem::test {
 
@@ -33,6 +23,7 @@ struct FakeCall {
   uint64_t number = 0;  // calls of this kind before it
 };
 
+// A small model with few blocks.
 struct FakeOptions {
   std::set<Stage> stages{Stage::kPrefill, Stage::kAttention, Stage::kFfn};
   ModelDimensions dimensions{/*layers=*/3,          /*hidden=*/4,        /*kv_heads=*/1,
@@ -43,19 +34,17 @@ struct FakeOptions {
   std::vector<TokenId> end_tokens;
 };
 
-class FakeBackend final : public StageBackend {
+class FakeBackend final : public SyntheticBackend {
  public:
   // Asked before each call computes, on the device's thread; it may wait, and what it returns ends
   // the call.
   using Hook = std::function<absl::Status(const FakeCall&)>;
 
-  explicit FakeBackend(FakeOptions options);
+  explicit FakeBackend(const FakeOptions& options);
 
   // Safe from any thread; a call that is being asked about keeps the older hook.
   void SetHook(Hook hook) TANDEM_EXCLUDES(mu_);
 
-  const BackendInfo& info() const override { return info_; }
-  absl::StatusOr<BufferRef> AllocateRows(uint32_t rows) override;
   TicketPtr Embed(absl::Span<const TokenId> ids, Buffer& residual) override;
   TicketPtr AttentionLayer(uint32_t layer, absl::Span<const step::KvRow> rows, Buffer& residual,
                            const Buffer* ffn_out) override;
@@ -69,25 +58,14 @@ class FakeBackend final : public StageBackend {
   absl::Status CopyBlocks(absl::Span<const step::KvBook::BlockCopy> copies) override;
 
  private:
-  struct Kv {
-    uint64_t k = 0, v = 0;
-  };
-  absl::Status Begin(FakeCallKind kind, uint32_t layer, uint32_t rows) TANDEM_EXCLUDES(mu_);
-  absl::Status NeedsStage(bool attention) const;
-  absl::StatusOr<Kv*> Cell(uint32_t layer, const step::BlockTable& blocks, uint32_t position);
-  absl::Status Attend(uint32_t layer, absl::Span<const step::KvRow> rows, Buffer& residual,
-                      const Buffer* ffn_out);
+  absl::Status Begin(FakeCallKind kind, uint32_t layer, size_t rows) TANDEM_EXCLUDES(mu_);
 
-  const FakeOptions options_;
-  BackendInfo info_;
-  std::vector<Kv> kv_;  // [layers, kv_blocks, block_tokens]
   uint64_t calls_[7] = {};
   Mutex mu_;
   Hook hook_ TANDEM_GUARDED_BY(mu_);
 };
 
-// What a sequence must emit: `count` tokens after `prompt`, computed without blocks, buffers or
-// batches.
+// What a sequence must emit: `count` tokens after `prompt`, on blocks of FakeOptions' size.
 std::vector<TokenId> ExpectedTokens(const ModelDimensions& dimensions,
                                     const std::vector<TokenId>& prompt, size_t count,
                                     const Sampling& sampling = {}, uint64_t seed = 0);
