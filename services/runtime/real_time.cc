@@ -1,7 +1,11 @@
 #include "services/runtime/real_time.h"
 
+#include <sys/prctl.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <ctime>
 #include <map>
 #include <thread>
 #include <utility>
@@ -81,6 +85,15 @@ int64_t UnixNanoseconds() {
 }
 
 Instant RealTimeSource::Now() const { return MachineNow(); }
+
+void RealTimeSource::WaitUntil(Instant when) const {
+  // By default Linux gathers wake-ups within 50 us.
+  static thread_local const bool precise = prctl(PR_SET_TIMERSLACK, 1UL) == 0;
+  static_cast<void>(precise);
+  const timespec at = {when.nanoseconds() / 1'000'000'000, when.nanoseconds() % 1'000'000'000};
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr) == EINTR) {
+  }
+}
 
 AlarmId RealTimeSource::CallAt(Instant when, absl::AnyInvocable<void()> fn) {
   uint64_t id = 0;

@@ -17,6 +17,8 @@ class RealTimeSource final : public TimeSource {
   Instant Now() const override;
   AlarmId CallAt(Instant when, absl::AnyInvocable<void()> fn) override;
   bool Cancel(AlarmId alarm) override;
+  // Blocks the caller until then, to some microseconds.
+  void WaitUntil(Instant when) const;
 
  private:
   struct Impl;

@@ -21,6 +21,7 @@
 #include "scheduler/step/kv_book.h"
 #include "scheduler/step/types.h"
 #include "scheduler/view/worker.h"
+#include "workers/backend/device_timeline.h"
 
 namespace tandem {
 
@@ -101,6 +102,9 @@ class StageBackend {
                                uint32_t count, absl::Span<const uint8_t> in) = 0;
   // Whole blocks, all layers.
   virtual absl::Status CopyBlocks(absl::Span<const step::KvBook::BlockCopy> copies) = 0;
+
+  // Of a device whose time is emulated; null: its time is the machine's.
+  virtual DeviceTimeline* timeline() { return nullptr; }
 };
 
 // What to load.

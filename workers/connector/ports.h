@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/cost/link.h"
 #include "scheduler/ledger/ledger.h"
 #include "scheduler/step/decode_machine.h"
 #include "scheduler/step/ffn_machine.h"
@@ -36,12 +37,14 @@ struct HandoffHello {
   std::string ffn_class;  // empty takes any
   uint64_t shard_epoch = 0;
   uint32_t max_rows = 0;  // of the sender's largest call
+  cost::LinkSpeed link;   // the sender's, when emulated; zeros: real
 };
 
 struct HandoffGrantInfo {
   uint64_t credit_bytes = 0;
   uint32_t max_rows = 0;
   uint64_t shard_epoch = 0;
+  cost::LinkSpeed link;  // the holder's, when emulated; zeros: real
 };
 
 // One A2F call; `data` is [rows, hidden] F32.
@@ -50,14 +53,16 @@ struct A2f {
   uint32_t rows = 0;
   uint64_t shard_epoch = 0;
   std::vector<float> data;
+  Instant arrives_at;  // over an emulated link, in the machine's clock; Instant(): when it comes
 };
 
 // Its F2A reply; `data` is [rows, hidden] F32, empty with an error.
 struct F2a {
   step::CallId call;
   std::vector<float> data;
-  Duration queue_time, compute_time;
+  Duration queue_time, compute_time;  // of the device's time
   uint32_t merged_rows = 0;
+  Instant arrives_at;  // as A2f's
   absl::Status
       status;  // kFailedPrecondition "STALE_SHARD ...", kInvalidArgument, kResourceExhausted
 };
@@ -130,6 +135,7 @@ struct KvRows {
   double prefill_seconds = 0;  // with the last frame: what the prefill cost its device
   uint32_t prefill_calls = 0;
   std::string prefill_worker;  // with the last frame
+  Instant arrives_at;          // as A2f's
 };
 
 struct KvAckInfo {

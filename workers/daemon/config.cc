@@ -19,6 +19,9 @@ namespace {
 
 constexpr int64_t kMaxKvTokens = int64_t{1} << 30;
 constexpr double kMaxDrainSeconds = 86400;
+constexpr double kMaxTimeScale = 1e6;
+constexpr double kMaxSeconds = std::max(kMaxDrainSeconds, kMaxTimeScale);
+constexpr uint32_t kMaxEmulatedChunk = 65536;
 
 // A flag and its key are one thing: both are named here, once.
 template <typename Bind>
@@ -30,7 +33,16 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("memory-class", c.memory_class, "hbm or sram");
   bind("model", c.model, "GGUF file");
   bind("model-name", c.model_name, "name that clients ask for; default: the file's name");
-  bind("backend", c.backend, "ggml");
+  bind("backend", c.backend, "ggml, or emulated: a device of the catalog, in scaled time");
+  bind("device", c.device, "emulated: the device, such as h100-x8 (tandemctl catalog lists them)");
+  bind("model-shape", c.model_shape, "emulated: the model, such as llama-3-70b");
+  bind("weights", c.weights, "emulated: bf16, fp8, int8, int4, nvfp4 or mxfp4");
+  bind("catalog", c.catalog, "emulated: directory of further chips, devices and models");
+  bind("time-scale", c.time_scale, "emulated: machine seconds for one of the device's");
+  bind("perturbation", c.perturbation,
+       "emulated: share by which each coefficient of the device is off, 0 to 0.9");
+  bind("perturbation-seed", c.perturbation_seed, "emulated: which coefficients, by how much");
+  bind("payload", c.payload, "emulated: elided (16 bytes a row) or real (the model's width)");
   bind("listen", c.listen, "host:port of the gRPC server");
   bind("advertise", c.advertise, "host:port that peers dial; default: LISTEN");
   bind("router", c.routers, "host:port of a router; may be given several times");
@@ -61,7 +73,7 @@ absl::Status ReadFile(const std::string& path, WorkerConfig& config) {
     if constexpr (std::is_same_v<Value, uint32_t>) {
       reader.Get(KeyOf(flag), value, 0, kMaxKvTokens);
     } else if constexpr (std::is_same_v<Value, double>) {
-      reader.Get(KeyOf(flag), value, 0.0, kMaxDrainSeconds);
+      reader.Get(KeyOf(flag), value, 0.0, kMaxSeconds);
     } else {
       reader.Get(KeyOf(flag), value);
     }
@@ -95,6 +107,40 @@ absl::Status CheckAddress(const char* key, const std::string& value, int least_p
   return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "' is no host:port"));
 }
 
+// What only a real backend takes, and its defaults.
+absl::Status CheckReal(WorkerConfig& config) {
+  if (config.model.empty())
+    return absl::InvalidArgumentError("model: name a GGUF file with --model");
+  for (const auto& [key, value] :
+       {std::pair("device", config.device), std::pair("model_shape", config.model_shape)}) {
+    if (!value.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(key, ": '", value, "' is of the emulated backend, not of ggml"));
+    }
+  }
+  if (config.kv_tokens == 0) config.kv_tokens = 16384;
+  if (config.chunk_tokens == 0) config.chunk_tokens = 32;
+  return absl::OkStatus();
+}
+
+absl::Status CheckEmulated(WorkerConfig& config) {
+  if (config.device.empty())
+    return absl::InvalidArgumentError("device: name a device of the catalog, such as h100-x8");
+  if (config.model_shape.empty())
+    return absl::InvalidArgumentError("model_shape: name a model of the catalog");
+  RETURN_IF_ERROR(CheckWord("payload", config.payload, {"elided", "real"}));
+  if (!(config.time_scale > 0 && config.time_scale <= kMaxTimeScale)) {
+    return absl::InvalidArgumentError(absl::StrCat("time_scale: ", config.time_scale,
+                                                   " is not in (0, ", kMaxTimeScale, "]"));
+  }
+  if (!(config.perturbation >= 0 && config.perturbation <= 0.9)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("perturbation: ", config.perturbation, " is not in [0, 0.9]"));
+  }
+  if (config.chunk_tokens == 0) config.chunk_tokens = 512;
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::set<Stage> WorkerConfig::StageSet() const {
@@ -117,18 +163,19 @@ absl::Status CheckWorkerConfig(WorkerConfig& config) {
   for (const std::string& stage : config.stages) {
     RETURN_IF_ERROR(CheckWord("stages", stage, {"prefill", "attention", "ffn"}));
   }
-  if (config.model.empty())
-    return absl::InvalidArgumentError("model: name a GGUF file with --model");
   if (config.routers.empty())
     return absl::InvalidArgumentError("router: at least one address is needed");
   RETURN_IF_ERROR(CheckWord("memory_class", config.memory_class, {"hbm", "sram"}));
-  RETURN_IF_ERROR(CheckWord("backend", config.backend, {"ggml"}));
+  RETURN_IF_ERROR(CheckWord("backend", config.backend, {"ggml", "emulated"}));
+  RETURN_IF_ERROR(config.emulated() ? CheckEmulated(config) : CheckReal(config));
   RETURN_IF_ERROR(CheckWord("log_format", config.log_format, {"text", "json"}));
   RETURN_IF_ERROR(CheckRange("block_tokens", config.block_tokens, 1, 1024));
-  RETURN_IF_ERROR(CheckRange("kv_tokens", config.kv_tokens, config.block_tokens, kMaxKvTokens));
+  if (config.kv_tokens != 0 || !config.emulated())
+    RETURN_IF_ERROR(CheckRange("kv_tokens", config.kv_tokens, config.block_tokens, kMaxKvTokens));
   RETURN_IF_ERROR(CheckRange("max_batch", config.max_batch, 1, 4096));
   RETURN_IF_ERROR(CheckRange("max_micro_batches", config.max_micro_batches, 1, 16));
-  RETURN_IF_ERROR(CheckRange("chunk_tokens", config.chunk_tokens, 1, 63));
+  RETURN_IF_ERROR(CheckRange("chunk_tokens", config.chunk_tokens, 1,
+                             config.emulated() ? kMaxEmulatedChunk : 63));
   RETURN_IF_ERROR(CheckRange("threads", config.threads, 1, 1024));
   if (!(config.drain_timeout_seconds >= 0 && config.drain_timeout_seconds <= kMaxDrainSeconds)) {
     return absl::InvalidArgumentError(
@@ -142,7 +189,8 @@ absl::Status CheckWorkerConfig(WorkerConfig& config) {
   for (const std::string& router : config.routers)
     RETURN_IF_ERROR(CheckAddress("router", router, 1));
   if (config.model_name.empty())
-    config.model_name = std::filesystem::path(config.model).stem().string();
+    config.model_name = config.emulated() ? config.model_shape
+                                          : std::filesystem::path(config.model).stem().string();
   if (config.pool.empty()) config.pool = absl::StrJoin(config.stages, "+");
   if (config.worker_id.empty()) config.worker_id = absl::StrCat(config.pool, "@", config.listen);
   return absl::OkStatus();
@@ -188,7 +236,7 @@ absl::StatusOr<std::optional<WorkerCommand>> ParseWorkerCommand(int argc, const 
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(error.what());
   }
-  if (!command.print_config || !command.config.model.empty())
+  if (!command.print_config || !command.config.stages.empty())
     RETURN_IF_ERROR(CheckWorkerConfig(command.config));
   return command;
 }

@@ -21,9 +21,19 @@ struct WorkerConfig {
   std::string worker_id;            // default: pool@listen
   std::string pool;                 // default: the stages joined by "+"
   std::string memory_class = "hbm";
-  std::string model;       // GGUF file; required
-  std::string model_name;  // default: the file's name without its ending
-  std::string backend = "ggml";
+  std::string model;  // GGUF file; required but for an emulated worker, which takes its vocabulary
+  std::string model_name;  // default: the file's name without its ending, or the model shape's
+  std::string backend = "ggml";  // or emulated
+
+  // backend: emulated
+  std::string device;                // of the catalog; required
+  std::string model_shape;           // of the catalog; required
+  std::string weights = "bf16";      // number format of the weights
+  std::vector<std::string> catalog;  // directories of chips, devices and models beside our own
+  double time_scale = 1;             // machine seconds for one of the device's
+  double perturbation = 0;           // share that each coefficient of the cost table is off by
+  uint32_t perturbation_seed = 1;
+  std::string payload = "elided";  // or real: rows and KV as wide as the model's
 
   std::string listen = "127.0.0.1:9200";
   std::string
@@ -32,16 +42,18 @@ struct WorkerConfig {
   std::string metrics_listen = "127.0.0.1:9465";
   std::string admin_listen = "127.0.0.1:9301";
 
-  uint32_t kv_tokens = 16384;  // positions of the KV cache; unused on an FFN worker
+  uint32_t kv_tokens = 0;  // positions of the KV cache; 0: 16384, or what fits of an emulated
+                           // device's memory; unused on an FFN worker
   uint32_t block_tokens = 16;
   uint32_t max_batch = 64;            // rows of one step
   uint32_t max_micro_batches = 2;     // in flight with a remote FFN
-  uint32_t chunk_tokens = 32;         // rows of one prefill chunk
+  uint32_t chunk_tokens = 0;          // rows of one prefill chunk; 0: 32, or 512 when emulated
   uint32_t threads = 1;               // compute threads
   double drain_timeout_seconds = 60;  // from SIGTERM until what is left is ended
 
   std::string log_format = "text";  // or json
 
+  bool emulated() const { return backend == "emulated"; }
   std::set<Stage> StageSet() const;
   MemoryClass Memory() const;
 };

@@ -13,7 +13,7 @@
 #include "services/runtime/log.h"
 #include "services/runtime/mutex.h"
 #include "services/runtime/real_time.h"
-#include "workers/backend/ggml/ggml_backend.h"
+#include "workers/daemon/make_backend.h"
 #include "workers/daemon/metrics.h"
 #include "workers/engine/worker_core.h"
 #include "workers/rpc/handoff_connector.h"
@@ -36,25 +36,13 @@ uint64_t WallNanoseconds() {
       .count();
 }
 
-ShardSpec MakeShardSpec(const WorkerConfig& config) {
-  ShardSpec spec;
-  spec.model_path = config.model;
-  spec.stages = config.StageSet();
-  const bool keeps_kv =
-      spec.stages.contains(Stage::kPrefill) || spec.stages.contains(Stage::kAttention);
-  spec.kv_blocks = keeps_kv ? config.kv_tokens / config.block_tokens : 0;
-  spec.block_tokens = config.block_tokens;
-  spec.threads = config.threads;
-  return spec;
-}
-
-EngineConfig MakeEngineConfig(const WorkerConfig& config, const ShardSpec& spec) {
+EngineConfig MakeEngineConfig(const WorkerConfig& config, uint32_t kv_blocks) {
   EngineConfig engine;
   engine.worker = WorkerId(config.worker_id);
   engine.model = config.model_name;
-  engine.stages = spec.stages;
-  engine.kv_blocks = spec.kv_blocks;
-  engine.block_tokens = spec.block_tokens;
+  engine.stages = config.StageSet();
+  engine.kv_blocks = kv_blocks;
+  engine.block_tokens = config.block_tokens;
   engine.max_batch = config.max_batch;
   engine.max_micro_batches = config.max_micro_batches;
   engine.chunk_tokens = config.chunk_tokens;
@@ -118,19 +106,19 @@ std::string NotReadyReason(const RegistryClient& registry, const WorkerCore& cor
 }  // namespace
 
 absl::Status RunWorker(const WorkerConfig& config) {
-  const ShardSpec spec = MakeShardSpec(config);
-  LogInfo("loading", {{"model", config.model}});
-  ASSIGN_OR_RETURN(std::unique_ptr<StageBackend> backend, MakeGgmlBackend(spec));
-  const BackendInfo& info = backend->info();
+  RealTimeSource time;
+  LogInfo("loading", {{"model", config.emulated() ? config.model_shape : config.model}});
+  ASSIGN_OR_RETURN(const BuiltBackend built, MakeBackend(config, time));
+  StageBackend& backend = *built.backend;
+  const BackendInfo& info = backend.info();
   LogInfo("loaded", {{"backend", info.name},
                      {"attention_bytes", info.attention_bytes},
                      {"ffn_bytes", info.ffn_bytes},
                      {"head_bytes", info.head_bytes},
-                     {"kv_tokens", uint64_t{spec.kv_blocks} * spec.block_tokens}});
+                     {"kv_tokens", uint64_t{built.kv_blocks} * config.block_tokens}});
 
-  RealTimeSource time;
   const Random random(WallNanoseconds() ^ static_cast<uint64_t>(getpid()));
-  const EngineConfig engine = MakeEngineConfig(config, spec);
+  const EngineConfig engine = MakeEngineConfig(config, built.kv_blocks);
   HandoffConnector activation(time, random.Child("handoff"), {});
   GrpcKvConnector kv(time, random.Child("kv"), {});
 
@@ -147,7 +135,7 @@ absl::Status RunWorker(const WorkerConfig& config) {
     }
   } forward;
   const Instant opened = time.Now();
-  WorkerCore core(engine, *backend, time, activation, kv, forward);
+  WorkerCore core(engine, backend, time, activation, kv, forward);
   HandoffService handoff_service(core.ffn());
   KvService kv_service(core.kv());
   TokenService token_service(core.tokens());

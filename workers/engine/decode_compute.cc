@@ -17,7 +17,7 @@ void DecodeEngine::RunTask() {
   step_cost_.Start(step);
   if (slots_.size() <= index) slots_.resize(index + 1);
 
-  const Instant start = context_.Now();
+  const Instant start = context_.DeviceNow();
   absl::Status status;
   std::vector<step::SampledToken> tokens;
   if (const auto* attention = std::get_if<step::AttentionTask>(&*task)) {
@@ -27,8 +27,8 @@ void DecodeEngine::RunTask() {
   } else {
     status = Compute(std::get<step::HeadTask>(*task), tokens);
   }
+  step_cost_.AddCall(context_.DeviceTime(context_.DeviceNow() - start));
   const Instant done = context_.Now();
-  step_cost_.AddCall(done - start);
 
   if (!status.ok()) {
     machine_.OnTaskFailed(*task, status, done);
@@ -80,7 +80,7 @@ void DecodeEngine::CarryOut(step::SendA2f& send) {
   }
   call.data.assign(*rows, *rows + size_t{send.rows} * context_.model().hidden);
   slot.call = send.call;
-  slot.sent_at = context_.Now();
+  slot.sent_at = context_.DeviceNow();
   if (send.call.attempt > 0) context_.counters.calls_resent++;
   group_.Send(send.holder, std::move(call));
 }
@@ -121,7 +121,8 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, const F2a& r
     return;
   }
   std::memcpy(slot.buffers.ffn_out->host(), reply.data.data(), floats * sizeof(float));
-  context_.books.OnReply({now - slot.sent_at, reply.queue_time, reply.compute_time});
+  const Duration round_trip = context_.DeviceTime(context_.DeviceNow() - slot.sent_at);
+  context_.books.OnReply({round_trip, reply.queue_time, reply.compute_time});
   step_cost_.AddFfnCall(holder, reply.compute_time, slot.rows, reply.merged_rows);
   CarryOut();
 }

@@ -68,7 +68,8 @@ void Device::Loop() {
     const policy::DeviceWork work = NextWork();
     if (work == policy::DeviceWork::kNone) {
       EnterWait();
-      context_.mailbox->Wait();
+      context_.mailbox->Wait(context_.time);
+      waited_ = true;
     } else {
       Run(work);
     }
@@ -77,7 +78,21 @@ void Device::Loop() {
 }
 
 void Device::DrainMailbox() {
-  for (Mailbox::Event& event : context_.mailbox->Take()) event(absl::OkStatus());
+  DeviceTimeline* const line = context_.backend.timeline();
+  const bool waited = std::exchange(waited_, false);
+  if (line == nullptr) {
+    for (Mailbox::Event& event : context_.mailbox->Take()) event(absl::OkStatus());
+    return;
+  }
+  if (waited) {
+    // One arrival at a time: the device goes on at the first, whatever else the host has by now.
+    if (auto first = context_.mailbox->TakeFirstTimed(context_.Now())) {
+      line->Arrived(first->first);
+      return first->second(absl::OkStatus());
+    }
+    line->Woken();
+  }
+  for (Mailbox::Event& event : context_.mailbox->Take(line->Now())) event(absl::OkStatus());
 }
 
 void Device::OnTime() {

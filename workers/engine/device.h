@@ -37,6 +37,7 @@ class Device {
 
  private:
   void Loop();
+  // What is there by the device's time; after a wait, first what it waited for.
   void DrainMailbox();
   void OnTime();
   void ArmAlarm();
@@ -56,6 +57,7 @@ class Device {
 
   policy::DeviceTurn turn_;
   bool stopping_ = false;
+  bool waited_ = false;  // nothing was computed since the last look into the mailbox
   bool draining_ = false;
   std::vector<Answer> drains_;
   Instant armed_for_ = Instant::Never();

@@ -6,16 +6,29 @@ using ledger::Cause;
 using ledger::LedgerStage;
 using ledger::LedgerState;
 
-DeviceBooks::DeviceBooks(LedgerStage own_stage, const TimeSource& time)
+DeviceBooks::DeviceBooks(LedgerStage own_stage, const TimeSource& time, const DeviceTimeline* line)
     : time_(time),
-      ledger_(own_stage, time.Now()),
+      line_(line),
+      opened_(line != nullptr ? line->Now() : time.Now()),
+      ledger_(own_stage, opened_),
       state_(LedgerState::kIdle, Cause::kStarting),
       busy_stage_(own_stage) {}
+
+Instant DeviceBooks::OfDevice(Instant machine) const {
+  if (line_ == nullptr) return machine;
+  return opened_ + Duration::FromSeconds((machine - opened_).seconds() / line_->time_scale());
+}
+
+Instant DeviceBooks::DeviceNow() const {
+  return OfDevice(line_ != nullptr ? line_->Now() : time_.Now());
+}
+
+Instant DeviceBooks::Now() const { return OfDevice(time_.Now()); }
 
 void DeviceBooks::EnterBusy(LedgerStage stage) {
   MutexLock lock(mu_);
   if (state_.first == LedgerState::kBusy && busy_stage_ == stage) return;
-  ledger_.Enter(stage, LedgerState::kBusy, Cause::kNone, Now());
+  ledger_.Enter(stage, LedgerState::kBusy, Cause::kNone, DeviceNow());
   state_ = {LedgerState::kBusy, Cause::kNone};
   busy_stage_ = stage;
 }
@@ -23,14 +36,14 @@ void DeviceBooks::EnterBusy(LedgerStage stage) {
 void DeviceBooks::EnterWait(LedgerState state, Cause cause) {
   MutexLock lock(mu_);
   if (state_ == std::pair(state, cause)) return;
-  ledger_.Enter(LedgerStage::kShared, state, cause, Now());
+  ledger_.Enter(LedgerStage::kShared, state, cause, DeviceNow());
   state_ = {state, cause};
 }
 
 void DeviceBooks::OnReply(const ledger::CallTimes& call) {
   MutexLock lock(mu_);
   if (state_ == std::pair(LedgerState::kStall, Cause::kHandoff))
-    ledger_.BookExposedWait(call, Now());
+    ledger_.BookExposedWait(call, DeviceNow());
 }
 
 void DeviceBooks::Publish(WorkerReport report) {

@@ -9,19 +9,20 @@
 #include "scheduler/base/time.h"
 #include "scheduler/ledger/ledger.h"
 #include "services/runtime/mutex.h"
+#include "workers/backend/device_timeline.h"
 #include "workers/connector/ports.h"
 
 namespace tandem {
 
 class DeviceBooks {
  public:
-  // The device is idle{starting} until the first Enter.
-  DeviceBooks(ledger::LedgerStage own_stage, const TimeSource& time);
+  // The device is idle{starting} until the first Enter. `line`: of an emulated device, or null.
+  DeviceBooks(ledger::LedgerStage own_stage, const TimeSource& time, const DeviceTimeline* line);
 
   void EnterBusy(ledger::LedgerStage stage) TANDEM_EXCLUDES(mu_);
   void EnterWait(ledger::LedgerState state, ledger::Cause cause) TANDEM_EXCLUDES(mu_);
   // A layer call's reply came. If the device was waiting for replies, its wait is booked to the
-  // call's causes.
+  // call's causes. Times are the device's.
   void OnReply(const ledger::CallTimes& call) TANDEM_EXCLUDES(mu_);
 
   // All but `ledger`, which Report fills, and `live`.
@@ -30,10 +31,16 @@ class DeviceBooks {
   WorkerReport Report() const TANDEM_EXCLUDES(mu_);
 
  private:
-  // Under the lock, so that no reader's time is older than a writer's.
-  Instant Now() const TANDEM_REQUIRES(mu_) { return time_.Now(); }
+  // What the device's own clock shows, for the device's thread, and what the machine's does, for
+  // readers; both in the device's seconds. Under the lock, so that no reader's time is older than a
+  // writer's.
+  Instant DeviceNow() const TANDEM_REQUIRES(mu_);
+  Instant Now() const TANDEM_REQUIRES(mu_);
+  Instant OfDevice(Instant machine) const;
 
   const TimeSource& time_;
+  const DeviceTimeline* const line_;
+  const Instant opened_;  // the machine's
   mutable Mutex mu_;
   ledger::Ledger ledger_ TANDEM_GUARDED_BY(mu_);
   std::pair<ledger::LedgerState, ledger::Cause> state_ TANDEM_GUARDED_BY(mu_);

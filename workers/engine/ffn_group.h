@@ -54,6 +54,7 @@ class FfnGroup {
     bool up = false;
     bool loss_reported = false;  // since it was last up
     uint32_t in_flight = 0;
+    cost::LinkSpeed link_speed;  // the holder's, when emulated
     Instant reopen_at = Instant::Never();
   };
   class Listener;

@@ -1,14 +1,18 @@
 #pragma once
 
 // What the doors put on the device's desk: events in arrival order, run by the device's thread
-// between two computes.
+// between two computes. An event of an emulated link has a time before which it is not there.
 
 #include <absl/functional/any_invocable.h>
 #include <absl/status/status.h>
 
 #include <cstdint>
 #include <deque>
+#include <map>
+#include <optional>
+#include <utility>
 
+#include "scheduler/base/time.h"
 #include "services/runtime/mutex.h"
 
 namespace tandem {
@@ -28,20 +32,26 @@ class Mailbox {
   // closed.
   void PostBounded(Event event) TANDEM_EXCLUDES(mu_);
 
-  // What waits, in order; empties the box.
-  std::deque<Event> Take() TANDEM_EXCLUDES(mu_);
-  // Returns when something waits.
-  void Wait() TANDEM_EXCLUDES(mu_);
+  // The same, at that time; Instant() is at once.
+  void PostBoundedAt(Instant at, Event event) TANDEM_EXCLUDES(mu_);
+
+  // What waits, in order: first what has no time, then what is there by `by`, in order of time.
+  std::deque<Event> Take(Instant by = Instant::Never()) TANDEM_EXCLUDES(mu_);
+  // The first of those with a time, if it is there by `by`.
+  std::optional<std::pair<Instant, Event>> TakeFirstTimed(Instant by) TANDEM_EXCLUDES(mu_);
+  // Returns when something waits that is there by `time`'s now.
+  void Wait(const TimeSource& time) TANDEM_EXCLUDES(mu_);
   // Refuses what waits and all that follows with `status`, kUnavailable.
   void Close(const absl::Status& status) TANDEM_EXCLUDES(mu_);
 
  private:
-  void Put(Event event, uint32_t limit) TANDEM_EXCLUDES(mu_);
+  void Put(Event event, Instant at, uint32_t limit) TANDEM_EXCLUDES(mu_);
 
   const uint32_t max_events_;
   Mutex mu_;
   CondVar filled_;
   std::deque<Event> events_ TANDEM_GUARDED_BY(mu_);
+  std::multimap<Instant, Event> timed_ TANDEM_GUARDED_BY(mu_);  // equal times in order of arrival
   absl::Status closed_ TANDEM_GUARDED_BY(mu_);
 };
 

@@ -114,8 +114,9 @@ class Ffn final : public Doors, public FfnDoor {
   }
   void Call(step::StreamId stream, A2f call) override {
     // Credit bounds the calls of a stream, and the grants the streams.
-    context_.mailbox->PostBounded(
-        [this, stream, call = std::move(call)](const absl::Status& status) mutable {
+    const Instant due = context_.Due(call.arrives_at);
+    context_.mailbox->PostBoundedAt(
+        due, [this, stream, call = std::move(call)](const absl::Status& status) mutable {
           if (status.ok() && device_->ffn() != nullptr)
             device_->ffn()->Call(stream, std::move(call));
         });
@@ -132,15 +133,21 @@ class Kv final : public Doors, public KvDoor {
   using Doors::Doors;
 
   void OnKvFrame(KvRows frame, absl::AnyInvocable<void(KvAckInfo)> ack) override {
-    context_.mailbox->Post(
-        [this, frame = std::move(frame), ack = std::move(ack)](absl::Status status) mutable {
-          if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
-          if (status.ok()) {
-            ack(device_->decode()->OnKvFrame(frame));
-          } else {
-            ack({frame.reservation, frame.attempt, frame.layer, 0, OwnCopy(status)});
-          }
-        });
+    // The sender's window bounds what waits for its time; without one, the box does.
+    const Instant due = context_.Due(frame.arrives_at);
+    auto event = [this, frame = std::move(frame), ack = std::move(ack)](absl::Status status) mutable {
+      if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
+      if (status.ok()) {
+        ack(device_->decode()->OnKvFrame(frame));
+      } else {
+        ack({frame.reservation, frame.attempt, frame.layer, 0, OwnCopy(status)});
+      }
+    };
+    if (due == Instant()) {
+      context_.mailbox->Post(std::move(event));
+    } else {
+      context_.mailbox->PostBoundedAt(due, std::move(event));
+    }
   }
 };
 
@@ -185,7 +192,7 @@ struct WorkerCore::Parts {
   Parts(EngineConfig engine_config, StageBackend& backend, TimeSource& time,
         ActivationConnector& activation, KvConnector& kv_connector, WorkerListener& listener)
       : config(std::move(engine_config)),
-        books(ledger::StageOf(config.stages), time),
+        books(ledger::StageOf(config.stages), time, backend.timeline()),
         context{
             config, backend, time, listener, std::make_shared<Mailbox>(config.max_mailbox_events),
             books,  {}},

@@ -251,6 +251,7 @@ absl::StatusOr<KvRows> ToKvRows(v1::KvFrame& frame) {
   out.first_position = frame.first_position();
   out.count = frame.count();
   out.cancel = frame.cancel();
+  out.arrives_at = Instant::FromNanoseconds(frame.arrives_at_nanoseconds());
   out.rows.assign(frame.rows().begin(), frame.rows().end());
   if (frame.has_prefill_time()) {
     out.prefill_seconds = ToDuration(frame.prefill_time().seconds()).seconds();
@@ -268,6 +269,7 @@ void ToProto(KvRows rows, v1::KvFrame* out) {
   out->set_count(rows.count);
   out->set_rows(rows.rows.data(), rows.rows.size());
   out->set_cancel(rows.cancel);
+  out->set_arrives_at_nanoseconds(rows.arrives_at.nanoseconds());
   if (rows.prefill_worker.empty()) return;
   out->mutable_prefill_time()->set_stage(v1::STAGE_PREFILL);
   out->mutable_prefill_time()->set_worker_id(rows.prefill_worker);

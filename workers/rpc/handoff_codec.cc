@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "scheduler/base/status.h"
 #include "services/runtime/status_map.h"
 #include "workers/rpc/limits.h"
 
@@ -171,6 +172,20 @@ void SetCallId(const step::CallId& call, Fields& fields) {
   fields.set_attempt(call.attempt);
 }
 
+void SetLink(const cost::LinkSpeed& link, v1::EmulatedLink* out) {
+  out->set_bytes_per_second(link.bytes_per_s);
+  out->set_latency_seconds(link.latency_seconds);
+}
+
+absl::StatusOr<cost::LinkSpeed> ToLink(const v1::EmulatedLink& link) {
+  if (!(link.bytes_per_second() > 0 && link.bytes_per_second() < 1e18) ||
+      !(link.latency_seconds() >= 0 && link.latency_seconds() <= 10)) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: a link of ", link.bytes_per_second(),
+                                                   " B/s and ", link.latency_seconds(), " s"));
+  }
+  return cost::LinkSpeed{link.bytes_per_second(), link.latency_seconds()};
+}
+
 }  // namespace
 
 grpc::ByteBuffer EncodeOpen(const HandoffHello& hello) {
@@ -184,6 +199,7 @@ grpc::ByteBuffer EncodeOpen(const HandoffHello& hello) {
   open.set_ffn_class(hello.ffn_class);
   open.set_shard_epoch(hello.shard_epoch);
   open.set_max_rows(hello.max_rows);
+  if (hello.link.bytes_per_s > 0) SetLink(hello.link, open.mutable_link());
   return Encode(message);
 }
 
@@ -193,6 +209,7 @@ grpc::ByteBuffer EncodeCall(A2f call) {
   fields.set_rows(call.rows);
   fields.set_dtype(v1::DATA_TYPE_F32);
   fields.set_shard_epoch(call.shard_epoch);
+  fields.set_arrives_at_nanoseconds(call.arrives_at.nanoseconds());
   return EncodeWithRows(fields, kA2fData, std::move(call.data));
 }
 
@@ -201,6 +218,7 @@ grpc::ByteBuffer EncodeGrant(const HandoffGrantInfo& grant) {
   message.mutable_grant()->set_credit_bytes(grant.credit_bytes);
   message.mutable_grant()->set_max_rows(grant.max_rows);
   message.mutable_grant()->set_shard_epoch(grant.shard_epoch);
+  if (grant.link.bytes_per_s > 0) SetLink(grant.link, message.mutable_grant()->mutable_link());
   return Encode(message);
 }
 
@@ -217,6 +235,7 @@ grpc::ByteBuffer EncodeReply(F2a reply, uint64_t shard_epoch) {
   fields.set_queue_seconds(reply.queue_time.seconds());
   fields.set_compute_seconds(reply.compute_time.seconds());
   fields.set_merged_rows(reply.merged_rows);
+  fields.set_arrives_at_nanoseconds(reply.arrives_at.nanoseconds());
   if (!reply.status.ok()) {
     ToProto(reply.status, fields.mutable_error());
     fields.set_shard_epoch(shard_epoch);
@@ -269,21 +288,31 @@ absl::StatusOr<HandoffHello> ToHello(const v1::HandoffOpen& open) {
                                                    open.hidden(), " values exceed a frame of ",
                                                    kMaxRowBytes, " bytes"));
   }
+  cost::LinkSpeed link;
+  if (open.has_link()) {
+    ASSIGN_OR_RETURN(link, ToLink(open.link()));
+  }
   return HandoffHello{.attention_worker = open.attention_worker(),
                       .model = open.model(),
                       .hidden = open.hidden(),
                       .layers = open.layers(),
                       .ffn_class = open.ffn_class(),
                       .shard_epoch = open.shard_epoch(),
-                      .max_rows = open.max_rows()};
+                      .max_rows = open.max_rows(),
+                      .link = link};
 }
 
 absl::StatusOr<HandoffGrantInfo> ToGrant(const v1::HandoffGrant& grant) {
   if (grant.has_error()) return FromProto(grant.error());
   if (grant.max_rows() < 1) return absl::InvalidArgumentError("hand-off: a grant of 0 rows");
+  cost::LinkSpeed link;
+  if (grant.has_link()) {
+    ASSIGN_OR_RETURN(link, ToLink(grant.link()));
+  }
   return HandoffGrantInfo{.credit_bytes = grant.credit_bytes(),
                           .max_rows = grant.max_rows(),
-                          .shard_epoch = grant.shard_epoch()};
+                          .shard_epoch = grant.shard_epoch(),
+                          .link = link};
 }
 
 step::CallId CallIdOf(const v1::A2fCall& call) {

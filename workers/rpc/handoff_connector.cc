@@ -136,6 +136,7 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
     F2a answer;
     answer.call = id;
     answer.data = std::move(reply.rows);
+    answer.arrives_at = Instant::FromNanoseconds(reply.fields.arrives_at_nanoseconds());
     answer.queue_time = ToDuration(reply.fields.queue_seconds());
     answer.compute_time = ToDuration(reply.fields.compute_seconds());
     answer.merged_rows = reply.fields.merged_rows();

@@ -84,7 +84,9 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
     door_.Call(*stream, A2f{.call = id,
                             .rows = call.fields.rows(),
                             .shard_epoch = call.fields.shard_epoch(),
-                            .data = std::move(call.rows)});
+                            .data = std::move(call.rows),
+                            .arrives_at =
+                                Instant::FromNanoseconds(call.fields.arrives_at_nanoseconds())});
     return true;
   }
 

@@ -10,8 +10,8 @@
 //   token       hash(residual + ffn_out [, seed, output position]) mod vocabulary
 //
 // Each position's kv hangs on the one before, and attention reads one kv of every block, so a block
-// that is stale or missing shows at once. A row holds whole numbers below 2^22 in F32: sums of a few
-// rows are exact.
+// that is stale or missing shows at once. A row holds whole numbers below 2^22 in F32: sums of a
+// few rows are exact.
 
 #include <cstdint>
 #include <vector>

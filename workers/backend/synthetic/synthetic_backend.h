@@ -20,8 +20,8 @@ struct SyntheticOptions {
 };
 
 // Computes the hash chain of hash_chain.h on the calling thread: every ticket is done. Refuses what
-// a real backend refuses: stages that it does not hold, ids, layers and blocks out of range. KV rows
-// that were damaged on their way are kDataLoss.
+// a real backend refuses: stages that it does not hold, ids, layers and blocks out of range. KV
+// rows that were damaged on their way are kDataLoss.
 class SyntheticBackend : public StageBackend {
  public:
   explicit SyntheticBackend(SyntheticOptions options);
