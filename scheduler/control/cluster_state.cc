@@ -64,6 +64,7 @@ TellClusterState Controller::State::ClusterStateNow() const {
   for (const auto& [id, worker] : workers) {
     if (!worker.Runs(Stage::kAttention)) continue;
     state.attention_workers.emplace_back(id, worker.description.address);
+    state.time_scale = worker.description.time_scale;
     if (!TakesNewWork(worker)) continue;
     state.ready = true;
     state.context_tokens = std::max(state.context_tokens,
@@ -76,7 +77,7 @@ TellClusterState Controller::State::ClusterStateNow() const {
 void Controller::State::TellClusterStateIfChanged() {
   TellClusterState state = ClusterStateNow();
   if (state.ready == told.ready && state.reason == told.reason &&
-      state.context_tokens == told.context_tokens &&
+      state.context_tokens == told.context_tokens && state.time_scale == told.time_scale &&
       state.attention_workers == told.attention_workers) {
     return;
   }

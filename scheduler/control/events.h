@@ -167,6 +167,7 @@ struct TellClusterState {
   bool ready = false;
   std::string reason;
   uint32_t context_tokens = 0;
+  double time_scale = 0;  // of emulated workers; 0: real time
   std::vector<std::pair<WorkerId, std::string>> attention_workers;  // id, address; ascending
 };
 

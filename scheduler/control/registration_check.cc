@@ -60,6 +60,12 @@ absl::Status CheckNumber(const WorkerDescription& worker, const WorkerDescriptio
 }
 
 absl::Status CheckAgainst(const WorkerDescription& worker, const WorkerDescription& member) {
+  if (worker.time_scale != member.time_scale) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("worker ", worker.id.value(), ": its time_scale is ", worker.time_scale,
+                     ", that of worker ", member.id.value(), " ", member.time_scale,
+                     " (0: real time); a cluster has one"));
+  }
   const ModelDimensions& a = worker.dimensions;
   const ModelDimensions& b = member.dimensions;
   RETURN_IF_ERROR(CheckNumber(worker, member, "layers", a.layers, b.layers));

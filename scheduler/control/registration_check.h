@@ -11,7 +11,7 @@
 namespace tandem::control {
 
 // kNotFound: another model; kInvalidArgument: the description is incomplete; kFailedPrecondition:
-// dimensions or a numerics class part differ from those of `members`, the other workers of the
+// dimensions, time_scale or a numerics class part differ from those of `members`, the other workers of the
 // model (context_tokens may differ). The message names both values, and the member.
 absl::Status CheckRegistration(const WorkerDescription& worker, absl::string_view model,
                                absl::Span<const WorkerDescription* const> members);

@@ -51,6 +51,8 @@ struct WorkerDescription {
   uint64_t shard_epoch = 0;
   ModelDimensions dimensions;
   uint64_t weights_bytes = 0;
+  std::string device;     // what it computes on
+  double time_scale = 0;  // machine seconds for one of an emulated device's; 0: real time
   int64_t pid = 0;
   std::vector<SequenceKey> live;
 

@@ -84,6 +84,8 @@ json::value WorkerJson(const v1::WorkerStatus& worker) {
           {"address", told.address()},
           {"metrics_url", told.metrics_url()},
           {"pid", told.pid()},
+          {"device", told.device()},
+          {"time_scale", told.time_scale()},
           {"incarnation", told.incarnation()},
           {"weights_bytes", told.weights_bytes()},
           {"numerics",

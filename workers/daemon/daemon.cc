@@ -73,6 +73,8 @@ WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engin
   worker.shard_epoch = engine.shard_epoch;
   worker.dimensions = backend.dimensions;
   worker.weights_bytes = backend.attention_bytes + backend.ffn_bytes + backend.head_bytes;
+  worker.device = backend.name;
+  worker.time_scale = config.emulated() ? config.time_scale : 0;
   worker.pid = getpid();
   return worker;
 }
@@ -151,7 +153,7 @@ absl::Status RunWorker(const WorkerConfig& config) {
   RegistryClient registry({.routers = config.routers}, description, time, random.Child("registry"));
   forward.registry = &registry;
   const std::shared_ptr<prometheus::Registry> metrics = MakeWorkerMetrics(
-      description, info, time, opened, [&core] { return core.Report(); },
+      description, info, time, opened, backend.timeline(), [&core] { return core.Report(); },
       [&] {
         return StreamCounts{.kv_frames_malformed = kv_service.malformed_frames(),
                             .handoff_replies_mismatched = activation.mismatched_replies(),

@@ -18,7 +18,7 @@ using Labels = prometheus::Labels;
 class WorkerRegistry final : public prometheus::Registry {
  public:
   WorkerRegistry(const WorkerDescription& worker, const BackendInfo& backend, TimeSource& time,
-                 Instant opened, std::function<WorkerReport()> report,
+                 Instant opened, const DeviceTimeline* line, std::function<WorkerReport()> report,
                  std::function<StreamCounts()> streams)
       : base_{{"pool", worker.pool},
               {"worker", worker.id.value()},
@@ -27,6 +27,7 @@ class WorkerRegistry final : public prometheus::Registry {
         capacity_(worker.capacity),
         time_(time),
         started_(opened),
+        line_(line),
         report_(std::move(report)),
         streams_(std::move(streams)) {
     SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.",
@@ -57,7 +58,8 @@ class WorkerRegistry final : public prometheus::Registry {
     }
     RaiseCounter("tandem_device_elapsed_seconds_total",
                  "Device seconds since the worker started, by its clock.", {},
-                 (time_.Now() - started_).seconds());
+                 (time_.Now() - started_).seconds() / (line_ != nullptr ? line_->time_scale() : 1));
+    if (line_ != nullptr) TellEmulation();
     RaiseCounter("tandem_worker_tokens_total", "Tokens emitted.", {},
                  static_cast<double>(report.load.tokens_total));
     SetGauge("tandem_worker_sequences", "Sequences held, in any state.", {}, report.load.sequences);
@@ -77,6 +79,19 @@ class WorkerRegistry final : public prometheus::Registry {
     SetGauge("tandem_worker_ffn_rows_queued", "A2F rows that wait for the device.", {},
              static_cast<double>(report.ffn_rows_queued));
     CountEvents(report.counters, streams_());
+  }
+
+  void TellEmulation() TANDEM_REQUIRES(mu_) {
+    const EmulationLag lag = line_->lag();
+    SetGauge("tandem_emulation_time_scale", "Machine seconds for one of the emulated device's.", {},
+             line_->time_scale());
+    SetGauge("tandem_emulation_lag_seconds", "How late the host was at the last call's end.", {},
+             lag.now.seconds());
+    SetGauge("tandem_emulation_lag_max_seconds", "The same, at the worst.", {},
+             lag.longest.seconds());
+    SetGauge("tandem_emulation_lag_ratio",
+             "Lag gained over the device's work, smoothed; the host keeps up below 0.02.", {},
+             lag.ratio);
   }
 
   void CountEvents(const EngineCounters& engine, const StreamCounts& streams) TANDEM_REQUIRES(mu_) {
@@ -123,6 +138,7 @@ class WorkerRegistry final : public prometheus::Registry {
   const WorkerCapacity capacity_;
   TimeSource& time_;
   const Instant started_;
+  const DeviceTimeline* const line_;
   const std::function<WorkerReport()> report_;
   const std::function<StreamCounts()> streams_;
   Mutex mu_;
@@ -135,9 +151,10 @@ class WorkerRegistry final : public prometheus::Registry {
 std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker,
                                                         const BackendInfo& backend,
                                                         TimeSource& time, Instant opened,
+                                                        const DeviceTimeline* line,
                                                         std::function<WorkerReport()> report,
                                                         std::function<StreamCounts()> streams) {
-  return std::make_shared<WorkerRegistry>(worker, backend, time, opened, std::move(report),
+  return std::make_shared<WorkerRegistry>(worker, backend, time, opened, line, std::move(report),
                                           std::move(streams));
 }
 

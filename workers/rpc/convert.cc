@@ -209,6 +209,8 @@ void ToProto(const WorkerDescription& worker, v1::Registration* out) {
   dimensions.set_vocabulary(worker.dimensions.vocabulary);
   dimensions.set_context_tokens(worker.dimensions.context_tokens);
   out->set_weights_bytes(worker.weights_bytes);
+  out->set_device(worker.device);
+  out->set_time_scale(worker.time_scale);
 }
 
 void ToProto(const WorkerReport& report, v1::Heartbeat* out) {

@@ -88,6 +88,7 @@ asio::awaitable<void> Connection::Run(bool refused) {
 asio::awaitable<bool> Connection::ReadRequest(std::optional<Parser>& parser) {
   started_ = false;
   request_id_ = shared_->new_request_id();
+  more_headers_.clear();
   error_code error;
   if (buffer_.size() == 0) {  // between requests: only the idle time-out counts
     stream_.expires_after(Nanoseconds(shared_->limits.idle_timeout));
@@ -170,7 +171,9 @@ std::string Connection::Head(int status, const HttpHeaders& headers) const {
   const auto reason = http::obsolete_reason(static_cast<http::status>(status));
   std::string head = absl::StrCat("HTTP/1.1 ", status, " ", Text(reason),
                                   "\r\nx-request-id: ", request_id_, "\r\n");
-  for (const auto& [name, value] : headers) absl::StrAppend(&head, name, ": ", value, "\r\n");
+  for (const HttpHeaders* list : {&more_headers_, &headers}) {
+    for (const auto& [name, value] : *list) absl::StrAppend(&head, name, ": ", value, "\r\n");
+  }
   absl::StrAppend(
       &head, keep_alive_ ? (http10_ ? "Connection: keep-alive\r\n" : "") : "Connection: close\r\n");
   return head;

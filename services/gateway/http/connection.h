@@ -35,6 +35,9 @@ class Connection final : public HttpAnswer, public std::enable_shared_from_this<
   void Cut();  // on the strand
 
   boost::asio::any_io_executor executor() override { return stream_.get_executor(); }
+  void AddHeader(std::string name, std::string value) override {
+    more_headers_.emplace_back(std::move(name), std::move(value));
+  }
   boost::asio::awaitable<absl::Status> Reply(int status, std::string content_type, std::string body,
                                              HttpHeaders headers) override;
   boost::asio::awaitable<absl::Status> WriteEvents(std::string events) override;
@@ -59,6 +62,7 @@ class Connection final : public HttpAnswer, public std::enable_shared_from_this<
   boost::beast::flat_buffer buffer_;
   const std::shared_ptr<const Shared> shared_;
   std::string request_id_;
+  HttpHeaders more_headers_;
   std::function<void()> gone_;
   uint64_t answer_ = 0;  // counts requests: a watcher of an older one finds that it is stale
   bool http10_ = false;

@@ -45,6 +45,8 @@ class HttpAnswer {
  public:
   virtual ~HttpAnswer() = default;
   virtual boost::asio::any_io_executor executor() = 0;  // the strand
+  // One more header of whatever the answer will be; before it starts.
+  virtual void AddHeader(std::string name, std::string value) = 0;
   // The whole answer.
   virtual boost::asio::awaitable<absl::Status> Reply(int status, std::string content_type,
                                                      std::string body, HttpHeaders headers) = 0;

@@ -60,6 +60,7 @@ struct ClusterInfo {
   std::string reason;           // when not ready
   uint32_t context_tokens = 0;  // the longest prompt + max_tokens; 0: not known
   std::vector<Endpoint> attention_workers;
+  double time_scale = 0;  // of emulated workers; 0: real time
 };
 
 struct PlacedInfo {

@@ -154,6 +154,7 @@ v1::RouterMessage ToProto(const control::TellClusterState& state) {
   out.mutable_state()->set_ready(state.ready);
   out.mutable_state()->set_reason(state.reason);
   out.mutable_state()->set_context_tokens(state.context_tokens);
+  out.mutable_state()->set_time_scale(state.time_scale);
   for (const auto& [worker, address] : state.attention_workers) {
     v1::WorkerAddress& to = *out.mutable_state()->add_attention_workers();
     to.set_worker_id(worker.value());

@@ -36,6 +36,12 @@ absl::Status CheckRegistrationFields(const v1::Registration& proto) {
   RETURN_IF_ERROR(CheckText("registration.pool", proto.pool(), kMaxIdBytes, true));
   RETURN_IF_ERROR(CheckText("registration.model", proto.model(), kMaxNameBytes, true));
   RETURN_IF_ERROR(CheckText("registration.address", proto.address(), kMaxNameBytes, true));
+  RETURN_IF_ERROR(CheckText("registration.device", proto.device(), kMaxNameBytes, false));
+  if (!(proto.time_scale() >= 0 && proto.time_scale() <= kMaxTimeScale)) {
+    return absl::InvalidArgumentError(absl::StrCat("registration.time_scale is ",
+                                                   proto.time_scale(), "; 0 to ", kMaxTimeScale,
+                                                   " is taken"));
+  }
   RETURN_IF_ERROR(CheckText("registration.metrics_url", proto.metrics_url(), kMaxTextBytes, false));
   RETURN_IF_ERROR(
       CheckText("registration.numerics.prefill", proto.numerics().prefill(), kMaxTextBytes, false));
@@ -102,6 +108,8 @@ absl::StatusOr<WorkerDescription> ToWorker(const v1::Registration& proto) {
   worker.dimensions = {model.layers(),   model.hidden(),     model.kv_heads(),
                        model.head_dim(), model.vocabulary(), model.context_tokens()};
   worker.weights_bytes = proto.weights_bytes();
+  worker.device = proto.device();
+  worker.time_scale = proto.time_scale();
   worker.pid = proto.pid();
   for (const v1::SequenceKey& key : proto.live()) worker.live.push_back(ToKey(key));
   return worker;

@@ -28,7 +28,7 @@ class WorkerMetrics : public ::testing::Test {
                             {ledger::LedgerStage::kAttention, ledger::LedgerState::kStall,
                              ledger::Cause::kHandoff, Duration::Milliseconds(500)}};
     registry_ = MakeWorkerMetrics(
-        worker_, backend_, time_, time_.Now(), [this] { return report_; },
+        worker_, backend_, time_, time_.Now(), /*line=*/nullptr, [this] { return report_; },
         [this] { return streams_; });
   }
   std::string Scrape() { return prometheus::TextSerializer().Serialize(registry_->Collect()); }
