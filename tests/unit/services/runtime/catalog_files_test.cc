@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -21,7 +22,7 @@ using testing::HasSubstr;
 
 class CatalogFilesTest : public testing::Test {
  protected:
-  ~CatalogFilesTest() override { fs::remove_all(root_); }
+  void TearDown() override { fs::remove_all(root_); }
 
   void Write(const std::string& file, absl::string_view text) {
     fs::create_directories((root_ / file).parent_path());
