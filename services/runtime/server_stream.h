@@ -23,8 +23,7 @@ namespace tandem {
 
 struct ServerStreamOptions {
   StreamCount::Place place;  // given back with gRPC's last word
-  // When given, EndNow cancels a write in flight, whose peer may not read: it hears of that and not
-  // of the status. Without it EndNow waits for the write.
+  // When given, EndNow can cancel a write in flight.
   grpc::CallbackServerContext* context = nullptr;
   size_t max_queued_messages = std::numeric_limits<size_t>::max();  // behind the write in flight
   bool open_at_once = true;  // tell the peer that the stream is open before there is more to say
@@ -80,13 +79,15 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
     TellGone(std::string(status.message()));
   }
 
-  // Ends the stream; what is queued is dropped.
-  void EndNow(const absl::Status& status) TANDEM_EXCLUDES(mu_) {
+  // Ends the stream; what is queued is dropped. A peer may not read, and hold up a write in flight
+  // for ever: `cancel_write` does not wait for it, but then the peer hears of that and not of the
+  // status.
+  void EndNow(const absl::Status& status, bool cancel_write = true) TANDEM_EXCLUDES(mu_) {
     {
       MutexLock lock(mu_);
       queue_.clear();
       if (!end_.has_value()) end_ = ToGrpc(status);
-      if (writing_ && options_.context != nullptr) options_.context->TryCancel();
+      if (writing_ && cancel_write && options_.context != nullptr) options_.context->TryCancel();
       AdvanceLocked();
     }
     TellGone(std::string(status.message()));

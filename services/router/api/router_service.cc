@@ -36,7 +36,8 @@ class GatewayStream final : public Stream, public GatewayLink {
       Write(ToProto(*state));
     }
   }
-  void Close(const absl::Status& why) override { EndNow(why); }
+  // One that a newer stream replaces has a peer that reads; any other may be stuck.
+  void Close(const absl::Status& why) override { EndNow(why, !absl::IsAborted(why)); }
 
  private:
   // The next one is read when the core has taken this one.

@@ -36,7 +36,8 @@ class WorkerStream final : public Stream, public WorkerLink {
   void Send(const control::Command& command) override {
     std::visit([&](const auto& c) { SendOne(c); }, command);
   }
-  void Close(const absl::Status& why) override { EndNow(why); }
+  // One that a newer stream replaces has a peer that reads; any other may be stuck.
+  void Close(const absl::Status& why) override { EndNow(why, !absl::IsAborted(why)); }
 
  private:
   void SendOne(const control::AnswerRegistration& answer) {
