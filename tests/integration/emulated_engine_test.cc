@@ -127,6 +127,16 @@ class EmulatedEngine : public ::testing::Test {
     EXPECT_EQ(received.tokens,
               synthetic::ReferenceTokens(dimensions_, kBlockTokens, prompt, tokens, greedy));
   }
+  // The node's ledger once it has entered its last state: what is asked first is answered before.
+  ledger::LedgerSnapshot Books(Node& node) {
+    for (int round = 0; round < 2; round++) {
+      test::Promise<absl::Status> answer;
+      node.core->commands().Release(ReservationId("none"), {}, EndReason::kCancelled,
+                                    [&](absl::Status status) { answer.Set(std::move(status)); });
+      EXPECT_EQ(answer.Wait(), absl::OkStatus());
+    }
+    return node.core->Report().ledger;
+  }
   // Device seconds of a state and its causes; all causes without any named.
   static double Seconds(const ledger::LedgerSnapshot& books, LedgerState state,
                         std::optional<Cause> cause = std::nullopt,
@@ -181,7 +191,7 @@ TEST_F(EmulatedEngine, AfdStepTakesWhatTheCostModelSaysAndTheLedgerKnowsWhere) {
                link.Transfer(cost::F2aBytes(shape, attention.precision(), 1)).seconds();
     }
   }
-  const ledger::LedgerSnapshot books_a = a.core->Report().ledger, books_f = f.core->Report().ledger;
+  const ledger::LedgerSnapshot books_a = Books(a), books_f = Books(f);
   const auto attention_stage = ledger::LedgerStage::kAttention;
   EXPECT_NEAR(Seconds(books_a, LedgerState::kBusy, std::nullopt, attention_stage), busy_a,
               0.001 * busy_a);
@@ -191,7 +201,8 @@ TEST_F(EmulatedEngine, AfdStepTakesWhatTheCostModelSaysAndTheLedgerKnowsWhere) {
   EXPECT_NEAR(Seconds(books_a, LedgerState::kStall, Cause::kHandoff), links, 0.01 * links);
   EXPECT_NEAR(Seconds(books_a, LedgerState::kStall, Cause::kPeerQueue), 0, 0.01 * busy_f);
   // While A computes F has nothing to do, though its group has a live sequence. Between two steps F
-  // cannot know that yet. TODO(issue 5): the attention worker tells when its last sequence has ended.
+  // cannot know that yet. TODO(issue 5): the attention worker tells when its last sequence has
+  // ended.
   const double between = kTokens * (attention.Embed(1) + attention.Head(1)).seconds();
   const double starved = Seconds(books_f, LedgerState::kIdle, Cause::kStarved);
   EXPECT_LT(starved, busy_a + links - between);
