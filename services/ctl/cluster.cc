@@ -96,6 +96,16 @@ absl::StatusOr<ClusterConfig> ReadCluster(const YAML::Node& node, const std::str
     });
     return part.Finish();
   });
+  reader.GetMapping("emulated", [&](const YAML::Node& emulated) {
+    YamlReader part(emulated, file);
+    part.Require("model_shape", config.emulation.model_shape);
+    part.Get("devices", config.emulation.devices);
+    part.Get("weights", config.emulation.weights);
+    part.Get("time_scale", config.emulation.time_scale);
+    part.Get("perturbation", config.emulation.perturbation);
+    part.Get("payload", config.emulation.payload);
+    return part.Finish();
+  });
   reader.GetMapping("router", [&](const YAML::Node& router) {
     YamlReader part(router, file);
     part.GetMapping("flags", [&](const YAML::Node& flags) {
@@ -190,6 +200,13 @@ json::value ToJson(const ClusterConfig& config) {
           {"model", config.model},
           {"model_name", config.model_name},
           {"gateway_port", config.gateway_port},
+          {"emulation",
+           {{"model_shape", config.emulation.model_shape},
+            {"devices", config.emulation.devices},
+            {"weights", config.emulation.weights},
+            {"time_scale", config.emulation.time_scale},
+            {"perturbation", config.emulation.perturbation},
+            {"payload", config.emulation.payload}}},
           {"gateway_flags", FlagsJson(config.gateway_flags)},
           {"router_flags", FlagsJson(config.router_flags)},
           {"workers", std::move(workers)}};
@@ -202,6 +219,16 @@ absl::StatusOr<ClusterConfig> ClusterFromJson(const json::value& value) {
     config.model = json::value_to<std::string>(value.at("model"));
     config.model_name = json::value_to<std::string>(value.at("model_name"));
     config.gateway_port = json::value_to<int>(value.at("gateway_port"));
+    const json::object& emulation = value.at("emulation").as_object();
+    const auto text = [&](const char* key) {
+      return json::value_to<std::string>(emulation.at(key));
+    };
+    config.emulation = {.model_shape = text("model_shape"),
+                        .devices = text("devices"),
+                        .weights = text("weights"),
+                        .time_scale = text("time_scale"),
+                        .perturbation = text("perturbation"),
+                        .payload = text("payload")};
     config.gateway_flags = FlagsFromJson(value.at("gateway_flags"));
     config.router_flags = FlagsFromJson(value.at("router_flags"));
     for (const json::value& entry : value.at("workers").as_array()) {

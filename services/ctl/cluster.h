@@ -35,12 +35,23 @@ struct WorkerSet {
   bool operator==(const WorkerSet&) const = default;
 };
 
+// What `emulated` says; emulation.h makes flags of it. Empty model_shape: real workers.
+struct Emulation {
+  std::string model_shape, devices;
+  std::string weights = "fp8";
+  std::string time_scale = "auto";
+  std::string perturbation = "0";
+  std::string payload = "elided";
+  bool operator==(const Emulation&) const = default;
+};
+
 struct ClusterConfig {
   std::string topology;
   std::string model;  // path
   std::string model_name;
   int gateway_port = 0;  // 0: 8080, or the next free one
   Flags gateway_flags, router_flags;
+  Emulation emulation;
   std::vector<WorkerSet> workers;  // in the order of the topology's pools
   bool operator==(const ClusterConfig&) const = default;
 };

@@ -1,4 +1,5 @@
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -12,16 +13,22 @@
 
 #include "scheduler/base/status.h"
 #include "services/ctl/commands.h"
+#include "services/ctl/emulation.h"
 #include "services/ctl/first_chat.h"
 #include "services/ctl/launch.h"
 #include "services/ctl/local_status.h"
 #include "services/ctl/ready.h"
 #include "services/ctl/stop.h"
 #include "services/ctl/stop_signals.h"
+#include "services/ctl/time_scale.h"
 #include "services/runtime/real_time.h"
 
 namespace tandem::ctl {
 namespace {
+
+// Where the search for a time scale begins, and where it gives up.
+constexpr double kFirstTimeScale = 4;
+constexpr double kLargestOwnScale = 1000;
 
 struct Options {
   std::string topology = "pd-afd";
@@ -29,6 +36,8 @@ struct Options {
   int port = 0;
   int ready_seconds = 180;
   bool once = false, foreground = false, no_chat = false;
+  std::string backend = "ggml";
+  Emulation emulation;
 };
 
 std::string DefaultModel() {
@@ -53,10 +62,13 @@ absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
     ASSIGN_OR_RETURN(const std::vector<int> counts, ParseShape(*topology, options.shape));
     config = PresetCluster(*topology, counts);
   }
+  if (options.backend == "emulated") config.emulation = options.emulation;
   if (!options.model.empty()) config.model = options.model;
   if (config.model.empty()) config.model = DefaultModel();
   config.model = std::filesystem::absolute(config.model).lexically_normal().string();
   if (!options.model_name.empty()) config.model_name = options.model_name;
+  if (!config.emulation.model_shape.empty() || options.backend == "emulated")
+    RETURN_IF_ERROR(EmulateCluster(config));
   if (config.model_name.empty())
     config.model_name = std::filesystem::path(config.model).stem().string();
   if (options.port != 0) config.gateway_port = options.port;
@@ -72,6 +84,14 @@ absl::Status ReportRunning(const StateDir& dir, const ClusterConfig& wanted) {
   const bool any_port =
       wanted.gateway_port == 0 || state.gateway == absl::StrCat("127.0.0.1:", wanted.gateway_port);
   if (any_port) same.gateway_port = state.config.gateway_port;
+  // It found the time scale itself.
+  if (wanted.emulation.time_scale == "auto" && same.workers.size() == state.config.workers.size()) {
+    for (size_t i = 0; i < same.workers.size(); ++i) {
+      const auto found = state.config.workers[i].flags.find("time-scale");
+      if (found != state.config.workers[i].flags.end())
+        same.workers[i].flags["time-scale"] = found->second;
+    }
+  }
   if (same == state.config) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("it differs from the one asked for (", wanted.topology, " ", ShapeOf(wanted),
@@ -139,14 +159,59 @@ absl::Status StayAttached(const StateDir& dir, const ProcessRef& supervisor, Sto
   }
 }
 
-// Everything after the start; the caller stops the cluster when it fails.
-absl::Status Use(const StateDir& dir, const ProcessRef& supervisor, const Options& options,
-                 TimeSource& time, std::unique_ptr<StopSignals> signals) {
+// Starts the cluster's processes and waits until they are ready. `lock` goes to the supervisor.
+absl::StatusOr<ProcessRef> Start(const ClusterConfig& config, const StateDir& dir, int lock,
+                                 const Options& options, TimeSource& time, StopSignals& signals) {
+  const std::string bin_dir = options.bin_dir.empty()
+                                  ? std::filesystem::path(OwnExecutable()).parent_path().string()
+                                  : options.bin_dir;
+  PortAllotter ports(&LoopbackPortIsFree);
+  ASSIGN_OR_RETURN(const ClusterState state, PlanLaunch(config, dir, bin_dir, ports));
+  RETURN_IF_ERROR(dir.Save(state));
+  std::printf("starting %s %s: %zu processes, gateway %s, logs in %s/logs\n",
+              config.topology.c_str(), ShapeOf(config).c_str(), state.daemons.size(),
+              state.gateway.c_str(), dir.path().c_str());
+  std::fflush(stdout);
   const Instant began = time.Now();
+  absl::StatusOr<ProcessRef> supervisor =
+      StartSupervisor(dir, lock, options.once || options.foreground);
+  close(lock);
+  RETURN_IF_ERROR(supervisor.status());
   RETURN_IF_ERROR(
-      WaitUntilReady(dir, supervisor, *signals, time, Duration::Seconds(options.ready_seconds)));
+      WaitUntilReady(dir, *supervisor, signals, time, Duration::Seconds(options.ready_seconds)));
   std::printf("ready after %.1f s\n", (time.Now() - began).seconds());
   std::fflush(stdout);
+  return supervisor;
+}
+
+// Starts an emulated cluster at ever larger time scales until the host keeps up.
+absl::StatusOr<ProcessRef> StartAtOwnScale(ClusterConfig config, const StateDir& dir, int lock,
+                                           const Options& options, TimeSource& time,
+                                           StopSignals& signals) {
+  double scale = kFirstTimeScale;
+  for (;;) {
+    ScaleCluster(config, scale);
+    ASSIGN_OR_RETURN(const ProcessRef supervisor, Start(config, dir, lock, options, time, signals));
+    ASSIGN_OR_RETURN(const ClusterState state, dir.Load());
+    ASSIGN_OR_RETURN(const double lag, MeasureLag(state));
+    std::printf("time_scale %g: the host falls %.1f %% behind the emulated devices\n", scale,
+                100 * lag);
+    std::fflush(stdout);
+    if (lag <= kMostLag) return supervisor;
+    scale = NextTimeScale(scale, lag);
+    if (scale > kLargestOwnScale) {
+      return absl::ResourceExhaustedError(absl::StrCat("the host does not keep up at time_scale ",
+                                                       kLargestOwnScale, "; name one yourself"));
+    }
+    bool stopped = false;
+    RETURN_IF_ERROR(StopCluster(dir, stopped));
+    ASSIGN_OR_RETURN(lock, dir.Lock());
+  }
+}
+
+// Everything after the start; the caller stops the cluster when it fails.
+absl::Status Use(const StateDir& dir, const ProcessRef& supervisor, const Options& options,
+                 std::unique_ptr<StopSignals> signals) {
   ASSIGN_OR_RETURN(const ClusterState state, dir.Load());
   if (!options.no_chat) {
     signals.reset();  // Ctrl-C ends a long answer; what is attached stops with this process
@@ -166,30 +231,43 @@ absl::Status Up(const Options& options) {
   if (absl::IsAlreadyExists(lock.status())) return ReportRunning(dir, config);
   RETURN_IF_ERROR(lock.status());
 
-  const std::string bin_dir = options.bin_dir.empty()
-                                  ? std::filesystem::path(OwnExecutable()).parent_path().string()
-                                  : options.bin_dir;
-  PortAllotter ports(&LoopbackPortIsFree);
-  ASSIGN_OR_RETURN(const ClusterState state, PlanLaunch(config, dir, bin_dir, ports));
-  RETURN_IF_ERROR(dir.Save(state));
-  std::printf("starting %s %s: %zu processes, gateway %s, logs in %s/logs\n",
-              config.topology.c_str(), ShapeOf(config).c_str(), state.daemons.size(),
-              state.gateway.c_str(), dir.path().c_str());
-  std::fflush(stdout);
-
   auto signals =
       std::make_unique<StopSignals>();  // before the clock's thread, which must not take them
   RealTimeSource time;
-  ASSIGN_OR_RETURN(const ProcessRef supervisor,
-                   StartSupervisor(dir, *lock, options.once || options.foreground));
-  close(*lock);
-  const absl::Status used = Use(dir, supervisor, options, time, std::move(signals));
+  const bool own_scale =
+      !config.emulation.model_shape.empty() && config.emulation.time_scale == "auto";
+  const absl::StatusOr<ProcessRef> supervisor =
+      own_scale ? StartAtOwnScale(config, dir, *lock, options, time, *signals)
+                : Start(config, dir, *lock, options, time, *signals);
+  const absl::Status used =
+      supervisor.ok() ? Use(dir, *supervisor, options, std::move(signals)) : supervisor.status();
   if (used.ok() && !options.once && !options.foreground) return used;
   std::printf("stopping the cluster\n");
   std::fflush(stdout);
   bool stopped = false;
   const absl::Status down = StopCluster(dir, stopped);
   return used.ok() ? down : used;
+}
+
+void AddEmulation(CLI::App& command, Options& options) {
+  std::vector<std::string> sets;
+  for (const DeviceSet& set : DeviceSets()) sets.emplace_back(set.name);
+  command
+      .add_option("--backend", options.backend, "ggml, or emulated: devices of the catalog [ggml]")
+      ->check(CLI::IsMember({"ggml", "emulated"}));
+  command.add_option("--model-shape", options.emulation.model_shape,
+                     "Emulated: the model, such as llama-3-70b");
+  command.add_option("--devices", options.emulation.devices,
+                     absl::StrCat("Emulated: ", absl::StrJoin(sets, ", ")));
+  command.add_option("--weights", options.emulation.weights,
+                     "Emulated: number format of the weights [fp8]");
+  command.add_option(
+      "--time-scale", options.emulation.time_scale,
+      "Emulated: machine seconds for one of the devices' [auto: as the host allows]");
+  command.add_option("--perturbation", options.emulation.perturbation,
+                     "Emulated: share that each worker's cost table is off by [0]");
+  command.add_option("--payload", options.emulation.payload,
+                     "Emulated: elided or real rows [elided]");
 }
 
 }  // namespace
@@ -199,8 +277,10 @@ void AddLocalUp(CLI::App& local, int& exit_code) {
   CLI::App* command =
       local.add_subcommand("up", "Starts a cluster, waits until it is ready and sends it one chat");
   CLI::Option* topology =
-      command->add_option("--topology", options->topology, "colocated, pd, afd or pd-afd [pd-afd]")
-          ->check(CLI::IsMember({"colocated", "pd", "afd", "pd-afd"}));
+      command
+          ->add_option("--topology", options->topology,
+                       "colocated, pd, afd, pd-afd, pd-sram or sram [pd-afd]")
+          ->check(CLI::IsMember({"colocated", "pd", "afd", "pd-afd", "pd-sram", "sram"}));
   CLI::Option* shape = command->add_option("--shape", options->shape,
                                            "Workers of each pool, such as 1P2A2F [one each]");
   command
@@ -214,6 +294,7 @@ void AddLocalUp(CLI::App& local, int& exit_code) {
                       "Name in the API [the file's, without .gguf]");
   command->add_option("--port", options->port, "Gateway's port [8080, or the next free one]")
       ->check(CLI::Range(1, 65535));
+  AddEmulation(*command, *options);
   AddStateDirOption(*command, options->state_dir);
   command->add_option("--bin-dir", options->bin_dir,
                       "Folder of the daemons' programs [tandemctl's own]");

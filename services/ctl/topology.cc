@@ -29,6 +29,10 @@ const std::vector<TopologyPreset>& Topologies() {
        {{'P', "prefill", "prefill", "hbm"},
         {'A', "attention", "attention", "hbm"},
         {'F', "ffn", "ffn", "sram"}}},
+      {"pd-sram",
+       "xPyD",
+       {{'P', "prefill", "prefill", "hbm"}, {'D', "decode", "attention,ffn", "sram"}}},
+      {"sram", "nW", {{'W', "sram", "prefill,attention,ffn", "sram"}}},
   };
   return *presets;
 }

@@ -27,7 +27,8 @@ struct TopologyPreset {
 
 inline constexpr int kMaxWorkersPerPool = 64;
 
-// colocated, pd, afd, pd-afd. The stages and memory classes of each are DESIGN section 3's.
+// colocated, pd, afd, pd-afd, pd-sram, sram. The stages and memory classes of each are DESIGN
+// section 3's.
 const std::vector<TopologyPreset>& Topologies();
 
 // kInvalidArgument names the topologies there are.

@@ -18,7 +18,7 @@ namespace tandem {
 struct EmulationLag {
   Duration now;      // at the last call's end
   Duration longest;  // since the start
-  double ratio = 0;  // of the device's work lately: lag gained over device time, smoothed
+  double ratio = 0;  // lag gained for each second of the line lately; 0: the host keeps up
 };
 
 // The device's thread's, but for `lag` and the constants.

@@ -37,14 +37,14 @@ struct HandoffHello {
   std::string ffn_class;  // empty takes any
   uint64_t shard_epoch = 0;
   uint32_t max_rows = 0;  // of the sender's largest call
-  cost::LinkSpeed link;   // the sender's, when emulated; zeros: real
+  cost::LinkSpeed link{};  // the sender's, when emulated; zeros: real
 };
 
 struct HandoffGrantInfo {
   uint64_t credit_bytes = 0;
   uint32_t max_rows = 0;
   uint64_t shard_epoch = 0;
-  cost::LinkSpeed link;  // the holder's, when emulated; zeros: real
+  cost::LinkSpeed link{};  // the holder's, when emulated; zeros: real
 };
 
 // One A2F call; `data` is [rows, hidden] F32.
@@ -53,7 +53,7 @@ struct A2f {
   uint32_t rows = 0;
   uint64_t shard_epoch = 0;
   std::vector<float> data;
-  Instant arrives_at;  // over an emulated link, in the machine's clock; Instant(): when it comes
+  Instant arrives_at{};  // over an emulated link, in the machine's clock; Instant(): when it comes
 };
 
 // Its F2A reply; `data` is [rows, hidden] F32, empty with an error.
@@ -62,7 +62,7 @@ struct F2a {
   std::vector<float> data;
   Duration queue_time, compute_time;  // of the device's time
   uint32_t merged_rows = 0;
-  Instant arrives_at;  // as A2f's
+  Instant arrives_at{};  // as A2f's
   absl::Status
       status;  // kFailedPrecondition "STALE_SHARD ...", kInvalidArgument, kResourceExhausted
 };
@@ -135,7 +135,7 @@ struct KvRows {
   double prefill_seconds = 0;  // with the last frame: what the prefill cost its device
   uint32_t prefill_calls = 0;
   std::string prefill_worker;  // with the last frame
-  Instant arrives_at;          // as A2f's
+  Instant arrives_at{};        // as A2f's
 };
 
 struct KvAckInfo {

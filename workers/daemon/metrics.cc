@@ -90,7 +90,9 @@ class WorkerRegistry final : public prometheus::Registry {
     SetGauge("tandem_emulation_lag_max_seconds", "The same, at the worst.", {},
              lag.longest.seconds());
     SetGauge("tandem_emulation_lag_ratio",
-             "Lag gained over the device's work, smoothed; the host keeps up below 0.02.", {},
+             "Lag gained for each second of the emulated device, lately; the host keeps up below "
+             "0.02.",
+             {},
              lag.ratio);
   }
 

@@ -8,8 +8,8 @@
 namespace tandem {
 namespace {
 
-// Weight of the newest call in the lag's smoothed ratio: some hundred calls, a few steps.
-constexpr double kSmoothing = 1.0 / 256;
+// What the lag's ratio forgets with each call: it looks back some thousand calls, ten steps or so.
+constexpr double kSmoothing = 1.0 / 2048;
 
 }  // namespace
 
@@ -30,13 +30,12 @@ Duration EmulatedTimeline::Scaled(Duration device) const {
 
 void EmulatedTimeline::Arrived(Instant at) { now_ = std::max(now_, at); }
 
-void EmulatedTimeline::Woken() { now_ = std::max(now_, time_.Now()); }
-
-Instant EmulatedTimeline::Run(Duration work) {
-  const Duration scaled = Scaled(work);
-  work_since_wait_ += scaled;
-  return now_ = now_ + scaled;
+void EmulatedTimeline::Woken() {
+  now_ = std::max(now_, time_.Now());
+  woken_ = true;
 }
+
+Instant EmulatedTimeline::Run(Duration work) { return now_ = now_ + Scaled(work); }
 
 void EmulatedTimeline::WaitFor(Instant end) {
   if (time_.Now() < end) wait_until_(end);
@@ -44,12 +43,12 @@ void EmulatedTimeline::WaitFor(Instant end) {
   lag_ns_.store(lag.nanoseconds(), std::memory_order_relaxed);
   if (lag.nanoseconds() > longest_ns_.load(std::memory_order_relaxed))
     longest_ns_.store(lag.nanoseconds(), std::memory_order_relaxed);
-  if (work_since_wait_ > Duration()) {
-    const double gained = (lag - last_lag_).seconds() / work_since_wait_.seconds();
-    const double before = ratio_.load(std::memory_order_relaxed);
-    ratio_.store(before + kSmoothing * (gained - before), std::memory_order_relaxed);
+  if (!std::exchange(woken_, false) && end > last_end_) {
+    gained_seconds_ += (lag - last_lag_).seconds() - kSmoothing * gained_seconds_;
+    line_seconds_ += (end - last_end_).seconds() - kSmoothing * line_seconds_;
+    ratio_.store(gained_seconds_ / line_seconds_, std::memory_order_relaxed);
   }
-  work_since_wait_ = Duration();
+  last_end_ = end;
   last_lag_ = lag;
 }
 

@@ -39,9 +39,11 @@ class EmulatedTimeline {
   const cost::LinkSpeed link_;
   Instant now_;
   Instant link_free_;
-  // For `lag`.
-  Duration work_since_wait_;  // machine time
+  // For `lag`: of the call before, and smoothed sums since.
+  Instant last_end_;
   Duration last_lag_;
+  bool woken_ = true;  // the line has caught up since
+  double gained_seconds_ = 0, line_seconds_ = 0;
   std::atomic<int64_t> lag_ns_{0}, longest_ns_{0};
   std::atomic<double> ratio_{0};
 };

@@ -1,0 +1,92 @@
+#include "services/ctl/emulation.h"
+
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
+
+#include "scheduler/base/status.h"
+
+namespace tandem::ctl {
+namespace {
+
+constexpr double kMaxTimeScale = 1e6;
+
+absl::StatusOr<DeviceSet> FindSet(const std::string& name) {
+  std::vector<absl::string_view> names;
+  for (const DeviceSet& set : DeviceSets()) {
+    if (set.name == name) return set;
+    names.push_back(set.name);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("devices: no set '", name, "'; there are ", absl::StrJoin(names, ", ")));
+}
+
+absl::string_view DeviceFor(const DeviceSet& set, const WorkerSet& workers) {
+  if (workers.stages == "prefill") return set.prefill;
+  if (workers.stages == "ffn") return set.ffn;
+  return set.attention;
+}
+
+}  // namespace
+
+const std::vector<DeviceSet>& DeviceSets() {
+  static const auto* const sets = new std::vector<DeviceSet>{
+      {"h100", "h100-x8", "h100-x8", "h100-x8", "NVIDIA HGX H100"},
+      {"h200", "h200-x8", "h200-x8", "h200-x8", "NVIDIA HGX H200"},
+      {"b200", "b200-x8", "b200-x8", "b200-x8", "NVIDIA HGX B200"},
+      {"tpu-v5e", "tpu-v5e-x8", "tpu-v5e-x8", "tpu-v5e-x8", "Google TPU v5e"},
+      {"tpu-v5p", "tpu-v5p-x8", "tpu-v5p-x8", "tpu-v5p-x8", "Google TPU v5p"},
+      {"h100-pair", "h100-x2", "h100-x2", "h100-x2",
+       "pairs of H100, as Dynamo or llm-d split them"},
+      {"rubin-lpx", "vera-rubin-x8", "vera-rubin-x8", "groq3-lpx-rack",
+       "NVIDIA Vera Rubin with a Groq 3 LPX rack"},
+      {"tpu-lpx", "tpu-v5p-x8", "tpu-v5p-x8", "groq3-lpx-rack", "Google TPU v5p with an LPX rack"},
+      {"gpu-cs3", "h100-x8", "h100-x8", "cs-3-x4", "GPUs with CS-3 as the decode-FFN part"},
+      {"trainium-cs3", "trainium2-x16", "cs-3-x4", "cs-3-x4",
+       "AWS Trainium prefill with Cerebras decode"},
+      {"groq", "groq-lpu-v1-x576", "groq-lpu-v1-x576", "groq-lpu-v1-x576", "Groq LPU alone"},
+      {"cs-3", "cs-3", "cs-3", "cs-3", "Cerebras CS-3 alone"},
+      {"cs-3-x4", "cs-3-x4", "cs-3-x4", "cs-3-x4", "four Cerebras CS-3"},
+  };
+  return *sets;
+}
+
+absl::StatusOr<double> ParseTimeScale(const std::string& text) {
+  if (text == "auto") return 0.0;
+  double scale = 0;
+  if (absl::SimpleAtod(text, &scale) && scale > 0 && scale <= kMaxTimeScale) return scale;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "time_scale: '", text, "' is neither auto nor a number in (0, ", kMaxTimeScale, "]"));
+}
+
+absl::Status EmulateCluster(ClusterConfig& config) {
+  const Emulation& wanted = config.emulation;
+  if (wanted.model_shape.empty())
+    return absl::InvalidArgumentError("emulated: model_shape is missing");
+  ASSIGN_OR_RETURN(const double scale, ParseTimeScale(wanted.time_scale));
+  for (WorkerSet& workers : config.workers) {
+    if (!wanted.devices.empty()) {
+      ASSIGN_OR_RETURN(const DeviceSet set, FindSet(wanted.devices));
+      workers.flags.emplace("device", DeviceFor(set, workers));
+    }
+    if (!workers.flags.contains("device")) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "workers: pool '", workers.pool,
+          "' has no device: name a set with emulated.devices, or its own with flags: device"));
+    }
+    workers.flags.emplace("backend", "emulated");
+    workers.flags.emplace("model-shape", wanted.model_shape);
+    workers.flags.emplace("weights", wanted.weights);
+    workers.flags.emplace("payload", wanted.payload);
+    workers.flags.emplace("perturbation", wanted.perturbation);
+  }
+  ScaleCluster(config, scale > 0 ? scale : 1);
+  if (config.model_name.empty()) config.model_name = wanted.model_shape;
+  return absl::OkStatus();
+}
+
+void ScaleCluster(ClusterConfig& config, double time_scale) {
+  for (WorkerSet& workers : config.workers) workers.flags["time-scale"] = absl::StrCat(time_scale);
+}
+
+}  // namespace tandem::ctl
