@@ -38,7 +38,7 @@ struct WorkerSet {
 // What `emulated` says; emulation.h makes flags of it. Empty model_shape: real workers.
 struct Emulation {
   std::string model_shape, devices;
-  std::string weights = "fp8";
+  std::string weights;  // empty: the device set's
   std::string time_scale = "auto";
   std::string perturbation = "0";
   std::string payload = "elided";

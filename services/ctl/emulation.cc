@@ -31,22 +31,24 @@ absl::string_view DeviceFor(const DeviceSet& set, const WorkerSet& workers) {
 
 const std::vector<DeviceSet>& DeviceSets() {
   static const auto* const sets = new std::vector<DeviceSet>{
-      {"h100", "h100-x8", "h100-x8", "h100-x8", "NVIDIA HGX H100"},
-      {"h200", "h200-x8", "h200-x8", "h200-x8", "NVIDIA HGX H200"},
-      {"b200", "b200-x8", "b200-x8", "b200-x8", "NVIDIA HGX B200"},
-      {"tpu-v5e", "tpu-v5e-x8", "tpu-v5e-x8", "tpu-v5e-x8", "Google TPU v5e"},
-      {"tpu-v5p", "tpu-v5p-x8", "tpu-v5p-x8", "tpu-v5p-x8", "Google TPU v5p"},
-      {"h100-pair", "h100-x2", "h100-x2", "h100-x2",
-       "pairs of H100, as Dynamo or llm-d split them"},
-      {"rubin-lpx", "vera-rubin-x8", "vera-rubin-x8", "groq3-lpx-rack",
+      {"h100", "h100-x8", "h100-x8", "h100-x8", "fp8", "NVIDIA HGX H100"},
+      {"h200", "h200-x8", "h200-x8", "h200-x8", "fp8", "NVIDIA HGX H200"},
+      {"b200", "b200-x8", "b200-x8", "b200-x8", "fp8", "NVIDIA HGX B200"},
+      {"tpu-v5e", "tpu-v5e-x8", "tpu-v5e-x8", "tpu-v5e-x8", "int8", "Google TPU v5e"},
+      {"tpu-v5p", "tpu-v5p-x8", "tpu-v5p-x8", "tpu-v5p-x8", "bf16", "Google TPU v5p"},
+      {"h100-pair", "h100-x2", "h100-x2", "h100-x2", "fp8", "pairs of H100"},
+      {"rubin-lpx", "vera-rubin-x8", "vera-rubin-x8", "groq3-lpx-rack", "fp8",
        "NVIDIA Vera Rubin with a Groq 3 LPX rack"},
-      {"tpu-lpx", "tpu-v5p-x8", "tpu-v5p-x8", "groq3-lpx-rack", "Google TPU v5p with an LPX rack"},
-      {"gpu-cs3", "h100-x8", "h100-x8", "cs-3-x4", "GPUs with CS-3 as the decode-FFN part"},
-      {"trainium-cs3", "trainium2-x16", "cs-3-x4", "cs-3-x4",
+      {"tpu-lpx", "tpu-v5p-x8", "tpu-v5p-x8", "groq3-lpx-rack", "fp8",
+       "Google TPU v5p with a Groq 3 LPX rack"},
+      {"gpu-cs3", "h100-x8", "h100-x8", "cs-3-x4", "bf16",
+       "GPUs with Cerebras CS-3 as the decode-FFN part"},
+      {"trainium-cs3", "trainium2-x16", "cs-3-x4", "cs-3-x4", "bf16",
        "AWS Trainium prefill with Cerebras decode"},
-      {"groq", "groq-lpu-v1-x576", "groq-lpu-v1-x576", "groq-lpu-v1-x576", "Groq LPU alone"},
-      {"cs-3", "cs-3", "cs-3", "cs-3", "Cerebras CS-3 alone"},
-      {"cs-3-x4", "cs-3-x4", "cs-3-x4", "cs-3-x4", "four Cerebras CS-3"},
+      {"groq", "groq-lpu-v1-x576", "groq-lpu-v1-x576", "groq-lpu-v1-x576", "int8",
+       "Groq LPU alone"},
+      {"cs-3", "cs-3", "cs-3", "cs-3", "bf16", "Cerebras CS-3 alone, for an 8B"},
+      {"cs-3-x4", "cs-3-x4", "cs-3-x4", "cs-3-x4", "bf16", "four Cerebras CS-3, for a 70B"},
   };
   return *sets;
 }
@@ -64,11 +66,15 @@ absl::Status EmulateCluster(ClusterConfig& config) {
   if (wanted.model_shape.empty())
     return absl::InvalidArgumentError("emulated: model_shape is missing");
   ASSIGN_OR_RETURN(const double scale, ParseTimeScale(wanted.time_scale));
+  DeviceSet set = {};
+  if (!wanted.devices.empty()) {
+    ASSIGN_OR_RETURN(set, FindSet(wanted.devices));
+  }
+  const std::string weights = !wanted.weights.empty()
+                                  ? wanted.weights
+                                  : std::string(set.weights.empty() ? "fp8" : set.weights);
   for (WorkerSet& workers : config.workers) {
-    if (!wanted.devices.empty()) {
-      ASSIGN_OR_RETURN(const DeviceSet set, FindSet(wanted.devices));
-      workers.flags.emplace("device", DeviceFor(set, workers));
-    }
+    if (!wanted.devices.empty()) workers.flags.emplace("device", DeviceFor(set, workers));
     if (!workers.flags.contains("device")) {
       return absl::InvalidArgumentError(absl::StrCat(
           "workers: pool '", workers.pool,
@@ -76,7 +82,7 @@ absl::Status EmulateCluster(ClusterConfig& config) {
     }
     workers.flags.emplace("backend", "emulated");
     workers.flags.emplace("model-shape", wanted.model_shape);
-    workers.flags.emplace("weights", wanted.weights);
+    workers.flags.emplace("weights", weights);
     workers.flags.emplace("payload", wanted.payload);
     workers.flags.emplace("perturbation", wanted.perturbation);
   }

@@ -6,7 +6,7 @@
 //   emulated:
 //     model_shape: llama-3-70b   # required; tandemctl's catalog names them
 //     devices: rubin-lpx         # a set of DeviceSets(); or a `device` flag for each worker
-//     weights: fp8               # fp8 by default
+//     weights: fp8               # the set's by default
 //     time_scale: auto           # machine seconds for one of the devices'; auto: as the host
 //     allows perturbation: 0            # share that each worker's cost table is off by payload:
 //     elided            # or real
@@ -27,6 +27,7 @@ struct DeviceSet {
   absl::string_view prefill;    // pools that only prefill
   absl::string_view attention;  // pools that decode attention, whatever else they run
   absl::string_view ffn;        // pools that only run the FFN
+  absl::string_view weights;    // number format that all of them take
   absl::string_view stands_for;
 };
 const std::vector<DeviceSet>& DeviceSets();

@@ -118,6 +118,12 @@ absl::Status RunFirstChat(const ClusterState& state) {
     return absl::Status(told.code(), absl::StrCat("the answer broke off: ", told.message()));
   if (!chat.done()) return absl::DataLossError("the answer ended without [DONE]");
   std::printf("\n%s", chat.DescribeTimings().c_str());
+  if (!state.config.emulation.model_shape.empty()) {
+    std::printf(
+        "emulated: the stages' times are the devices' own; this machine took %s s for each of "
+        "theirs (time_scale)\n",
+        state.config.workers.at(0).flags.at("time-scale").c_str());
+  }
   return absl::OkStatus();
 }
 

@@ -260,7 +260,7 @@ void AddEmulation(CLI::App& command, Options& options) {
   command.add_option("--devices", options.emulation.devices,
                      absl::StrCat("Emulated: ", absl::StrJoin(sets, ", ")));
   command.add_option("--weights", options.emulation.weights,
-                     "Emulated: number format of the weights [fp8]");
+                     "Emulated: number format of the weights [the devices']");
   command.add_option(
       "--time-scale", options.emulation.time_scale,
       "Emulated: machine seconds for one of the devices' [auto: as the host allows]");

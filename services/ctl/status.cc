@@ -4,7 +4,9 @@
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 
+#include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -51,6 +53,22 @@ double BusySeconds(const v1::Heartbeat& heartbeat) {
 
 double Occupancy(const v1::Heartbeat& heartbeat) {
   return heartbeat.elapsed_seconds() > 0 ? BusySeconds(heartbeat) / heartbeat.elapsed_seconds() : 0;
+}
+
+// "busy 41.2 %, stall handoff 12.0 %, idle no_work 46.8 %": the states that make up a thousandth of
+// the device's time or more.
+std::string LedgerText(const v1::Heartbeat& heartbeat) {
+  std::map<std::string, double> share;
+  for (const v1::LedgerEntry& entry : heartbeat.ledger()) {
+    const std::string state =
+        entry.cause().empty() ? entry.state() : absl::StrCat(entry.state(), " ", entry.cause());
+    share[state] += entry.seconds() / std::max(heartbeat.elapsed_seconds(), 1e-9);
+  }
+  std::vector<std::string> parts;
+  for (const auto& [state, part] : share) {
+    if (part >= 0.001) parts.push_back(absl::StrFormat("%s %.1f %%", state, 100 * part));
+  }
+  return parts.empty() ? "none yet" : absl::StrJoin(parts, ", ");
 }
 
 // The class of the stages that it runs; equal parts once.
@@ -143,6 +161,10 @@ std::string StatusText(const v1::StatusReply& reply, const std::string& address)
     if (!worker.state_reason().empty()) absl::StrAppend(&text, "\n    ", worker.state_reason());
     if (worker.group_size() > 0)
       absl::StrAppend(&text, "\n    FFN group: ", absl::StrJoin(worker.group(), ", "));
+    absl::StrAppend(&text, "\n    device: ", told.device());
+    if (told.time_scale() > 0)
+      absl::StrAppend(&text, ", emulated at time_scale ", told.time_scale());
+    absl::StrAppend(&text, "\n    device time: ", LedgerText(heartbeat));
     absl::StrAppend(&text, "\n    numerics: ", NumericsText(told.numerics()));
   }
   return text;

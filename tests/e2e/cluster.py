@@ -166,9 +166,15 @@ def parse_metrics(text):
 def running(*arguments, **options):
     """A cluster that is ready; stopped at the end, its logs kept when the test fails (TANDEM_E2E_KEEP) or shown."""
     cluster = Cluster(*arguments, **options)
-    try:
-        cluster.up()
+    with started(cluster):
         yield cluster
+
+
+@contextlib.contextmanager
+def started(cluster):
+    """The same of a cluster that the test made; gives what `local up` printed."""
+    try:
+        yield cluster.up().stdout
     finally:
         # The processes of this cluster and nothing else, whatever became of it.
         pids = []

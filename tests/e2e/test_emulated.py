@@ -1,0 +1,75 @@
+"""Emulated clusters: every ready device set answers an OpenAI client, in scaled time that is labelled as such, with tokens that do not
+depend on the topology, and books in which every second has its place."""
+import openai
+import pytest
+
+import cluster as clusters
+
+SETS = sorted(path.stem for path in (clusters.SOURCE / "deploy" / "local").glob("emulated-*.yaml"))
+PROMPT = "Every second accounted for"
+
+
+class Emulated(clusters.Cluster):
+    """A cluster of one file of deploy/local."""
+
+    def __init__(self, name, extra=()):
+        super().__init__(name, model_name="emulated-model", extra=["--config", str(clusters.SOURCE / "deploy" / "local" / (name + ".yaml")),
+                                                                   *extra])
+        at = self.up_command.index("--topology")
+        del self.up_command[at:at + 2]
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    """The ids that each model gave first."""
+    return {}
+
+
+def model_shape(name):
+    text = (clusters.SOURCE / "deploy" / "local" / (name + ".yaml")).read_text()
+    return next(line.split()[1] for line in text.splitlines() if "model_shape:" in line)
+
+
+def complete(cluster):
+    client = openai.OpenAI(base_url=cluster.url + "/v1", api_key="none")
+    reply = client.completions.with_raw_response.create(model=cluster.model_name, prompt=PROMPT, max_tokens=12, temperature=0,
+                                                        extra_body={"return_token_ids": True})
+    return reply.headers, reply.parse()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_answers_and_accounts_for_its_time(name, tokens):
+    cluster = Emulated(name)
+    with clusters.started(cluster) as out:
+        headers, reply = complete(cluster)
+        scale = float(headers["x-tandem-time-scale"])
+        assert f"time_scale {scale:g}: " in out, out
+        ids = reply.choices[0].model_extra["token_ids"]
+        assert len(ids) == 12 and reply.choices[0].finish_reason == "length"
+        # A hash chain: one swapped row, stale block or skipped layer would change every later token.
+        assert ids == tokens.setdefault(model_shape(name), ids)
+        for worker in cluster.workers().values():
+            assert worker["device"].startswith("emulated/") and worker["time_scale"] == scale
+            booked = sum(entry["seconds"] for entry in worker["ledger"])
+            assert booked == pytest.approx(worker["elapsed_seconds"], rel=1e-3)
+        cluster.wait_idle()
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--model-shape", "llama-9"], ["llama-9", "llama-3-8b"]),
+    (["--model-shape", "llama-3-70b", "--devices", "h101"], ["h101", "rubin-lpx"]),
+    (["--model-shape", "llama-3-70b", "--time-scale", "0"], ["time_scale", "0"]),
+    (["--model-shape", "llama-3-70b", "--weights", "fp3"], ["fp3"]),
+    (["--model-shape", "llama-3-405b", "--devices", "cs-3"], ["cs-3", "GB"]),
+    ([], ["model_shape"]),
+])
+def test_what_makes_no_sense_is_refused_with_its_reason(flags, words):
+    cluster = clusters.Cluster("afd", extra=["--backend", "emulated", "--devices", "rubin-lpx", *flags]
+                               if "--devices" not in flags else ["--backend", "emulated", *flags])
+    try:
+        result = cluster.ctl(*cluster.up_command, "--ready-timeout", "60", check=False)
+        assert result.returncode != 0
+        for word in words:
+            assert word in result.stdout + result.stderr, (word, result.stdout, result.stderr)
+    finally:
+        cluster.down()
