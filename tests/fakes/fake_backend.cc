@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "scheduler/base/random.h"
@@ -70,7 +71,9 @@ FakeBackend::FakeBackend(FakeOptions options) : options_(std::move(options)) {
   info_.dimensions = d;
   if (options_.stages.contains(Stage::kPrefill)) info_.numerics.prefill = "hash";
   if (options_.stages.contains(Stage::kAttention)) info_.numerics.attention = "hash";
-  if (options_.stages.contains(Stage::kFfn)) info_.numerics.ffn = "hash/whole";
+  if (options_.stages.contains(Stage::kFfn))
+    info_.numerics.ffn = "hash/" + GeometryOf(options_.shard.columns);
+  info_.shard = ResolveShard(options_.shard, d.layers);
   info_.kv_row_bytes = sizeof(Kv);
   info_.end_tokens = options_.end_tokens;
   kv_.resize(size_t{d.layers} * options_.kv_blocks * options_.block_tokens);
@@ -166,12 +169,38 @@ TicketPtr FakeBackend::FfnLayer(uint32_t layer, uint32_t rows, const Buffer& in,
     status = absl::InvalidArgumentError(
         absl::StrCat("layer ", layer, " of ", options_.dimensions.layers));
   }
+  if (status.ok() && !info_.shard.HoldsLayer(layer)) {
+    status = absl::NotFoundError(absl::StrCat("layer ", layer, ": this shard holds ",
+                                              ToString(info_.shard, options_.dimensions.layers)));
+  }
   if (status.ok()) status = Begin(FakeCallKind::kFfn, layer, rows);
   const uint32_t hidden = options_.dimensions.hidden;
   for (size_t i = 0; status.ok() && i < rows; i++) {
-    Expand(FfnOf(HashRow(in.host() + i * hidden, hidden), layer), out.host() + i * hidden, hidden);
+    ComputePiece(FfnOf(HashRow(in.host() + i * hidden, hidden), layer), out.host() + i * hidden);
   }
   return Done(std::move(status));
+}
+
+// All pieces but the last are rows of their own; the last is what the sum lacks. Integers below
+// 2^24, so every sum is exact.
+void FakeBackend::ComputePiece(uint64_t hash, float* out) const {
+  const FfnShard& shard = info_.shard;
+  const uint32_t hidden = options_.dimensions.hidden;
+  std::vector<float> piece(hidden);
+  const auto expand_piece = [&](uint32_t column) {
+    Expand(Fold(hash, column + 1), piece.data(), hidden);
+    for (float& value : piece) value = std::floor(value / static_cast<float>(shard.columns));
+  };
+  if (shard.column + 1 < shard.columns) {
+    expand_piece(shard.column);
+    std::copy(piece.begin(), piece.end(), out);
+    return;
+  }
+  Expand(hash, out, hidden);
+  for (uint32_t before = 0; before < shard.column; before++) {
+    expand_piece(before);
+    for (uint32_t i = 0; i < hidden; i++) out[i] -= piece[i];
+  }
 }
 
 TicketPtr FakeBackend::HeadAndSample(absl::Span<const step::SampleRow> rows, Buffer& residual,

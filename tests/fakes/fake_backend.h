@@ -8,7 +8,7 @@
 //   attention      h = hash(residual + ffn_out); K, V of (layer, position) = hash(h, layer,
 //   position), kept in the blocks;
 //                  row(hash(every K and V of positions 0 to position, layer, position, h))
-//   FFN            row(hash(layer, its input))
+//   FFN            row(hash(layer, its input)); a piece of its columns: rows that add up to that
 //   token          hash(residual + ffn_out [, seed, output position]) mod vocabulary
 //
 // A row holds integers below 2^22 in F32, so sums of two are exact. Independent of any clock.
@@ -41,6 +41,7 @@ struct FakeOptions {
   uint32_t kv_blocks = 64;
   uint32_t block_tokens = 4;
   std::vector<TokenId> end_tokens;
+  FfnShard shard;  // of the FFN
 };
 
 class FakeBackend final : public StageBackend {
@@ -74,6 +75,7 @@ class FakeBackend final : public StageBackend {
   };
   absl::Status Begin(FakeCallKind kind, uint32_t layer, uint32_t rows) TANDEM_EXCLUDES(mu_);
   absl::Status NeedsStage(bool attention) const;
+  void ComputePiece(uint64_t hash, float* out) const;  // [hidden]
   absl::StatusOr<Kv*> Cell(uint32_t layer, const step::BlockTable& blocks, uint32_t position);
   absl::Status Attend(uint32_t layer, absl::Span<const step::KvRow> rows, Buffer& residual,
                       const Buffer* ffn_out);
