@@ -46,7 +46,7 @@ absl::StatusOr<std::set<Stage>> ReadStages(absl::string_view text, absl::string_
 }
 
 absl::Status ReadWorker(YamlFields& fields, absl::string_view where, const Catalog& catalog,
-                        Scenario& scenario) {
+                        uint32_t layer_count, Scenario& scenario) {
   WorkerSpec worker;
   const std::string name = fields.Text("name");
   const uint64_t count = Or(fields, "count", 1, 1000);
@@ -60,12 +60,17 @@ absl::Status ReadWorker(YamlFields& fields, absl::string_view where, const Catal
   worker.prefill_slots = Size(fields, "prefill_slots", 4);
   worker.chunk_tokens = Size(fields, "chunk_tokens", 32);
   worker.max_handoff_rows = Size(fields, "max_handoff_rows", 64);
+  worker.max_merge_wait = Microseconds(fields, "max_merge_wait_us", 0);
+  const std::string layers = fields.TextOr("layers", "all");
+  const std::string column = fields.TextOr("column", "0/1");
   RETURN_IF_ERROR(fields.Finish());
   ASSIGN_OR_RETURN(worker.stages, ReadStages(stages, where));
   const auto found = catalog.chips.find(chip);
   if (found == catalog.chips.end())
     return absl::NotFoundError(absl::StrCat(where, ": chip '", chip, "' is not in the catalog"));
   worker.chip = found->second;
+  ASSIGN_OR_RETURN(const ShardRequest request, ParseShardRequest(layers, column));
+  ASSIGN_OR_RETURN(worker.shard, ResolveRequest(request, layer_count));
   for (uint64_t i = 1; i <= count; i++) {
     worker.name = count == 1 ? name : absl::StrCat(name, i);
     scenario.workers.push_back(worker);
@@ -124,7 +129,7 @@ absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view 
   scenario.control_link.jitter = Microseconds(fields, "control_jitter_us", 50);
   scenario.time_limit = Milliseconds(fields, "time_limit_ms", 600'000);
   for (YamlFields& worker : fields.List("workers"))
-    RETURN_IF_ERROR(ReadWorker(worker, where, catalog, scenario));
+    RETURN_IF_ERROR(ReadWorker(worker, where, catalog, static_cast<uint32_t>(layers), scenario));
   std::vector<YamlFields> loads = fields.List("load");
   for (YamlFields& load : loads) RETURN_IF_ERROR(ReadLoad(load, scenario.load));
   for (YamlFields& fault : fields.List("faults"))

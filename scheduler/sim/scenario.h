@@ -33,6 +33,8 @@ struct WorkerSpec {
   uint32_t max_sequences = 0, max_batch = 0, max_micro_batches = 0;
   uint32_t prefill_slots = 0, chunk_tokens = 0;
   uint32_t max_handoff_rows = 0;
+  Duration max_merge_wait;  // ffn
+  FfnShard shard;           // `layers: 0:4`, `column: 0/2`; resolved
 };
 
 // All lengths uniform in [min, max], arrivals exponential.

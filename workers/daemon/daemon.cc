@@ -45,6 +45,7 @@ ShardSpec MakeShardSpec(const WorkerConfig& config) {
   spec.kv_blocks = keeps_kv ? config.kv_tokens / config.block_tokens : 0;
   spec.block_tokens = config.block_tokens;
   spec.threads = config.threads;
+  spec.shard = config.Shard();
   return spec;
 }
 
@@ -58,6 +59,7 @@ EngineConfig MakeEngineConfig(const WorkerConfig& config, const ShardSpec& spec)
   engine.max_batch = config.max_batch;
   engine.max_micro_batches = config.max_micro_batches;
   engine.chunk_tokens = config.chunk_tokens;
+  engine.max_merge_wait = Duration::Microseconds(config.max_merge_wait_us);
   engine.shard_epoch = WallNanoseconds();
   return engine;
 }
@@ -83,6 +85,7 @@ WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engin
                                                                      : 0,
                      .max_handoff_rows = worker.Runs(Stage::kFfn) ? engine.max_handoff_rows : 0};
   worker.shard_epoch = engine.shard_epoch;
+  worker.shard = backend.shard;
   worker.dimensions = backend.dimensions;
   worker.weights_bytes = backend.attention_bytes + backend.ffn_bytes + backend.head_bytes;
   worker.pid = getpid();
@@ -125,6 +128,7 @@ absl::Status RunWorker(const WorkerConfig& config) {
   LogInfo("loaded", {{"backend", info.name},
                      {"attention_bytes", info.attention_bytes},
                      {"ffn_bytes", info.ffn_bytes},
+                     {"ffn_shard", ToString(info.shard, info.dimensions.layers)},
                      {"head_bytes", info.head_bytes},
                      {"kv_tokens", uint64_t{spec.kv_blocks} * spec.block_tokens}});
 

@@ -56,7 +56,7 @@ void FfnGroup::SetGroup(std::vector<FfnEndpoint> holders, Answer switched) {
       Holder& holder = known->second;
       const FfnEndpoint& old = holder.endpoint;
       if (holder.link != nullptr && old.address == endpoint.address &&
-          old.shard_epoch == endpoint.shard_epoch) {
+          old.shard_epoch == endpoint.shard_epoch && old.shard == endpoint.shard) {
         holder.in_group = true;
         continue;
       }
@@ -82,6 +82,7 @@ void FfnGroup::Open(Holder& holder) {
   hello.ffn_class = info.numerics.ffn;
   hello.shard_epoch = holder.endpoint.shard_epoch;
   hello.max_rows = max_rows_;
+  hello.shard = holder.endpoint.shard;
   holder.id = next_id_++;
   holder.reopen_at = Instant::Never();
   holder.link = connector_.Open(
@@ -118,7 +119,7 @@ void FfnGroup::OnGrant(const WorkerId& worker, uint64_t id, const HandoffGrantIn
   callbacks_.on_up(worker.value(), grant);
 }
 
-void FfnGroup::OnReply(const WorkerId& worker, uint64_t id, const F2a& reply) {
+void FfnGroup::OnReply(const WorkerId& worker, uint64_t id, F2a& reply) {
   Holder* const holder = Find(worker, id);
   if (holder == nullptr || holder->in_flight == 0) {
     context_.counters.replies_dropped++;

@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "services/runtime/proto_words.h"
 #include "services/runtime/status_map.h"
 #include "workers/rpc/limits.h"
 
@@ -184,6 +185,7 @@ grpc::ByteBuffer EncodeOpen(const HandoffHello& hello) {
   open.set_ffn_class(hello.ffn_class);
   open.set_shard_epoch(hello.shard_epoch);
   open.set_max_rows(hello.max_rows);
+  if (hello.shard.has_value()) ToProto(*hello.shard, open.mutable_shard());
   return Encode(message);
 }
 
@@ -269,13 +271,20 @@ absl::StatusOr<HandoffHello> ToHello(const v1::HandoffOpen& open) {
                                                    open.hidden(), " values exceed a frame of ",
                                                    kMaxRowBytes, " bytes"));
   }
+  std::optional<FfnShard> shard;
+  if (open.has_shard()) {
+    shard = ToShard(open.shard());
+    if (absl::Status status = CheckShard(*shard, open.layers()); !status.ok())
+      return absl::InvalidArgumentError(absl::StrCat("hand-off: shard: ", status.message()));
+  }
   return HandoffHello{.attention_worker = open.attention_worker(),
                       .model = open.model(),
                       .hidden = open.hidden(),
                       .layers = open.layers(),
                       .ffn_class = open.ffn_class(),
                       .shard_epoch = open.shard_epoch(),
-                      .max_rows = open.max_rows()};
+                      .max_rows = open.max_rows(),
+                      .shard = shard};
 }
 
 absl::StatusOr<HandoffGrantInfo> ToGrant(const v1::HandoffGrant& grant) {
