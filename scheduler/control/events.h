@@ -134,12 +134,13 @@ struct FfnHolder {
   WorkerId worker;
   std::string address;
   uint64_t shard_epoch = 0;
+  FfnShard shard{};
 };
 struct SendSetGroup {
   WorkerId worker;
   CommandId command{};
   uint64_t group_version = 0;
-  std::vector<FfnHolder> holders;  // best first; empty: wait
+  std::vector<FfnHolder> holders;  // best first: policy::AssignFfnGroups; empty: wait
 };
 struct SendDrain {
   WorkerId worker;

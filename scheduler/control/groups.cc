@@ -1,5 +1,7 @@
 // FFN groups: which FFN workers serve which attention worker.
 
+#include <absl/strings/str_cat.h>
+
 #include <algorithm>
 
 #include "scheduler/control/state.h"
@@ -20,34 +22,54 @@ void Controller::State::On(const ShardLost& event) {
   workers_changed = true;
 }
 
-// Draining holders stay in a group only while no other is left and sequences still need them.
+// Draining holders stay in a group only while the others do not cover every layer and sequences
+// still need them.
 void Controller::State::AssignGroups() {
-  std::vector<WorkerId> ready, draining;
+  std::vector<HolderView> ready, all;
   std::vector<GroupSeat> seats;
   for (const auto& [id, worker] : workers) {
     if (worker.Runs(Stage::kFfn) && !worker.Runs(Stage::kAttention)) {
-      (worker.state == WorkerState::kDraining ? draining : ready).push_back(id);
+      all.push_back({id, worker.description.shard});
+      if (worker.state != WorkerState::kDraining) ready.push_back(all.back());
     }
     if (!worker.NeedsGroup()) continue;
-    GroupSeat seat{
-        id, worker.group.holders.empty() ? WorkerId() : worker.group.holders.front(), {}};
+    GroupSeat seat{id, worker.group.holders, {}};
     for (const auto& [suspected, until] : worker.group.suspected) seat.suspected.insert(suspected);
     seats.push_back(std::move(seat));
   }
-  const bool takes_new_work = !ready.empty();
+  if (seats.empty()) return;
+  const uint32_t layers = workers.at(seats.front().attention).description.dimensions.layers;
+  const std::string gap = WhatReadyHoldersLack();
   for (const auto& [id, holders] :
-       policy::AssignFfnGroups(seats, takes_new_work ? ready : draining)) {
+       policy::AssignFfnGroups(seats, gap.empty() ? ready : all, layers)) {
     Worker& attention = workers.at(id);
-    const bool needed = takes_new_work || attention.sequences + attention.reserving_sequences > 0;
-    SetHolders(attention, needed ? holders : std::vector<WorkerId>{}, takes_new_work);
+    const bool needed = gap.empty() || attention.sequences + attention.reserving_sequences > 0;
+    SetHolders(attention, needed ? holders : std::vector<WorkerId>{}, gap);
   }
 }
 
+// Empty: the FFN workers that are ready cover every layer.
+std::string Controller::State::WhatReadyHoldersLack() const {
+  std::vector<FfnShard> shards;
+  uint32_t layers = 0;
+  for (const auto& [id, worker] : workers) {
+    layers = worker.description.dimensions.layers;  // everybody's
+    if (worker.Runs(Stage::kFfn) && !worker.Runs(Stage::kAttention) &&
+        worker.state == WorkerState::kReady)
+      shards.push_back(worker.description.shard);
+  }
+  if (shards.empty()) return "no FFN worker is ready";
+  const std::string gap = policy::UncoveredLayers(shards, layers);
+  return gap.empty() ? gap : absl::StrCat("no ready FFN worker holds ", gap);
+}
+
 void Controller::State::SetHolders(Worker& attention, const std::vector<WorkerId>& holders,
-                                   bool takes_new_work) {
-  if (!takes_new_work && attention.state == WorkerState::kReady) {
-    attention.state = MustNext(kWorkerTransitions, attention.state, WorkerEvent::kGroupGone);
-    attention.reason = "no FFN worker is ready";
+                                   const std::string& gap) {
+  const bool takes_new_work = gap.empty();
+  if (!takes_new_work) {
+    if (attention.state == WorkerState::kReady)
+      attention.state = MustNext(kWorkerTransitions, attention.state, WorkerEvent::kGroupGone);
+    if (attention.state == WorkerState::kWaitingForGroup) attention.reason = gap;
   }
   Group& group = attention.group;
   std::vector<uint64_t> epochs;
@@ -71,9 +93,12 @@ void Controller::State::SetHolders(Worker& attention, const std::vector<WorkerId
   SendSetGroup command;
   command.group_version = group.version;
   for (size_t i = 0; i < holders.size(); i++) {
-    command.holders.push_back({holders[i], workers.at(holders[i]).description.address, epochs[i]});
+    const WorkerDescription& holder = workers.at(holders[i]).description;
+    command.holders.push_back({holders[i], holder.address, epochs[i], holder.shard});
   }
   Send(attention, CommandKind::kSetGroup, std::move(command), 0, group.version);
+  if (takes_new_work && attention.state == WorkerState::kWaitingForGroup)
+    attention.reason = "it has not acknowledged its group yet";
 }
 
 void Controller::State::OnGroupAnswer(Worker& attention, uint64_t version,
@@ -90,12 +115,8 @@ void Controller::State::OnGroupAnswer(Worker& attention, uint64_t version,
   const bool has_group =
       group.state == GroupState::kActive ||
       (group.state == GroupState::kRefused && absl::IsFailedPrecondition(status));
-  const bool takes_new_work =
-      std::any_of(group.holders.begin(), group.holders.end(), [this](const WorkerId& id) {
-        const Worker* holder = Find(id);
-        return holder != nullptr && holder->state == WorkerState::kReady;
-      });
-  if (has_group && takes_new_work && attention.state == WorkerState::kWaitingForGroup) {
+  if (has_group && WhatReadyHoldersLack().empty() &&
+      attention.state == WorkerState::kWaitingForGroup) {
     attention.state = MustNext(kWorkerTransitions, attention.state, WorkerEvent::kGroupReady);
     attention.reason.clear();
   }

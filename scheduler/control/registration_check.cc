@@ -2,6 +2,9 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <set>
+#include <string>
+
 #include "scheduler/base/status.h"
 
 namespace tandem::control {
@@ -9,6 +12,30 @@ namespace {
 
 absl::Status Incomplete(const WorkerDescription& worker, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("worker ", worker.id.value(), ": ", what));
+}
+
+// A worker with other stages is its own only FFN holder, or prefills with these weights: it needs
+// them whole. Its class must say the same as its shard.
+absl::Status CheckShardOf(const WorkerDescription& worker) {
+  const uint32_t layers = worker.dimensions.layers;
+  if (layers == 0 || layers > kMaxShardLayers) {
+    return Incomplete(worker, absl::StrCat("its model has ", layers, " layers; 1 to ",
+                                           kMaxShardLayers, " are possible"));
+  }
+  if (absl::Status shard = CheckShard(worker.shard, layers); !shard.ok())
+    return Incomplete(worker, absl::StrCat("its shard: ", shard.message()));
+  if (worker.stages != std::set<Stage>{Stage::kFfn} && !worker.shard.IsWhole(layers)) {
+    return Incomplete(worker, absl::StrCat("it holds ", ToString(worker.shard, layers),
+                                           " of the FFN, but runs more than the ffn stage"));
+  }
+  const std::string& ffn = worker.numerics.ffn;
+  const std::string geometry = ffn.substr(WithoutGeometry(ffn).size());
+  if (!geometry.empty() && geometry != GeometryOf(worker.shard.columns)) {
+    return Incomplete(worker,
+                      absl::StrCat("its numerics class of ffn says '", geometry, "', its shard '",
+                                   GeometryOf(worker.shard.columns), "'"));
+  }
+  return absl::OkStatus();
 }
 
 // What each stage must say of itself.
@@ -39,7 +66,7 @@ absl::Status CheckComplete(const WorkerDescription& worker) {
   if (worker.Runs(Stage::kFfn) && worker.numerics.ffn.empty()) {
     return Incomplete(worker, "it runs ffn but its numerics class has no ffn part");
   }
-  return absl::OkStatus();
+  return CheckShardOf(worker);
 }
 
 absl::Status CheckPart(const WorkerDescription& worker, const WorkerDescription& member,
@@ -77,6 +104,9 @@ absl::Status CheckAgainst(const WorkerDescription& worker, const WorkerDescripti
       CheckPart(worker, member, "prefill", worker.numerics.prefill, member.numerics.prefill));
   RETURN_IF_ERROR(
       CheckPart(worker, member, "attention", worker.numerics.attention, member.numerics.attention));
+  // Cuts may differ: a group prefers one class, and a crossing to another is counted.
+  if (WithoutGeometry(worker.numerics.ffn) == WithoutGeometry(member.numerics.ffn))
+    return absl::OkStatus();
   return CheckPart(worker, member, "ffn", worker.numerics.ffn, member.numerics.ffn);
 }
 

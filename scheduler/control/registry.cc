@@ -53,6 +53,7 @@ void Controller::State::On(const WorkerRegistered& event) {
   }
   Worker& added = workers[worker.id];
   added.description = worker;
+  added.description.shard = ResolveShard(worker.shard, worker.dimensions.layers);
   added.last_heartbeat = now;
   added.kv_blocks_free = worker.capacity.kv_blocks;
   added.state =

@@ -123,7 +123,9 @@ struct Controller::State {
   // ---- groups.cc
   void On(const ShardLost& event);
   void AssignGroups();
-  void SetHolders(Worker& attention, const std::vector<WorkerId>& holders, bool takes_new_work);
+  std::string WhatReadyHoldersLack() const;
+  // `gap`: what WhatReadyHoldersLack says.
+  void SetHolders(Worker& attention, const std::vector<WorkerId>& holders, const std::string& gap);
   void OnGroupAnswer(Worker& attention, uint64_t version, const absl::Status& status);
   bool InSomeGroup(const WorkerId& ffn) const;
 

@@ -21,12 +21,12 @@ uint64_t AttentionParameters(const ModelShape& shape) {
 
 uint64_t FfnParameters(const ModelShape& shape, const FfnShard& shard) {
   uint64_t parameters = 0;
-  const uint64_t end = std::min(shard.end_layer, shape.layers);
+  const uint64_t end = std::min<uint64_t>(shard.last_layer, shape.layers);
   for (uint64_t layer = shard.first_layer; layer < end; layer++) {
     const bool experts = shape.HasExperts(layer);
     const uint64_t width = experts || shape.experts == 0 ? shape.ffn : shape.dense_ffn;
     const uint64_t count = experts ? shape.experts + shape.shared_experts : 1;
-    parameters += count * 3 * shape.hidden * shard.Width(width);
+    parameters += count * 3 * shape.hidden * ShardWidth(shard, width);
   }
   return parameters;
 }

@@ -76,9 +76,9 @@ AttentionRows AttentionRows::Even(const ModelShape& shape, uint64_t rows, uint64
   return {rows, context_tokens, windowed};
 }
 
-uint64_t FfnShard::Width(uint64_t width) const {
-  TANDEM_CHECK(column < columns);
-  return width * (column + 1) / columns - width * column / columns;
+uint64_t ShardWidth(const FfnShard& shard, uint64_t width) {
+  TANDEM_CHECK(shard.column < shard.columns);
+  return width * (shard.column + 1) / shard.columns - width * shard.column / shard.columns;
 }
 
 Work AttentionWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
@@ -99,7 +99,7 @@ Work FfnWork(const ModelShape& shape, const Precision& precision, const FfnShard
   if (rows == 0) return {};
   const bool experts = shape.HasExperts(layer);
   const uint64_t width = experts || shape.experts == 0 ? shape.ffn : shape.dense_ffn;
-  const double one = static_cast<double>(3 * shape.hidden * shard.Width(width));
+  const double one = static_cast<double>(3 * shape.hidden * ShardWidth(shard, width));
   double read = 1;
   double computed = 1;
   if (experts) {

@@ -9,6 +9,7 @@
 
 #include "scheduler/model/dtype.h"
 #include "scheduler/model/model_shape.h"
+#include "scheduler/view/shard.h"
 
 namespace tandem::cost {
 
@@ -33,17 +34,8 @@ struct AttentionRows {
   static AttentionRows Even(const model::ModelShape& shape, uint64_t rows, uint64_t context_tokens);
 };
 
-// A part of the FFN weights: layers [first, end), and of each FFN's width the column-th of
-// `columns` equal parts (PROTOCOL section 6).
-struct FfnShard {
-  uint64_t first_layer = 0;
-  uint64_t end_layer = UINT64_MAX;
-  uint32_t column = 0;
-  uint32_t columns = 1;
-
-  // The part's share of a matrix with `width` columns, in columns: the parts add up to it.
-  uint64_t Width(uint64_t width) const;
-};
+// A shard's share of a matrix with `width` columns, in columns: the pieces add up to it.
+uint64_t ShardWidth(const FfnShard& shard, uint64_t width);
 
 // Attention of one layer over one row of each sequence: its weights once, the gate of its experts
 // among them, and the KV of every sequence.

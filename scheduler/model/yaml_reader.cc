@@ -171,6 +171,14 @@ void YamlReader::GetMapping(const std::string& key,
   status_.Update(read(node));
 }
 
+void YamlReader::GetAny(const std::string& key,
+                        const std::function<absl::Status(const YAML::Node&)>& read) {
+  const YAML::Node* found = Find(key);
+  if (found == nullptr) return;
+  const YAML::Node node = *found;
+  status_.Update(read(node));
+}
+
 void YamlReader::GetList(const std::string& key,
                          const std::function<absl::Status(const YAML::Node&)>& read) {
   const YAML::Node* found = Find(key);

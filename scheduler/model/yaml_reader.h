@@ -49,6 +49,8 @@ class YamlReader {
   void GetMapping(const std::string& key,
                   const std::function<absl::Status(const YAML::Node&)>& read);
   void GetList(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read);
+  // Calls `read` for the key's value, of whatever kind, unless an error came first.
+  void GetAny(const std::string& key, const std::function<absl::Status(const YAML::Node&)>& read);
   bool Has(const std::string& key) const;
 
   // As Get; but the key must be there.

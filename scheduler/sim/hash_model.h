@@ -24,6 +24,18 @@ constexpr uint64_t EmbedOf(TokenId token, uint32_t position) {
 // The residual stream after attention, and the FFN's output.
 constexpr uint64_t AttentionOf(uint64_t row, uint64_t kv) { return Mix64(row ^ (kv * 3)); }
 constexpr uint64_t FfnOf(uint64_t row, uint32_t layer) { return Mix64(row * 5 + layer + 1); }
+// What piece `column` of `columns` answers, and how pieces add up, in shard order: folding them in
+// any other order, or without one, gives another number.
+constexpr uint64_t FoldPiece(uint64_t sum, uint64_t piece) {
+  return ((sum << 7) | (sum >> 57)) ^ piece;
+}
+constexpr uint64_t PieceOf(uint64_t row, uint32_t layer, uint32_t column, uint32_t columns) {
+  uint64_t sum = 0;
+  for (uint32_t before = 0; before < column; before++)
+    sum = FoldPiece(sum, Mix64(FfnOf(row, layer) ^ (before + 1)));
+  if (column + 1 < columns) return Mix64(FfnOf(row, layer) ^ (column + 1));
+  return FoldPiece(sum, FfnOf(row, layer));  // the last one makes it the whole
+}
 constexpr TokenId TokenOf(uint64_t row, uint64_t seed, uint32_t output_position,
                           uint32_t vocabulary) {
   return static_cast<TokenId>(Mix64(row ^ Mix64(seed + output_position)) % vocabulary);

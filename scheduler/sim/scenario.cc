@@ -55,7 +55,7 @@ absl::StatusOr<std::set<Stage>> ReadStages(absl::string_view text, absl::string_
 absl::Status ReadWorker(YamlReader fields, absl::string_view where, const model::Catalog& catalog,
                         const cost::CostOptions& costs, Scenario& scenario) {
   WorkerSpec worker;
-  std::string name, stages, device_name;
+  std::string name, stages, device_name, layers = "all", column = "0/1";
   uint32_t count = 1;
   fields.Require("name", name);
   fields.Get("count", count, 1, 1000);
@@ -69,7 +69,13 @@ absl::Status ReadWorker(YamlReader fields, absl::string_view where, const model:
   GetSize(fields, "prefill_slots", worker.prefill_slots);
   GetSize(fields, "chunk_tokens", worker.chunk_tokens);
   GetSize(fields, "max_handoff_rows", worker.max_handoff_rows);
+  GetMicroseconds(fields, "max_merge_wait_us", worker.max_merge_wait);
+  fields.Get("layers", layers);
+  fields.Get("column", column);
   RETURN_IF_ERROR(fields.Finish());
+  ASSIGN_OR_RETURN(const ShardRequest request, ParseShardRequest(layers, column));
+  ASSIGN_OR_RETURN(worker.shard,
+                   ResolveRequest(request, static_cast<uint32_t>(scenario.shape.layers)));
   ASSIGN_OR_RETURN(worker.stages, ReadStages(stages, where));
   ASSIGN_OR_RETURN(const model::Device device, Named(where, catalog.FindDevice(device_name)));
   ASSIGN_OR_RETURN(cost::CostTable table,

@@ -28,6 +28,8 @@ struct WorkerSpec {
   uint32_t max_sequences = 64, max_batch = 32, max_micro_batches = 2;
   uint32_t prefill_slots = 4, chunk_tokens = 32;
   uint32_t max_handoff_rows = 64;
+  Duration max_merge_wait;  // ffn
+  FfnShard shard;           // `layers: 0:4`, `column: 0/2`; resolved
 };
 
 // All lengths uniform in [min, max], arrivals exponential.

@@ -26,8 +26,8 @@ Overloaded(F...) -> Overloaded<F...>;
 // True: the machines were asked, so there may be new effects.
 bool SimWorker::StartTask() {
   if (busy_) return false;
-  const policy::DeviceReady ready{ffn_ && ffn_->HasWork(), decode_ && decode_->HasTask(),
-                                  prefill_ && prefill_->HasWork()};
+  const policy::DeviceReady ready{ffn_ && ffn_->ReadyAt() <= world_.Now(),
+                                  decode_ && decode_->HasTask(), prefill_ && prefill_->HasWork()};
   const policy::DeviceWork work = policy::NextDeviceWork(ready, turn_);
   std::optional<Task> task;
   LedgerStage stage = LedgerStage::kShared;
@@ -61,23 +61,20 @@ bool SimWorker::StartTask() {
 
 Duration SimWorker::TimeOf(const Task& task) const {
   const cost::CostTable& costs = *spec_.costs;
-  const Duration time =
-      std::visit(Overloaded{[&](const step::AttentionTask& t) {
-                              std::vector<uint32_t> context;
-                              for (const step::KvRow& row : t.rows)
-                                context.push_back(row.position + 1);
-                              return costs.AttentionLayer(
-                                         t.layer, cost::AttentionRows::Of(costs.shape(), context)) +
-                                     (t.layer == 0 ? costs.Embed(t.rows.size()) : Duration());
-                            },
-                            [&](const step::HeadTask& t) { return costs.Head(t.rows.size()); },
-                            [&](const step::PrefillTask& t) {
-                              return costs.PrefillLayer(t.layer, t.first_position, t.rows.size());
-                            },
-                            [&](const step::FfnTask& t) {
-                              return costs.FfnLayer(cost::FfnShard(), t.layer, t.rows);
-                            }},
-                 task);
+  const Duration time = std::visit(
+      Overloaded{
+          [&](const step::AttentionTask& t) {
+            std::vector<uint32_t> context;
+            for (const step::KvRow& row : t.rows) context.push_back(row.position + 1);
+            return costs.AttentionLayer(t.layer, cost::AttentionRows::Of(costs.shape(), context)) +
+                   (t.layer == 0 ? costs.Embed(t.rows.size()) : Duration());
+          },
+          [&](const step::HeadTask& t) { return costs.Head(t.rows.size()); },
+          [&](const step::PrefillTask& t) {
+            return costs.PrefillLayer(t.layer, t.first_position, t.rows.size());
+          },
+          [&](const step::FfnTask& t) { return costs.FfnLayer(spec_.shard, t.layer, t.rows); }},
+      task);
   return time * slow_percent_ / 100;
 }
 
@@ -120,7 +117,8 @@ void SimWorker::Compute(const step::HeadTask& task) {
   }
   // Steps end with their heads; a micro-batch that failed never got there.
   std::erase_if(rows_, [&](const auto& older) { return older.first.first < task.step; });
-  std::erase_if(sent_, [&](const auto& older) { return older.first.step < task.step; });
+  std::erase_if(sent_, [&](const auto& older) { return older.first.second.step < task.step; });
+  std::erase_if(partials_, [&](const auto& older) { return older.first.first < task.step; });
   decode_->OnHeadDone(task, std::move(tokens), world_.Now());
 }
 
@@ -138,7 +136,7 @@ void SimWorker::Compute(const step::PrefillTask& task) {
 }
 
 void SimWorker::Compute(const step::FfnTask& task) {
-  ffn_->OnTaskDone(task);
+  ffn_->OnTaskDone(task, world_.Now());
   const Duration compute = TimeOf(task);
   for (const step::QueuedCall& call : task.calls) {
     auto rows = calls_.extract({call.stream, call.call});
@@ -146,7 +144,8 @@ void SimWorker::Compute(const step::FfnTask& task) {
     if (rows.empty() || caller == callers_.end()) continue;
     F2aReply reply{
         call.call, std::move(rows.mapped()), world_.Now() - compute - call.arrival, compute, {}};
-    for (uint64_t& row : reply.rows) row = FfnOf(row, task.layer);
+    for (uint64_t& row : reply.rows)
+      row = PieceOf(row, task.layer, spec_.shard.column, spec_.shard.columns);
     if (!caller->second.stream) {
       OnF2a(id_, reply);
       continue;
@@ -166,6 +165,8 @@ void SimWorker::BookIdle() {
     state = LedgerState::kStall, cause = Cause::kHandoff;
   } else if ((decode_ && decode_->sequences() > 0) || (prefill_ && prefill_->jobs() > 0)) {
     state = LedgerState::kStall, cause = Cause::kKvTransfer;
+  } else if (ffn_ && ffn_->HasWork()) {
+    state = LedgerState::kStall, cause = Cause::kBatchWait;
   } else if (ffn_) {
     const bool starved = std::any_of(callers_.begin(), callers_.end(), [](const auto& caller) {
       return caller.second.worker->alive() && !caller.second.worker->live().empty();
@@ -177,8 +178,8 @@ void SimWorker::BookIdle() {
 }
 
 // A reply that ended a wait of the device takes that wait on its account (PROTOCOL section 7).
-void SimWorker::BookReply(const step::CallId& call, const F2aReply& reply) {
-  const auto sent = sent_.find(call);
+void SimWorker::BookReply(const WorkerId& holder, const F2aReply& reply) {
+  const auto sent = sent_.find({holder, reply.call});
   if (busy_ || book_state_ != LedgerState::kStall || sent == sent_.end()) return;
   ledger_->BookExposedWait({world_.Now() - sent->second, reply.queue, reply.compute}, world_.Now());
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "scheduler/cost/cost_table.h"
+#include "scheduler/sim/hash_model.h"
 #include "scheduler/sim/sim_worker.h"
 
 namespace tandem::sim {
@@ -19,12 +20,12 @@ const step::StreamId kLoopback{0};
 
 void SimWorker::SetGroup(const control::SendSetGroup& group) {
   group_.clear();
-  std::vector<std::string> names;
+  std::vector<step::GroupHolder> holders;
   for (const control::FfnHolder& holder : group.holders) {
     group_.push_back(holder.worker);
-    names.push_back(holder.worker.value());
+    holders.push_back({holder.worker.value(), holder.shard});
   }
-  decode_->SetGroup(names, world_.Now());
+  decode_->SetGroup(std::move(holders), world_.Now());
   for (const WorkerId& holder : group_) DialHolder(holder);
 }
 
@@ -67,7 +68,12 @@ void SimWorker::OnHolderBroken(const WorkerId& holder, const Stream* stream) {
 
 void SimWorker::SendCall(const step::SendA2f& send) {
   const std::vector<uint64_t>& rows = rows_.at({send.call.step, send.call.micro_batch});
-  sent_[send.call] = world_.Now();
+  sent_[{WorkerId(send.holder), send.call}] = world_.Now();
+  if (send.crosses_from != 0) {
+    world_.report.class_crossings++;
+    world_.Record(
+        absl::StrCat("crossing ", id_.value(), " ", send.crosses_from, " to ", send.columns));
+  }
   if (send.holder == id_.value()) {
     const absl::Status queued = ffn_->Enqueue({kLoopback, send.call, send.rows, world_.Now()});
     TANDEM_CHECK(queued.ok());
@@ -85,12 +91,26 @@ void SimWorker::SendCall(const step::SendA2f& send) {
 void SimWorker::OnF2a(const WorkerId& holder, const F2aReply& reply) {
   if (!reply.status.ok()) {
     decode_->OnFfnRefused(holder.value(), reply.call, reply.status, world_.Now());
-  } else if (decode_->OnFfnReply(holder.value(), reply.call, world_.Now())) {
-    rows_[{reply.call.step, reply.call.micro_batch}] = reply.rows;
-    BookReply(reply.call, reply);
+  } else if (const auto taken = decode_->OnFfnReply(holder.value(), reply.call, world_.Now())) {
+    TakeRows(*taken, reply);
+    if (taken->last) BookReply(holder, reply);
   }
-  sent_.erase(reply.call);
+  sent_.erase({holder, reply.call});
   Settle();
+}
+
+void SimWorker::TakeRows(const step::TakenReply& taken, const F2aReply& reply) {
+  const std::pair<uint64_t, uint32_t> slot(reply.call.step, reply.call.micro_batch);
+  std::vector<std::vector<uint64_t>>& pieces = partials_[slot];
+  pieces.resize(taken.columns);
+  pieces[taken.column] = reply.rows;
+  if (!taken.last) return;
+  std::vector<uint64_t>& rows = rows_[slot];
+  rows = pieces.front();
+  for (size_t piece = 1; piece < pieces.size(); piece++) {
+    for (size_t i = 0; i < rows.size(); i++) rows[i] = FoldPiece(rows[i], pieces[piece].at(i));
+  }
+  partials_.erase(slot);
 }
 
 // ---- The FFN worker.
@@ -217,6 +237,7 @@ void SimWorker::On(const step::PrefillEffect& effect) {
 
 void SimWorker::ArmAlarm() {
   Instant due = decode_ ? decode_->NextDeadline() : Instant::Never();
+  if (ffn_ && !busy_) due = std::min(due, ffn_->ReadyAt());
   for (const auto& [id, gateway] : gateways_) due = std::min(due, gateway.outbox.lease_end());
   if (due == Instant::Never() || (armed_ <= due && armed_ > world_.Now())) return;
   armed_ = due;

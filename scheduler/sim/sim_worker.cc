@@ -55,6 +55,8 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
     config.layers = layers;
     config.max_rows = spec.max_handoff_rows;
     config.hidden_bytes = cost::F2aBytes(shape, precision, 1);
+    config.shard = spec.shard;
+    config.max_merge_wait = spec.max_merge_wait;
     ffn_ = std::make_unique<step::FfnMachine>(config);
   }
   if (!spec.stages.contains(Stage::kAttention)) return;
@@ -71,7 +73,7 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
   callers_[kLoopback].worker = this;
   const absl::StatusOr<uint64_t> credit = ffn_->OpenStream(kLoopback, spec.max_batch);
   TANDEM_CHECK(credit.ok());
-  decode_->SetGroup({id_.value()}, world.Now());
+  decode_->SetGroup(step::WholeHolders({id_.value()}), world.Now());
   decode_->OnHolderUp(id_.value(), *credit, std::min(spec.max_batch, spec.max_handoff_rows),
                       world.Now());
 }
@@ -143,7 +145,8 @@ void SimWorker::DialRouter() {
       static_cast<uint32_t>(shape.vocabulary), static_cast<uint32_t>(shape.context_tokens)};
   if (prefill_) me.numerics.prefill = "hash";
   if (decode_) me.numerics.attention = "hash";
-  if (ffn_) me.numerics.ffn = "hash";
+  if (ffn_) me.numerics.ffn = absl::StrCat("hash/", GeometryOf(spec_.shard.columns));
+  me.shard = spec_.shard;
   if (decode_)
     me.capacity = {book_.total_blocks(), book_.block_tokens(), spec_.max_sequences, 0, 0};
   if (prefill_) me.capacity.prefill_slots = spec_.prefill_slots;

@@ -30,7 +30,7 @@ struct KvFrame {
 };
 struct F2aReply {
   step::CallId call;
-  std::vector<uint64_t> rows;
+  std::vector<uint64_t> rows;  // a piece's partials, where columns are cut
   Duration queue, compute;
   absl::Status status;  // not OK: refused, no rows
 };
@@ -128,7 +128,8 @@ class SimWorker {
   uint64_t RunAttention(uint64_t row, const step::KvRow& kv_row, uint32_t layer);
   uint64_t& KvAt(const step::BlockTable& blocks, uint32_t position, uint32_t layer);
   void BookIdle();
-  void BookReply(const step::CallId& call, const F2aReply& reply);
+  void BookReply(const WorkerId& holder, const F2aReply& reply);
+  void TakeRows(const step::TakenReply& taken, const F2aReply& reply);
 
   World& world_;
   const WorkerSpec spec_;
@@ -159,7 +160,9 @@ class SimWorker {
       rows_;  // residual stream by (step, micro-batch)
   std::map<WorkerId, Link> links_;
   std::vector<WorkerId> group_;
-  std::map<step::CallId, Instant> sent_;
+  std::map<std::pair<WorkerId, step::CallId>, Instant> sent_;
+  std::map<std::pair<uint64_t, uint32_t>, std::vector<std::vector<uint64_t>>>
+      partials_;  // by (step, micro-batch), then piece
   std::vector<std::weak_ptr<Stream>> kv_callers_;
 
   // Prefill.

@@ -23,6 +23,7 @@ struct SimReport {
   Duration ttft_p50, ttft_p99;  // arrival to first token
   Duration tpot_p50, tpot_p99;  // mean gap of a choice after its first token
   uint64_t resumes = 0, preemptions = 0;
+  uint64_t class_crossings = 0;  // layer calls that went to another cut of the FFN
   uint64_t event_digest = 0;
   uint64_t events = 0;  // alarms fired
   Duration elapsed;

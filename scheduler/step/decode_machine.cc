@@ -111,8 +111,8 @@ void DecodeMachine::EndAll(const SequenceEnd& end, Instant now) {
   state_->Settle(now);
 }
 
-void DecodeMachine::SetGroup(const std::vector<std::string>& holders, Instant now) {
-  state_->holders.SetGroup(holders);
+void DecodeMachine::SetGroup(std::vector<GroupHolder> holders, Instant now) {
+  state_->holders.SetGroup(std::move(holders));
   for (const auto& batch : state_->batches.all()) batch->refused_by.clear();
   state_->Settle(now);
 }
@@ -131,30 +131,43 @@ void DecodeMachine::OnHolderLost(const std::string& holder, const absl::Status& 
   if (!state_->holders.Down(holder)) return;
   state_->effects.push_back(HolderSuspected{holder, status});
   for (const auto& batch : state_->batches.all()) {
-    if (batch->sent() && batch->holder == holder) state_->LoseCall(*batch, status);
+    for (size_t i = 0; i < batch->pieces.size(); i++) {  // a loss may end the call
+      if (batch->pieces[i].holder == holder) state_->LoseCall(*batch, batch->pieces[i], status);
+    }
   }
   state_->Settle(now);
 }
 
 bool DecodeMachine::OnFfnRefused(const std::string& holder, const CallId& call,
                                  const absl::Status& status, Instant now) {
-  MicroBatch* const batch = state_->Awaited(holder, call);
-  if (batch == nullptr) return false;
+  const auto [batch, piece] = state_->Awaited(holder, call);
+  if (piece == nullptr) {
+    if (state_->holders.TakeAbandoned(holder, call)) state_->Settle(now);
+    return false;
+  }
   state_->holders.GiveCredit(holder, batch->row_count());
   batch->refused_by = holder;
-  state_->LoseCall(*batch, status);
+  state_->LoseCall(*batch, *piece, status);
   state_->Settle(now);
   return true;
 }
 
-bool DecodeMachine::OnFfnReply(const std::string& holder, const CallId& call, Instant now) {
-  MicroBatch* const batch = state_->Awaited(holder, call);
-  if (batch == nullptr) return false;
+std::optional<TakenReply> DecodeMachine::OnFfnReply(const std::string& holder, const CallId& call,
+                                                    Instant now) {
+  const auto [batch, piece] = state_->Awaited(holder, call);
+  if (piece == nullptr) {
+    if (state_->holders.TakeAbandoned(holder, call)) state_->Settle(now);
+    return std::nullopt;
+  }
   state_->holders.GiveCredit(holder, batch->row_count());
-  state_->batches.OnReply(*batch);
+  piece->holder.clear();
+  piece->answered = true;
+  const TakenReply taken{static_cast<uint32_t>(piece - batch->pieces.data()),
+                         static_cast<uint32_t>(batch->pieces.size()), batch->answered()};
+  if (taken.last) state_->batches.OnAnswered(*batch);
   state_->FailIfAbandoned(*batch);
   state_->Settle(now);
-  return true;
+  return taken;
 }
 
 std::optional<DecodeTask> DecodeMachine::NextTask(Instant) {

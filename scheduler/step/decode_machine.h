@@ -77,11 +77,21 @@ struct ReservationFreed {
 struct CopyBlocks {
   std::vector<KvBook::BlockCopy> copies;
 };
-// Send the rows of a micro-batch (its residual stream, which the shell holds) to an FFN holder.
+// Send the rows of a micro-batch (its residual stream, which the shell holds) to an FFN holder. A
+// layer cut by columns is one of these a piece.
 struct SendA2f {
   CallId call;
   std::string holder;  // FFN worker id
   uint32_t rows = 0;
+  uint32_t column = 0, columns = 1;  // which piece of the layer the holder computes
+  // The cut in which this layer was computed last for some row, where it was another: the call
+  // crosses to another numerics class. Said once a call, with its first piece. 0: it does not.
+  uint32_t crosses_from = 0;
+};
+// What a taken reply is. The layer's FFN output is the sum of its pieces, added in shard order.
+struct TakenReply {
+  uint32_t column = 0, columns = 1;
+  bool last = true;  // of the pieces: the output is complete
 };
 // The stream of a holder broke or stalled; once a loss, whether or not calls were in flight there.
 struct HolderSuspected {
@@ -222,20 +232,22 @@ class DecodeMachine {
   void EndAllOf(const GatewayId& gateway, const SequenceEnd& end, Instant now);
   void EndAll(const SequenceEnd& end, Instant now);
 
-  // The group's holders, best first. A call in flight stays where it is. Empty: wait for one.
-  void SetGroup(const std::vector<std::string>& holders, Instant now);
+  // The group's holders, best first: of each piece of a layer the first that is up gets the call. A
+  // call in flight stays where it is. Empty: wait for one.
+  void SetGroup(std::vector<GroupHolder> holders, Instant now);
   // The holder's stream is open: it takes calls of up to max_rows and this much reply in flight.
   void OnHolderUp(const std::string& holder, uint64_t credit_bytes, uint32_t max_rows, Instant now);
-  // Its stream broke or stalled: calls in flight there are sent once to each further holder,
-  // attempt + 1.
+  // Its stream broke or stalled: what was in flight there is sent once to each further holder of
+  // the same part, attempt + 1. Where none is left, but another cut of the layer is complete, the
+  // whole layer call goes there.
   void OnHolderLost(const std::string& holder, const absl::Status& status, Instant now);
   // The holder answered a call with an error and lives on (a stale shard, a full queue): as if it
   // had died on this call, but its stream stays open. False: as OnFfnReply. Take the holder down
   // (OnHolderLost) when it should get no more calls.
   bool OnFfnRefused(const std::string& holder, const CallId& call, const absl::Status& status,
                     Instant now);
-  // A reply came. False: it matches nothing that is awaited (drop it and count it).
-  bool OnFfnReply(const std::string& holder, const CallId& call, Instant now);
+  // A reply came. nullopt: it matches nothing that is awaited (drop it and count it).
+  std::optional<TakenReply> OnFfnReply(const std::string& holder, const CallId& call, Instant now);
 
   // The longest-ready micro-batch's task; starts a step when none runs. May also have effects
   // (kPreempted ends).

@@ -2,9 +2,11 @@
 
 // The inside of DecodeMachine: its parts, and the moves that several events share.
 // decode_machine.cc has the events, decode_sequences.cc the life of sequences, decode_step.cc the
-// running step.
+// running step, decode_calls.cc its calls to the FFN group.
 
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "scheduler/step/decode_machine.h"
@@ -20,7 +22,7 @@ struct DecodeMachine::State {
       : config(decode_config),
         book(kv_book),
         reservations(decode_config.layers, decode_config.context_tokens, kv_book),
-        holders(decode_config.hidden_bytes),
+        holders(decode_config.layers, decode_config.hidden_bytes),
         batches(decode_config.layers, decode_config.max_micro_batches) {}
 
   const DecodeConfig config;
@@ -35,7 +37,7 @@ struct DecodeMachine::State {
   bool task_out = false;
   size_t running = 0;  // sequences in kRunning
   Instant blocked_since =
-      Instant::Never();  // no FFN holder takes what is there to send; Never(): one does
+      Instant::Never();  // nobody takes some call that is there to send; Never(): all can go
   std::optional<uint32_t>
       kv_blocked_at;  // no row of a step had its KV when so many blocks were free
   uint64_t tokens_total = 0, tokens_wasted = 0;
@@ -67,12 +69,27 @@ struct DecodeMachine::State {
   std::optional<EndReason> EndAfter(
       const Sequence& sequence) const;  // its last token was just added
   DecodeTask TaskOf(const MicroBatch& batch) const;
+
+  // ---- decode_calls.cc
   void SendCalls();
-  void LoseCall(MicroBatch& batch, const absl::Status& status);
+  // By piece whom the call, or what is missing of it, goes to, and whether that begins it anew in
+  // another cut; no holders: nobody takes it now.
+  struct Target {
+    std::vector<std::string> holders;  // parallel to the missing pieces
+    bool whole_call = true;
+  };
+  Target ChooseTarget(const MicroBatch& batch) const;
+  bool IsBlocked(const MicroBatch& batch) const;  // nobody takes it now
+  void BeginCall(MicroBatch& batch, uint32_t columns);
+  void SendPieces(MicroBatch& batch, const Target& target);
+  void AbandonPieces(MicroBatch& batch);  // what is in flight is of no use any more
+  uint32_t CrossesFrom(MicroBatch& batch);
+  void LoseCall(MicroBatch& batch, CallPiece& piece, const absl::Status& status);
   void FailRows(MicroBatch& batch, const absl::Status& status);
   // Nobody wants its rows any more and nothing is under way for it.
   void FailIfAbandoned(MicroBatch& batch);
-  MicroBatch* Awaited(const std::string& holder, const CallId& call) const;
+  // Of the call that is named; null: nothing like it is awaited from there.
+  std::pair<MicroBatch*, CallPiece*> Awaited(const std::string& holder, const CallId& call) const;
   // After every event: ends the step if it is done, sends what can be sent, notes whether an FFN
   // holder is missed.
   void Settle(Instant now);

@@ -1,4 +1,4 @@
-// The running step: its rows and their KV, the calls of its micro-batches, its end.
+// The running step: its rows and their KV, and its end.
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
@@ -10,12 +10,6 @@
 #include "scheduler/step/decode_state.h"
 
 namespace tandem::step {
-namespace {
-
-constexpr uint32_t kMaxHoldersLost =
-    2;  // on one call: its rows may be what kills them (PROTOCOL section 5)
-
-}  // namespace
 
 bool DecodeMachine::State::CanStartStep() const {
   const bool kv_blocked = kv_blocked_at.has_value() && book.free_blocks() <= *kv_blocked_at;
@@ -83,54 +77,6 @@ DecodeTask DecodeMachine::State::TaskOf(const MicroBatch& batch) const {
   return task;
 }
 
-// In order of arrival: a call that waits for credit is not overtaken.
-void DecodeMachine::State::SendCalls() {
-  while (MicroBatch* batch = batches.FirstUnsent()) {
-    const std::string* holder = holders.Pick(batch->row_count(), batch->refused_by);
-    if (holder == nullptr || !holders.TakeCredit(*holder, batch->row_count())) return;
-    batches.MarkSent(*batch, *holder);
-    effects.push_back(SendA2f{
-        {batches.step(), batch->layer, batch->index, batch->attempt}, *holder, batch->row_count()});
-  }
-}
-
-MicroBatch* DecodeMachine::State::Awaited(const std::string& holder, const CallId& call) const {
-  MicroBatch* const batch = batches.Find(call.step, call.micro_batch);
-  const bool awaited = batch != nullptr && batch->sent() && batch->holder == holder &&
-                       batch->layer == call.layer && batch->attempt == call.attempt;
-  return awaited ? batch : nullptr;
-}
-
-void DecodeMachine::State::LoseCall(MicroBatch& batch, const absl::Status& status) {
-  const uint32_t lost = ++batch.holders_lost;
-  batches.MarkLost(batch);
-  if (lost >= kMaxHoldersLost) {
-    FailRows(batch, absl::InternalError(absl::StrCat(
-                        "step ", batches.step(), " layer ", batch.layer, ": ", lost,
-                        " FFN holders failed on one call; the last said: ", status.message())));
-  } else {
-    FailIfAbandoned(batch);
-  }
-}
-
-void DecodeMachine::State::FailRows(MicroBatch& batch, const absl::Status& status) {
-  for (Sequence* sequence : batch.rows) {
-    if (sequence->leaving.has_value()) continue;
-    sequence->leaving = SequenceEnd{EndReason::kFailed, status};
-    sequence->leaving_event = SequenceEventKind::kFailed;
-  }
-  batches.Fail(batch);
-}
-
-void DecodeMachine::State::FailIfAbandoned(MicroBatch& batch) {
-  const bool under_way = batch.state == MicroBatchState::kComputing || batch.sent();
-  if (under_way || batch.state == MicroBatchState::kDone) return;
-  const bool all_leave =
-      std::all_of(batch.rows.begin(), batch.rows.end(),
-                  [](const Sequence* sequence) { return sequence->leaving.has_value(); });
-  if (all_leave) batches.Fail(batch);
-}
-
 void DecodeMachine::State::FinishStep() {
   std::vector<Sequence*> rows;
   for (const auto& batch : batches.all())
@@ -178,53 +124,6 @@ std::optional<EndReason> DecodeMachine::State::EndAfter(const Sequence& sequence
     return EndReason::kLength;
   }
   return std::nullopt;
-}
-
-void DecodeMachine::State::Settle(Instant now) {
-  kv_blocked_at.reset();
-  if (batches.running() && batches.done()) FinishStep();
-  SendCalls();
-  bool blocked = false;
-  if (const MicroBatch* batch = batches.FirstUnsent()) {
-    blocked = holders.Pick(batch->row_count(), batch->refused_by) == nullptr;
-  } else if (!batches.running()) {
-    blocked = running > 0 && !holders.RowLimit().has_value();
-  }
-  if (!blocked) {
-    blocked_since = Instant::Never();
-  } else if (blocked_since == Instant::Never()) {
-    blocked_since = now;
-  }
-}
-
-// When the first sequence has waited max_ffn_wait for a holder.
-Instant DecodeMachine::State::FfnDeadline() const {
-  if (blocked_since == Instant::Never()) return Instant::Never();
-  if (batches.running()) return blocked_since + config.max_ffn_wait;
-  Instant first = Instant::Never();
-  for (const auto& [admitted, sequence] : sequences.all()) {
-    if (sequence->state != SequenceState::kRunning) continue;
-    first = std::min(first, std::max(sequence->running_since, blocked_since) + config.max_ffn_wait);
-  }
-  return first;
-}
-
-void DecodeMachine::State::EndBlocked(Instant now) {
-  const absl::Status status = absl::UnavailableError(
-      absl::StrCat("no FFN worker for ", config.max_ffn_wait.seconds(), " s"));
-  if (batches.running()) {
-    for (const auto& batch : batches.all()) {
-      if (batch->unsent()) FailRows(*batch, status);
-    }
-    return;
-  }
-  std::vector<SequenceKey> late;
-  for (const auto& [admitted, sequence] : sequences.all()) {
-    if (sequence->state != SequenceState::kRunning) continue;
-    if (std::max(sequence->running_since, blocked_since) + config.max_ffn_wait <= now)
-      late.push_back(sequence->key);
-  }
-  EndEach(late, SequenceEventKind::kFailed, {EndReason::kFailed, status});
 }
 
 }  // namespace tandem::step

@@ -1,13 +1,20 @@
 #include "scheduler/step/ffn_holders.h"
 
 #include <algorithm>
+#include <set>
 
 #include "scheduler/base/check.h"
 
 namespace tandem::step {
 
-FfnHolders::FfnHolders(uint64_t hidden_bytes) : hidden_bytes_(hidden_bytes) {
-  TANDEM_CHECK(hidden_bytes >= 1);
+FfnHolders::FfnHolders(uint32_t layers, uint64_t hidden_bytes)
+    : layers_(layers), hidden_bytes_(hidden_bytes) {
+  TANDEM_CHECK(layers >= 1 && hidden_bytes >= 1);
+}
+
+void FfnHolders::SetGroup(std::vector<GroupHolder> holders) {
+  group_ = std::move(holders);
+  FindRowLimit();
 }
 
 void FfnHolders::Up(const std::string& holder, uint64_t credit_bytes, uint32_t max_rows) {
@@ -15,34 +22,70 @@ void FfnHolders::Up(const std::string& holder, uint64_t credit_bytes, uint32_t m
   stream.credit_bytes = std::max(credit_bytes, stream.outstanding_bytes);
   stream.max_rows =
       static_cast<uint32_t>(std::min<uint64_t>(max_rows, credit_bytes / hidden_bytes_));
+  FindRowLimit();
 }
 
-bool FfnHolders::Down(const std::string& holder) { return open_.erase(holder) > 0; }
+bool FfnHolders::Down(const std::string& holder) {
+  const bool was_open = open_.erase(holder) > 0;
+  FindRowLimit();
+  return was_open;
+}
 
-const std::string* FfnHolders::Pick(uint32_t rows, const std::string& except) const {
-  for (const std::string& holder : group_) {
-    if (holder == except) continue;
-    const auto it = open_.find(holder);
-    if (it != open_.end() && it->second.max_rows >= rows) return &it->first;
+bool FfnHolders::Takes(const GroupHolder& holder, uint32_t layer, uint32_t rows,
+                       const std::string& except) const {
+  if (holder.name == except || !holder.shard.HoldsLayer(layer)) return false;
+  const auto stream = open_.find(holder.name);
+  return stream != open_.end() && stream->second.max_rows >= rows;
+}
+
+const std::string* FfnHolders::PickPiece(uint32_t layer, uint32_t column, uint32_t columns,
+                                         uint32_t rows, const std::string& except) const {
+  for (const GroupHolder& holder : group_) {
+    if (holder.shard.column == column && holder.shard.columns == columns &&
+        Takes(holder, layer, rows, except)) {
+      return &holder.name;
+    }
   }
   return nullptr;
 }
 
-std::optional<uint32_t> FfnHolders::RowLimit() const {
-  std::optional<uint32_t> limit;
-  for (const std::string& holder : group_) {
-    const auto it = open_.find(holder);
-    if (it == open_.end() || it->second.max_rows == 0) continue;
-    limit = std::min(limit.value_or(it->second.max_rows), it->second.max_rows);
+std::vector<std::string> FfnHolders::PickSet(uint32_t layer, uint32_t rows,
+                                             const std::string& except) const {
+  std::set<uint32_t> incomplete;  // cuts
+  for (const GroupHolder& first : group_) {
+    const uint32_t columns = first.shard.columns;
+    if (!Takes(first, layer, rows, except) || incomplete.contains(columns)) continue;
+    std::vector<std::string> pieces;
+    for (uint32_t column = 0; column < columns; column++) {
+      const std::string* const holder = PickPiece(layer, column, columns, rows, except);
+      if (holder == nullptr) break;
+      pieces.push_back(*holder);
+    }
+    if (pieces.size() == columns) return pieces;
+    incomplete.insert(columns);
   }
-  return limit;
+  return {};
 }
 
-bool FfnHolders::TakeCredit(const std::string& holder, uint32_t rows) {
-  Stream& stream = open_.at(holder);
+void FfnHolders::FindRowLimit() {
+  row_limit_.reset();
+  for (uint32_t layer = 0; layer < layers_; layer++) {
+    if (PickSet(layer, 1, "").empty()) return;
+  }
+  for (const GroupHolder& holder : group_) {
+    const auto stream = open_.find(holder.name);
+    if (stream == open_.end() || stream->second.max_rows == 0) continue;
+    row_limit_ = std::min(row_limit_.value_or(stream->second.max_rows), stream->second.max_rows);
+  }
+}
+
+bool FfnHolders::TakeCredits(absl::Span<const std::string> holders, uint32_t rows) {
   const uint64_t bytes = rows * hidden_bytes_;
-  if (bytes > stream.credit_bytes - stream.outstanding_bytes) return false;
-  stream.outstanding_bytes += bytes;
+  for (const std::string& holder : holders) {
+    const Stream& stream = open_.at(holder);
+    if (bytes > stream.credit_bytes - stream.outstanding_bytes) return false;
+  }
+  for (const std::string& holder : holders) open_.at(holder).outstanding_bytes += bytes;
   return true;
 }
 
@@ -51,6 +94,20 @@ void FfnHolders::GiveCredit(const std::string& holder, uint32_t rows) {
   const uint64_t bytes = rows * hidden_bytes_;
   TANDEM_CHECK(stream.outstanding_bytes >= bytes);
   stream.outstanding_bytes -= bytes;
+}
+
+void FfnHolders::Abandon(const std::string& holder, const CallId& call, uint32_t rows) {
+  TANDEM_CHECK(open_.at(holder).abandoned.emplace(call, rows).second);
+}
+
+bool FfnHolders::TakeAbandoned(const std::string& holder, const CallId& call) {
+  const auto stream = open_.find(holder);
+  if (stream == open_.end()) return false;
+  const auto found = stream->second.abandoned.find(call);
+  if (found == stream->second.abandoned.end()) return false;
+  GiveCredit(holder, found->second);
+  stream->second.abandoned.erase(found);
+  return true;
 }
 
 uint64_t FfnHolders::outstanding_bytes(const std::string& holder) const {

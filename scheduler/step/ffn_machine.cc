@@ -5,8 +5,16 @@
 #include <algorithm>
 
 #include "scheduler/base/check.h"
+#include "scheduler/policy/merge_wait.h"
 
 namespace tandem::step {
+namespace {
+
+// Of one sender. No attention worker has so many micro-batches in flight; one that claims it is not
+// waited for.
+constexpr size_t kMaxMicroBatchesBetween = 64;
+
+}  // namespace
 
 FfnMachine::FfnMachine(const FfnConfig& config) : config_(config) {
   TANDEM_CHECK(config.layers >= 1 && config.max_rows >= 1 && config.hidden_bytes >= 1);
@@ -41,6 +49,10 @@ absl::Status FfnMachine::Enqueue(const QueuedCall& call) {
     return absl::InvalidArgumentError(
         absl::StrCat("layer ", call.call.layer, " of ", config_.layers));
   }
+  if (!config_.shard.HoldsLayer(call.call.layer)) {
+    return absl::NotFoundError(absl::StrCat("layer ", call.call.layer, ": this worker holds ",
+                                            ToString(config_.shard, config_.layers)));
+  }
   if (call.rows > config_.max_rows) {
     return absl::InvalidArgumentError(
         absl::StrCat(call.rows, " rows exceed the ", config_.max_rows, " of one call"));
@@ -60,6 +72,7 @@ absl::Status FfnMachine::Enqueue(const QueuedCall& call) {
   queued_bytes_ += bytes;
   TANDEM_CHECK(queued_bytes_ <= config_.max_queued_bytes);  // grants sum to at most that
   queue_.push_back(call);
+  NoteCall(call);
   return absl::OkStatus();
 }
 
@@ -68,6 +81,7 @@ void FfnMachine::CloseStream(StreamId stream) {
   if (credit == credit_.end()) return;
   granted_bytes_ -= credit->second.granted_bytes;
   credit_.erase(credit);
+  senders_.erase(stream);
   std::erase_if(queue_, [&](const QueuedCall& call) {
     if (call.stream != stream) return false;
     queued_bytes_ -= call.rows * config_.hidden_bytes;
@@ -75,8 +89,48 @@ void FfnMachine::CloseStream(StreamId stream) {
   });
 }
 
-std::optional<FfnTask> FfnMachine::NextTask(Instant) {
-  if (queue_.empty()) return std::nullopt;
+void FfnMachine::NoteCall(const QueuedCall& call) {
+  Sender& sender = senders_[call.stream];
+  const auto between = sender.between.find(call.call.micro_batch);
+  if (between == sender.between.end()) return;
+  if (between->second.layer == call.call.layer) {
+    const Duration gap = call.arrival - between->second.since;
+    sender.gap = sender.gap_known ? sender.gap + (gap - sender.gap) / 8 : gap;
+    sender.gap_known = true;
+  }
+  sender.between.erase(between);
+}
+
+void FfnMachine::NoteAnswer(const QueuedCall& call, Instant now) {
+  Sender& sender = senders_[call.stream];
+  if (call.call.layer + 1 >= config_.layers || sender.between.size() >= kMaxMicroBatchesBetween) {
+    sender.between.erase(call.call.micro_batch);
+  } else {
+    sender.between[call.call.micro_batch] = {call.call.layer + 1, now};
+  }
+}
+
+Instant FfnMachine::ReadyAt() const {
+  if (queue_.empty()) return Instant::Never();
+  const QueuedCall& oldest = queue_.front();
+  policy::MergeView view{oldest.call.layer,
+                         oldest.rows,
+                         oldest.arrival,
+                         queued_bytes_ > oldest.rows * config_.hidden_bytes,
+                         {}};
+  if (config_.max_merge_wait <= Duration()) return oldest.arrival;
+  std::vector<policy::ExpectedCall> expected;
+  for (const auto& [stream, sender] : senders_) {
+    if (stream == oldest.stream) continue;
+    for (const auto& [micro_batch, between] : sender.between)
+      expected.push_back({between.layer, between.since + sender.gap});
+  }
+  view.expected = expected;
+  return policy::MergeUntil(view, config_.max_merge_wait);
+}
+
+std::optional<FfnTask> FfnMachine::NextTask(Instant now) {
+  if (queue_.empty() || now < ReadyAt()) return std::nullopt;
   FfnTask task;
   task.layer = queue_.front().call.layer;
   std::erase_if(queue_, [&](const QueuedCall& call) {
@@ -89,13 +143,14 @@ std::optional<FfnTask> FfnMachine::NextTask(Instant) {
   return task;
 }
 
-void FfnMachine::OnTaskDone(const FfnTask& task) {
+void FfnMachine::OnTaskDone(const FfnTask& task, Instant now) {
   for (const QueuedCall& call : task.calls) {
     const auto credit = credit_.find(call.stream);
     if (credit == credit_.end()) continue;  // closed meanwhile
     const uint64_t bytes = call.rows * config_.hidden_bytes;
     TANDEM_CHECK(credit->second.outstanding_bytes >= bytes);
     credit->second.outstanding_bytes -= bytes;
+    NoteAnswer(call, now);
   }
 }
 

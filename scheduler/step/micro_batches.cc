@@ -40,6 +40,23 @@ const char* ToString(MicroBatchEvent event) {
   return "unknown";
 }
 
+bool MicroBatch::in_flight() const {
+  return std::any_of(pieces.begin(), pieces.end(),
+                     [](const CallPiece& piece) { return piece.in_flight(); });
+}
+
+bool MicroBatch::answered() const {
+  return !pieces.empty() && std::all_of(pieces.begin(), pieces.end(),
+                                        [](const CallPiece& piece) { return piece.answered; });
+}
+
+bool MicroBatch::unsent() const {
+  const bool missing =
+      pieces.empty() || std::any_of(pieces.begin(), pieces.end(),
+                                    [](const CallPiece& piece) { return piece.missing(); });
+  return state == MicroBatchState::kWaitingForFfn && missing;
+}
+
 MicroBatches::MicroBatches(uint32_t layers, uint32_t max_in_flight)
     : layers_(layers), max_in_flight_(max_in_flight) {
   TANDEM_CHECK(layers >= 1 && max_in_flight >= 1);
@@ -109,34 +126,30 @@ void MicroBatches::OnAttentionDone(MicroBatch& batch) {
   Move(batch, MicroBatchEvent::kAttentionDone);
   batch.attempt = 0;
   batch.holders_lost = 0;
-  batch.holder.clear();
+  batch.pieces.clear();
   batch.refused_by.clear();
   unsent_.push_back(&batch);
 }
 
-MicroBatch* MicroBatches::FirstUnsent() const {
-  return unsent_.empty() ? nullptr : unsent_.front();
-}
-
-void MicroBatches::MarkSent(MicroBatch& batch, std::string holder) {
-  TANDEM_CHECK(batch.unsent() && !holder.empty());
+void MicroBatches::MarkSent(MicroBatch& batch) {
+  TANDEM_CHECK(!batch.unsent() && batch.in_flight());
   std::erase(unsent_, &batch);
-  batch.holder = std::move(holder);
 }
 
-void MicroBatches::MarkLost(MicroBatch& batch) {
-  TANDEM_CHECK(batch.state == MicroBatchState::kWaitingForFfn && !batch.holder.empty());
-  batch.holder.clear();
+void MicroBatches::MarkLost(MicroBatch& batch, CallPiece& piece) {
+  TANDEM_CHECK(batch.state == MicroBatchState::kWaitingForFfn && piece.in_flight());
+  piece.holder.clear();
   batch.attempt++;
+  if (std::find(unsent_.begin(), unsent_.end(), &batch) != unsent_.end()) return;
   // It had its turn before those that were never sent.
   auto place = unsent_.begin();
   while (place != unsent_.end() && (*place)->attempt > 0) ++place;
   unsent_.insert(place, &batch);
 }
 
-void MicroBatches::OnReply(MicroBatch& batch) {
-  TANDEM_CHECK(!batch.holder.empty());
-  batch.holder.clear();
+void MicroBatches::OnAnswered(MicroBatch& batch) {
+  TANDEM_CHECK(batch.answered());
+  batch.pieces.clear();
   const bool last = batch.layer + 1 == layers_;
   Move(batch, last ? MicroBatchEvent::kReplyLastLayer : MicroBatchEvent::kReplyMoreLayers);
   batch.layer++;
@@ -148,7 +161,8 @@ void MicroBatches::OnHeadDone(MicroBatch& batch) { Move(batch, MicroBatchEvent::
 void MicroBatches::Fail(MicroBatch& batch) {
   std::erase(ready_, &batch);
   std::erase(unsent_, &batch);
-  batch.holder.clear();
+  TANDEM_CHECK(!batch.in_flight());
+  batch.pieces.clear();
   Move(batch, MicroBatchEvent::kFailed);
 }
 

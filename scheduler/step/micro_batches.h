@@ -14,6 +14,16 @@
 
 namespace tandem::step {
 
+// One holder's part of a micro-batch's layer call: all of it, or one piece of a cut of columns.
+struct CallPiece {
+  std::string holder;    // where it is; empty: not sent, lost, or answered
+  uint32_t attempt = 0;  // under which it was sent
+  bool answered = false;
+
+  bool in_flight() const { return !holder.empty(); }
+  bool missing() const { return holder.empty() && !answered; }
+};
+
 // A slice of a step's rows.
 struct MicroBatch {
   uint32_t index = 0;
@@ -21,14 +31,15 @@ struct MicroBatch {
   bool started = false;         // false: waits for its turn, max_in_flight others are on their way
   std::vector<Sequence*> rows;  // ascending admission
   uint32_t layer = 0;           // of its next task; the number of layers: the head
-  uint32_t attempt = 0;         // of the layer's call
+  uint32_t attempt = 0;         // of the layer's call: of what is sent next
   uint32_t holders_lost = 0;    // that died on the layer's call
-  std::string holder;           // where the call is; empty: not sent
-  std::string refused_by;       // a live holder that will not have the call; empty: none
+  std::vector<CallPiece> pieces;  // of the layer's call, in shard order; empty: never sent
+  std::string refused_by;         // a live holder that will not have the call; empty: none
 
   uint32_t row_count() const { return static_cast<uint32_t>(rows.size()); }
-  bool sent() const { return !holder.empty(); }
-  bool unsent() const { return state == MicroBatchState::kWaitingForFfn && holder.empty(); }
+  bool in_flight() const;  // some piece is
+  bool answered() const;   // every piece is
+  bool unsent() const;     // its call, or a piece of it, is to be sent
 };
 
 // Both queues are served in order of arrival: lowest index first would starve the last micro-batch
@@ -50,11 +61,11 @@ class MicroBatches {
   bool HasReady() const { return !ready_.empty(); }
   MicroBatch& TakeReady();                  // the longest ready; its state is kComputing then
   void OnAttentionDone(MicroBatch& batch);  // its call is to be sent
-  MicroBatch* FirstUnsent() const;          // longest waiting; null: none
-  void MarkSent(MicroBatch& batch, std::string holder);
-  // The call's holder was lost: it is to be sent again, before calls that wait since later.
-  void MarkLost(MicroBatch& batch);
-  void OnReply(MicroBatch& batch);
+  const std::deque<MicroBatch*>& unsent() const { return unsent_; }  // longest waiting first
+  void MarkSent(MicroBatch& batch);  // every piece is answered or in flight
+  // A piece's holder was lost: it is to be sent again, before calls that wait since later.
+  void MarkLost(MicroBatch& batch, CallPiece& piece);
+  void OnAnswered(MicroBatch& batch);  // every piece
   void OnHeadDone(MicroBatch& batch);
   void Fail(MicroBatch& batch);  // whatever it waited for
 

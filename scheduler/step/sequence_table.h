@@ -30,6 +30,7 @@ struct Sequence {
   Instant running_since;
   // Row of the running step:
   bool in_step = false;
+  std::vector<uint32_t> ffn_columns;  // by layer: into so many pieces its FFN was cut; 0: none yet
   uint32_t micro_batch = 0;
   std::optional<SampledToken> drawn;  // the head's, until the step ends
   // Ends with the running step, in which it has a row; output tokens from `keep_tokens` on are

@@ -10,6 +10,7 @@
 #include "scheduler/base/ids.h"
 #include "scheduler/base/time.h"
 #include "scheduler/view/request.h"
+#include "scheduler/view/shard.h"
 
 namespace tandem::step {
 
@@ -48,5 +49,17 @@ struct CallId {
   uint32_t attempt = 0;
   auto operator<=>(const CallId&) const = default;
 };
+
+// An FFN worker that may compute layers for an attention worker.
+struct GroupHolder {
+  std::string name;  // worker id
+  FfnShard shard;    // what it holds
+};
+// Holders of every layer, whole.
+inline std::vector<GroupHolder> WholeHolders(const std::vector<std::string>& names) {
+  std::vector<GroupHolder> holders;
+  for (const std::string& name : names) holders.push_back({name, {}});
+  return holders;
+}
 
 }  // namespace tandem::step

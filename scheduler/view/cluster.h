@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "scheduler/base/ids.h"
+#include "scheduler/view/shard.h"
 
 namespace tandem {
 
@@ -36,11 +37,17 @@ struct PrefillView {
   uint32_t slots = 0;    // >= 1
 };
 
+// A worker that computes FFN layers for others.
+struct HolderView {
+  WorkerId id;
+  FfnShard shard;  // resolved: last_layer is a number
+};
+
 // An attention worker without FFN weights of its own.
 struct GroupSeat {
   WorkerId attention;
-  WorkerId primary;              // its best holder until now; may be empty or gone
-  std::set<WorkerId> suspected;  // holders that it has reported lost
+  std::vector<WorkerId> current;  // its holders until now, best first; some may be gone
+  std::set<WorkerId> suspected;   // holders that it has reported lost
 };
 
 }  // namespace tandem

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "scheduler/base/ids.h"
+#include "scheduler/view/shard.h"
 
 namespace tandem {
 
@@ -49,6 +50,7 @@ struct WorkerDescription {
   std::string metrics_url;
   WorkerCapacity capacity;
   uint64_t shard_epoch = 0;
+  FfnShard shard;  // ffn: what it holds
   ModelDimensions dimensions;
   uint64_t weights_bytes = 0;
   std::string device;     // what it computes on

@@ -23,8 +23,8 @@ namespace json = boost::json;
 // What tandemctl decides for every daemon, so that a file cannot contradict it.
 const std::set<std::string>& OwnFlags() {
   static const auto* const flags = new std::set<std::string>{
-      "listen",     "advertise", "router", "metrics-listen", "admin-listen", "model",
-      "model-name", "stages",    "pool",   "worker-id",      "memory-class", "config"};
+      "listen", "advertise", "router",    "metrics-listen", "admin-listen", "model",  "model-name",
+      "stages", "pool",      "worker-id", "memory-class",   "config",       "layers", "column"};
   return *flags;
 }
 
@@ -52,6 +52,33 @@ absl::Status ReadFlags(const YAML::Node& node, const std::string& file, Flags& f
   return absl::OkStatus();
 }
 
+// `shards` of a pool: a word, or what is written.
+absl::Status ReadShards(const YAML::Node& node, const std::string& file, WorkerSet& set) {
+  absl::Status status;
+  if (node.IsScalar()) {
+    const absl::StatusOr<std::vector<ShardText>> even = EvenShards(node.Scalar(), set.count);
+    status = even.status();
+    if (even.ok()) set.shards = *even;
+  } else if (node.IsSequence()) {
+    for (const YAML::Node& entry : node) {
+      YamlReader reader(entry, file);
+      ShardText shard;
+      reader.Get("layers", shard.layers);
+      reader.Get("column", shard.column);
+      RETURN_IF_ERROR(reader.Finish());
+      set.shards.push_back(std::move(shard));
+    }
+    status = CheckShards(set.shards, set.count);
+  } else {
+    status = absl::InvalidArgumentError("neither a word nor a list");
+  }
+  if (status.ok() && set.pool != "ffn" && !set.shards.empty())
+    status = absl::InvalidArgumentError("only workers of pool ffn hold a part of the FFN");
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(absl::StrCat(Where(file, node), ": workers: pool '", set.pool,
+                                                 "': shards: ", status.message()));
+}
+
 // Reads one entry of `workers` and takes stages and memory class from the topology.
 absl::Status ReadWorkers(const YAML::Node& node, const std::string& file,
                          const TopologyPreset& topology,
@@ -62,6 +89,8 @@ absl::Status ReadWorkers(const YAML::Node& node, const std::string& file,
   reader.Get("count", set.count, 1, kMaxWorkersPerPool);
   reader.GetMapping("flags",
                     [&](const YAML::Node& flags) { return ReadFlags(flags, file, set.flags); });
+  reader.GetAny("shards",  // with the count known
+                [&](const YAML::Node& shards) { return ReadShards(shards, file, set); });
   RETURN_IF_ERROR(reader.Finish());
   std::vector<absl::string_view> names;
   for (size_t i = 0; i < topology.pools.size(); ++i) {
@@ -164,9 +193,22 @@ ClusterConfig PresetCluster(const TopologyPreset& topology, const std::vector<in
                               .stages = std::string(pool.stages),
                               .memory_class = std::string(pool.memory_class),
                               .count = counts[i],
-                              .flags = {}});
+                              .flags = {},
+                              .shards = {}});
   }
   return config;
+}
+
+absl::Status CutFfnPool(ClusterConfig& config, absl::string_view kind) {
+  for (WorkerSet& set : config.workers) {
+    if (set.pool != "ffn") continue;
+    ASSIGN_OR_RETURN(set.shards, EvenShards(kind, set.count));
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(EvenShards(kind, 1).status());
+  if (kind == "replicas") return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("topology ", config.topology, " has no pool ffn to cut by ", kind));
 }
 
 absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path) {
@@ -190,11 +232,15 @@ std::string ShapeOf(const ClusterConfig& config) {
 json::value ToJson(const ClusterConfig& config) {
   json::array workers;
   for (const WorkerSet& set : config.workers) {
+    json::array shards;
+    for (const ShardText& shard : set.shards)
+      shards.push_back({{"layers", shard.layers}, {"column", shard.column}});
     workers.push_back({{"pool", set.pool},
                        {"stages", set.stages},
                        {"memory_class", set.memory_class},
                        {"count", set.count},
-                       {"flags", FlagsJson(set.flags)}});
+                       {"flags", FlagsJson(set.flags)},
+                       {"shards", std::move(shards)}});
   }
   return {{"topology", config.topology},
           {"model", config.model},
@@ -237,7 +283,12 @@ absl::StatusOr<ClusterConfig> ClusterFromJson(const json::value& value) {
            .stages = json::value_to<std::string>(entry.at("stages")),
            .memory_class = json::value_to<std::string>(entry.at("memory_class")),
            .count = json::value_to<int>(entry.at("count")),
-           .flags = FlagsFromJson(entry.at("flags"))});
+           .flags = FlagsFromJson(entry.at("flags")),
+           .shards = {}});
+      for (const json::value& shard : entry.at("shards").as_array()) {
+        config.workers.back().shards.push_back({json::value_to<std::string>(shard.at("layers")),
+                                                json::value_to<std::string>(shard.at("column"))});
+      }
     }
     return config;
   } catch (const std::exception& error) {

@@ -11,6 +11,7 @@
 //     - pool: ffn                  # required; stages and memory class are the topology's
 //       count: 2                   # 1 by default
 //       flags: {threads: 1}        # further flags of the daemon, without their dashes
+//       shards: layers             # pool ffn only: ffn_shards.h
 //
 // Reading is strict: an unknown key, a wrong type and a flag that tandemctl sets itself are errors
 // that name file and key.
@@ -22,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "services/ctl/ffn_shards.h"
 #include "services/ctl/topology.h"
 
 namespace tandem::ctl {
@@ -32,6 +34,8 @@ struct WorkerSet {
   std::string pool, stages, memory_class;
   int count = 1;
   Flags flags;
+  std::vector<ShardText>
+      shards;  // worker i holds number i modulo their number; empty: all is whole
   bool operator==(const WorkerSet&) const = default;
 };
 
@@ -58,6 +62,10 @@ struct ClusterConfig {
 
 // The cluster of a topology with `counts` workers in its pools; model and names left empty.
 ClusterConfig PresetCluster(const TopologyPreset& topology, const std::vector<int>& counts);
+
+// Gives the workers of pool `ffn` even parts: what --ffn-shards says. kInvalidArgument: a kind that
+// there is not, or a topology without that pool.
+absl::Status CutFfnPool(ClusterConfig& config, absl::string_view kind);
 
 // kNotFound: no such file; kInvalidArgument: names file, line where known, and key.
 absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path);

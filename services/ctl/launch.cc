@@ -65,6 +65,11 @@ absl::StatusOr<DaemonState> PlanWorker(const ClusterConfig& config, const Worker
   AddFlag(daemon.argv, "memory-class", set.memory_class);
   AddFlag(daemon.argv, "model", config.model);
   AddFlag(daemon.argv, "model-name", config.model_name);
+  if (!set.shards.empty()) {
+    const ShardText& shard = set.shards[static_cast<size_t>(index) % set.shards.size()];
+    AddFlag(daemon.argv, "layers", shard.layers);
+    AddFlag(daemon.argv, "column", shard.column);
+  }
   AddFlags(daemon.argv, set.flags);
   return daemon;
 }

@@ -32,6 +32,7 @@ constexpr double kLargestOwnScale = 1000;
 
 struct Options {
   std::string topology = "pd-afd";
+  std::string ffn_shards = "replicas";
   std::string shape, model, model_name, config_file, state_dir, bin_dir;
   int port = 0;
   int ready_seconds = 180;
@@ -61,6 +62,7 @@ absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
     ASSIGN_OR_RETURN(const TopologyPreset* const topology, FindTopology(options.topology));
     ASSIGN_OR_RETURN(const std::vector<int> counts, ParseShape(*topology, options.shape));
     config = PresetCluster(*topology, counts);
+    RETURN_IF_ERROR(CutFfnPool(config, options.ffn_shards));
   }
   if (options.backend == "emulated") config.emulation = options.emulation;
   if (!options.model.empty()) config.model = options.model;
@@ -283,11 +285,17 @@ void AddLocalUp(CLI::App& local, int& exit_code) {
           ->check(CLI::IsMember({"colocated", "pd", "afd", "pd-afd", "pd-sram", "sram"}));
   CLI::Option* shape = command->add_option("--shape", options->shape,
                                            "Workers of each pool, such as 1P2A2F [one each]");
+  CLI::Option* ffn_shards =
+      command
+          ->add_option("--ffn-shards", options->ffn_shards,
+                       "How FFN workers divide the FFN: replicas, layers or columns [replicas]")
+          ->check(CLI::IsMember({"replicas", "layers", "columns"}));
   command
       ->add_option("--config", options->config_file,
                    "A cluster in one YAML file, as deploy/local holds them")
       ->excludes(topology)
-      ->excludes(shape);
+      ->excludes(shape)
+      ->excludes(ffn_shards);
   command->add_option("--model", options->model,
                       "GGUF file [TANDEM_MODEL, or SmolLM2-135M-Instruct]");
   command->add_option("--model-name", options->model_name,

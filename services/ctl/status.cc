@@ -80,6 +80,26 @@ std::string NumericsText(const v1::NumericsClass& numerics) {
   return absl::StrJoin(parts, "  ");
 }
 
+// The part of the FFN that it holds; empty without an FFN stage.
+std::string ShardText(const v1::Registration& worker) {
+  const bool ffn = std::any_of(worker.stages().begin(), worker.stages().end(),
+                               [](int stage) { return stage == v1::STAGE_FFN; });
+  if (!ffn) return "";
+  return ToString(worker.has_shard() ? ToShard(worker.shard()) : FfnShard(),
+                  worker.dimensions().layers());
+}
+
+json::value ShardJson(const v1::Registration& worker) {
+  if (ShardText(worker).empty()) return nullptr;
+  const FfnShard shard = ResolveShard(worker.has_shard() ? ToShard(worker.shard()) : FfnShard(),
+                                      worker.dimensions().layers());
+  return {{"text", ShardText(worker)},
+          {"first_layer", shard.first_layer},
+          {"last_layer", shard.last_layer},
+          {"column", shard.column},
+          {"columns", shard.columns}};
+}
+
 json::value WorkerJson(const v1::WorkerStatus& worker) {
   const v1::Registration& told = worker.registration();
   const v1::Heartbeat& heartbeat = worker.heartbeat();
@@ -106,6 +126,7 @@ json::value WorkerJson(const v1::WorkerStatus& worker) {
           {"time_scale", told.time_scale()},
           {"incarnation", told.incarnation()},
           {"weights_bytes", told.weights_bytes()},
+          {"shard", ShardJson(told)},
           {"numerics",
            {{"prefill", told.numerics().prefill()},
             {"attention", told.numerics().attention()},
@@ -159,6 +180,10 @@ std::string StatusText(const v1::StatusReply& reply, const std::string& address)
                           MemoryClassName(told), worker.state(), heartbeat.sequences(),
                           100 * Occupancy(heartbeat), kv, heartbeat.tokens_total(), told.address());
     if (!worker.state_reason().empty()) absl::StrAppend(&text, "\n    ", worker.state_reason());
+    const std::string shard = ShardText(told);
+    if (!shard.empty() && shard != "whole")
+      absl::StrAppend(&text, "\n    FFN shard: ", shard, " of ", told.dimensions().layers(),
+                      " layers, ", told.weights_bytes(), " bytes");
     if (worker.group_size() > 0)
       absl::StrAppend(&text, "\n    FFN group: ", absl::StrJoin(worker.group(), ", "));
     absl::StrAppend(&text, "\n    device: ", told.device());

@@ -55,6 +55,17 @@ absl::StatusOr<EndReason> ToEndReason(v1::EndReason reason) {
       absl::StrCat("end reason: ", static_cast<int>(reason), " is unknown"));
 }
 
+void ToProto(const FfnShard& shard, v1::FfnShard* out) {
+  out->set_first_layer(shard.first_layer);
+  out->set_last_layer(shard.last_layer);
+  out->set_column(shard.column);
+  out->set_columns(shard.columns);
+}
+
+FfnShard ToShard(const v1::FfnShard& shard) {
+  return {shard.first_layer(), shard.last_layer(), shard.column(), shard.columns()};
+}
+
 double SecondsOfPeer(double seconds) {
   constexpr double kLongestSeconds = 1e9;
   return seconds >= 0 && seconds <= kLongestSeconds ? seconds : 0;

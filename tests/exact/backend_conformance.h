@@ -4,12 +4,17 @@
 // instantiates it:
 //
 //   INSTANTIATE_TEST_SUITE_P(Mine, BackendConformance, testing::Values(BackendCase{"mine",
-//   MakeMine}));
+//   MakeMine, MakeShardOfMine}));
+//
+// and ShardConformance likewise.
 //
 // Results are compared by bits.
 
+#include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -31,6 +36,9 @@ struct BackendCase {
   std::function<std::unique_ptr<StageBackend>(std::set<Stage> stages, uint32_t kv_blocks,
                                               uint32_t block_tokens)>
       make;
+  // A part of the same model's FFN, alone; for ShardConformance.
+  std::function<absl::StatusOr<std::unique_ptr<StageBackend>>(const ShardRequest& shard)>
+      make_shard = nullptr;
 };
 inline void PrintTo(const BackendCase& backend, std::ostream* out) { *out << backend.name; }
 
@@ -305,6 +313,98 @@ TEST_P(BackendConformance, AStageThatWasNotLoadedIsRefused) {
   EXPECT_EQ(ffn->Embed({0}, *rows)->Wait().code(), bad);
   EXPECT_EQ(ffn->AttentionLayer(0, {step::KvRow{0, 0, &blocks}}, *rows, nullptr)->Wait().code(),
             bad);
+}
+
+// ---- Shards of the FFN.
+
+class ShardConformance : public BackendConformance {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(GetParam().make_shard != nullptr);
+    whole_ = Make({Stage::kFfn});
+    layers_ = whole_->info().dimensions.layers;
+    in_ = Rows(*whole_, kRows);
+    Random random(31);
+    for (size_t i = 0; i < kRows * RowFloats(*whole_); ++i)
+      in_->host()[i] = static_cast<float>(static_cast<int>(random.Below(2001)) - 1000) / 500;
+  }
+  std::unique_ptr<StageBackend> MakeShard(const std::string& layers, const std::string& column) {
+    auto shard = GetParam().make_shard(*ParseShardRequest(layers, column));
+    EXPECT_TRUE(shard.ok()) << shard.status();
+    return shard.ok() ? *std::move(shard) : nullptr;
+  }
+  // The layer's output of rows [first, first + count).
+  std::vector<float> Ffn(StageBackend& backend, uint32_t layer, uint32_t first, uint32_t count) {
+    const BufferRef in = Rows(backend, count), out = Rows(backend, count);
+    const size_t floats = RowFloats(backend);
+    std::memcpy(in->host(), in_->host() + first * floats, count * floats * sizeof(float));
+    EXPECT_TRUE(backend.FfnLayer(layer, count, *in, *out)->Wait().ok());
+    return Copy(backend, *out, 0, count);
+  }
+
+  static constexpr uint32_t kRows = 5;
+  std::unique_ptr<StageBackend> whole_;
+  uint32_t layers_ = 0;
+  BufferRef in_;  // [kRows, hidden]
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(ShardConformance);
+
+TEST_P(ShardConformance, ALayerShardHasTheWholesBitsForItsLayersAndRefusesTheOthers) {
+  uint64_t bytes = 0;
+  for (const char* part : {"0/2", "1/2"}) {
+    const auto shard = MakeShard(part, "0/1");
+    const FfnShard& held = shard->info().shard;
+    EXPECT_EQ(shard->info().numerics, whole_->info().numerics) << "one class";
+    bytes += shard->info().ffn_bytes;
+    for (uint32_t layer = 0; layer < layers_; ++layer) {
+      if (held.HoldsLayer(layer)) {
+        EXPECT_TRUE(SameBits(Ffn(*shard, layer, 0, kRows), Ffn(*whole_, layer, 0, kRows))) << layer;
+        continue;
+      }
+      const BufferRef out = Rows(*shard, 1);
+      const absl::Status refused = shard->FfnLayer(layer, 1, *in_, *out)->Wait();
+      EXPECT_EQ(refused.code(), absl::StatusCode::kNotFound);
+      EXPECT_NE(refused.message().find(ToString(held, layers_)), std::string::npos) << refused;
+    }
+  }
+  EXPECT_EQ(bytes, whole_->info().ffn_bytes);
+}
+
+TEST_P(ShardConformance, PiecesOfColumnsAddUpToTheLayerWhateverTheBatch) {
+  std::vector<std::unique_ptr<StageBackend>> pieces;
+  for (const char* column : {"0/2", "1/2"}) pieces.push_back(MakeShard("all", column));
+  for (uint32_t layer = 0; layer < layers_; ++layer) {
+    const std::vector<float> wanted = Ffn(*whole_, layer, 0, kRows);
+    std::vector<float> sum(wanted.size());
+    float largest = 0;
+    for (const auto& piece : pieces) {
+      const std::vector<float> partial = Ffn(*piece, layer, 0, kRows);
+      EXPECT_TRUE(SameBits(partial, Ffn(*piece, layer, 0, kRows)));
+      std::vector<float> alone = Ffn(*piece, layer, 0, 2);
+      const std::vector<float> rest = Ffn(*piece, layer, 2, kRows - 2);
+      alone.insert(alone.end(), rest.begin(), rest.end());
+      EXPECT_TRUE(SameBits(partial, alone)) << "a row depends on the batch around it";
+      EXPECT_FALSE(SameBits(partial, wanted));
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] += partial[i];
+    }
+    for (const float value : wanted) largest = std::max(largest, std::abs(value));
+    // Another order of summation: near, but of a class of its own.
+    for (size_t i = 0; i < sum.size(); ++i) EXPECT_NEAR(sum[i], wanted[i], largest * 1e-3f) << i;
+  }
+  for (const auto& piece : pieces) {
+    const std::string& ffn = piece->info().numerics.ffn;
+    EXPECT_EQ(ffn.substr(WithoutGeometry(ffn).size()), "column/2");
+    EXPECT_EQ(WithoutGeometry(ffn), WithoutGeometry(whole_->info().numerics.ffn));
+    EXPECT_LE(piece->info().ffn_bytes, whole_->info().ffn_bytes);
+  }
+}
+
+TEST_P(ShardConformance, WhatTheModelHasNotIsRefused) {
+  const auto code = [&](const std::string& layers, const std::string& column) {
+    return GetParam().make_shard(*ParseShardRequest(layers, column)).status().code();
+  };
+  EXPECT_EQ(code(absl::StrCat("0:", layers_ + 1), "0/1"), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(absl::StrCat("0/", layers_ + 1), "0/1"), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace tandem::exact

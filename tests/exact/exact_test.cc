@@ -26,8 +26,8 @@ constexpr uint32_t kBlockTokens = 16;
 constexpr uint64_t kSeed = 20261124;
 
 std::unique_ptr<GgmlBackend> Load(std::set<Stage> stages) {
-  ShardSpec spec{ModelPath(), stages, stages == std::set<Stage>{Stage::kFfn} ? 0 : kKvBlocks,
-                 kBlockTokens, 1};
+  ShardSpec spec{ModelPath(),  stages, stages == std::set<Stage>{Stage::kFfn} ? 0 : kKvBlocks,
+                 kBlockTokens, 1,      {}};
   auto backend = GgmlBackend::Create(spec);
   if (!backend.ok()) {
     ADD_FAILURE() << backend.status();
@@ -111,6 +111,10 @@ class ExactTest : public testing::Test {
     return Compare(*reference_, sequences);
   }
 
+  static std::vector<Sequence> RunShards(const std::vector<std::unique_ptr<GgmlBackend>>& shards,
+                                         std::vector<Sequence> sequences, uint32_t max_batch,
+                                         uint32_t join_every, Fault fault = Fault::kNone);
+
   static inline std::unique_ptr<Reference> reference_;
   static inline std::unique_ptr<GgmlBackend> whole_;
 };
@@ -164,6 +168,81 @@ TEST_F(ExactTest, SplitOverThreeBackendsWithKvMovedEqualsLibllama) {
   ASSERT_TRUE(status.ok()) << status;
   const Comparison result = Compare(*reference_, sequences);
   EXPECT_EQ(result.bit_equal, result.steps) << result.first_difference;
+}
+
+// ---- Shards of the FFN over several workers, with the attention and prefill of the whole backend.
+
+// Of "layers column" each, in shard order.
+std::vector<std::unique_ptr<GgmlBackend>> LoadShards(
+    const std::vector<std::pair<std::string, std::string>>& parts) {
+  std::vector<std::unique_ptr<GgmlBackend>> shards;
+  for (const auto& [layers, column] : parts) {
+    auto shard = GgmlBackend::Create(
+        {ModelPath(), {Stage::kFfn}, 0, kBlockTokens, 1, *ParseShardRequest(layers, column)});
+    EXPECT_TRUE(shard.ok()) << shard.status();
+    shards.push_back(*std::move(shard));
+  }
+  return shards;
+}
+
+// Ids and logits of the sequences, decoded over the shards.
+std::vector<Sequence> ExactTest::RunShards(const std::vector<std::unique_ptr<GgmlBackend>>& shards,
+                                           std::vector<Sequence> sequences, uint32_t max_batch,
+                                           uint32_t join_every, Fault fault) {
+  std::vector<StageBackend*> holders;
+  for (const auto& shard : shards) holders.push_back(shard.get());
+  SplitDriver driver({whole_.get(), whole_.get(), nullptr, holders}, kKvBlocks, kBlockTokens,
+                     kSeed);
+  driver.set_fault(fault);
+  driver.set_logits([] { return whole_->last_logits(); });
+  const absl::Status status = driver.Run(sequences, /*chunk=*/32, max_batch, join_every);
+  EXPECT_TRUE(status.ok()) << status;
+  return sequences;
+}
+
+bool SameIdsAndBits(const std::vector<Sequence>& a, const std::vector<Sequence>& b) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i].ids != b[i].ids || a[i].logits.size() != b[i].logits.size() ||
+        std::memcmp(a[i].logits.data(), b[i].logits.data(), a[i].logits.size() * sizeof(float)) !=
+            0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+TEST_F(ExactTest, LayerShardsOverTwoWorkersEqualLibllama) {
+  const auto shards = LoadShards({{"0/2", "0/1"}, {"1/2", "0/1"}});
+  EXPECT_EQ(shards[0]->info().ffn_bytes + shards[1]->info().ffn_bytes, 49'835'520u);
+  EXPECT_EQ(shards[0]->info().numerics.ffn, whole_->info().numerics.ffn);
+  const Comparison result = Compare(*reference_, RunShards(shards, Sequences(), 8, 1));
+  EXPECT_EQ(result.bit_equal, result.steps) << result.first_difference;
+}
+
+// A class of its own: the same ids and bits whatever the batch, and over whatever layer shards.
+TEST_F(ExactTest, ColumnShardsGiveTheSameBitsInEveryBatchAndTopology) {
+  const auto two = LoadShards({{"all", "0/2"}, {"all", "1/2"}});
+  const uint64_t norms = 30 * 576 * sizeof(float);
+  EXPECT_EQ(two[0]->info().ffn_bytes + two[1]->info().ffn_bytes, 49'835'520u + norms);
+  const std::vector<Sequence> alone = RunShards(two, Sequences(6), 1, 0);
+  EXPECT_TRUE(SameIdsAndBits(alone, RunShards(two, Sequences(6), 1, 0))) << "a second run";
+  EXPECT_TRUE(SameIdsAndBits(alone, RunShards(two, Sequences(6), 4, 2))) << "joins and leaves";
+  const auto four = LoadShards({{"0/2", "0/2"}, {"0/2", "1/2"}, {"1/2", "0/2"}, {"1/2", "1/2"}});
+  EXPECT_EQ(four[0]->info().numerics.ffn, two[0]->info().numerics.ffn);
+  EXPECT_TRUE(SameIdsAndBits(alone, RunShards(four, Sequences(6), 6, 0))) << "cut by layers too";
+}
+
+TEST_F(ExactTest, APartialLeftOutIsSeen) {
+  const auto two = LoadShards({{"all", "0/2"}, {"all", "1/2"}});
+  EXPECT_FALSE(SameIdsAndBits(RunShards(two, Sequences(1), 1, 0),
+                              RunShards(two, Sequences(1), 1, 0, Fault::kLeaveOutPartial)));
+}
+
+// Of three: F32 addition of two is commutative, so their order never shows.
+TEST_F(ExactTest, PartialsAddedInArrivalOrderAreSeen) {
+  const auto three = LoadShards({{"all", "0/3"}, {"all", "1/3"}, {"all", "2/3"}});
+  EXPECT_FALSE(SameIdsAndBits(RunShards(three, Sequences(1), 1, 0),
+                              RunShards(three, Sequences(1), 1, 0, Fault::kArrivalOrder)));
 }
 
 // The faults: the same comparison, and it must fail.

@@ -9,21 +9,32 @@ namespace tandem::exact {
 namespace {
 
 // A backend of the tiny model; the file goes as soon as it is loaded.
+absl::StatusOr<std::unique_ptr<StageBackend>> MakeShard(const TinyModel& model,
+                                                        const ShardRequest& shard) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/tandem_tiny_", getpid(), ".gguf");
+  if (!WriteTinyModel(model, path)) return absl::UnknownError("no file");
+  auto backend = MakeGgmlBackend({path, {Stage::kFfn}, 0, 16, 1, shard});
+  unlink(path.c_str());
+  return backend;
+}
+
 std::unique_ptr<StageBackend> Make(const TinyModel& model, std::set<Stage> stages,
                                    uint32_t kv_blocks, uint32_t block_tokens) {
   const std::string path = absl::StrCat(testing::TempDir(), "/tandem_tiny_", getpid(), ".gguf");
   if (!WriteTinyModel(model, path)) return nullptr;
   const bool needs_kv = stages != std::set<Stage>{Stage::kFfn};
-  auto backend = MakeGgmlBackend({path, stages, needs_kv ? kv_blocks : 0, block_tokens, 1});
+  auto backend = MakeGgmlBackend({path, stages, needs_kv ? kv_blocks : 0, block_tokens, 1, {}});
   unlink(path.c_str());
   EXPECT_TRUE(backend.ok()) << backend.status();
   return backend.ok() ? *std::move(backend) : nullptr;
 }
 
 BackendCase Case(const std::string& name, const TinyModel& model) {
-  return {name, [model](std::set<Stage> stages, uint32_t kv_blocks, uint32_t block_tokens) {
+  return {name,
+          [model](std::set<Stage> stages, uint32_t kv_blocks, uint32_t block_tokens) {
             return Make(model, std::move(stages), kv_blocks, block_tokens);
-          }};
+          },
+          [model](const ShardRequest& shard) { return MakeShard(model, shard); }};
 }
 
 TinyModel WithOutputMatrix() {
@@ -37,6 +48,38 @@ INSTANTIATE_TEST_SUITE_P(Ggml, BackendConformance,
                          testing::Values(Case("tiny_q8_0_tied", TinyModel()),
                                          Case("tiny_q4_1_output_matrix", WithOutputMatrix())),
                          [](const auto& info) { return info.param.name; });
+
+INSTANTIATE_TEST_SUITE_P(Ggml, ShardConformance,
+                         testing::Values(Case("tiny_q8_0_tied", TinyModel()),
+                                         Case("tiny_q4_1_output_matrix", WithOutputMatrix())),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(GgmlBackend, AShardIsForTheFfnStageAloneAndCutsWholeBlocks) {
+  const ShardRequest half = *ParseShardRequest("all", "0/2");
+  const absl::Status attention =
+      MakeGgmlBackend({"x.gguf", {Stage::kAttention, Stage::kFfn}, 4, 16, 1, half}).status();
+  EXPECT_EQ(attention,
+            absl::InvalidArgumentError("x.gguf: a part of the FFN is for the ffn stage alone"));
+  const absl::Status cut = MakeShard(TinyModel(), *ParseShardRequest("all", "0/200")).status();
+  EXPECT_EQ(cut.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(cut.message().find("quantisation blocks of 32, which cannot be cut into 200"),
+            std::string::npos)
+      << cut;
+}
+
+// Pieces of no equal size: 3 of the blocks that there are.
+TEST(GgmlBackend, UnevenPiecesHoldEveryBlockOnce) {
+  uint64_t bytes = 0;
+  for (const char* column : {"0/3", "1/3", "2/3"}) {
+    const auto piece = MakeShard(TinyModel(), *ParseShardRequest("all", column));
+    ASSERT_TRUE(piece.ok()) << piece.status();
+    bytes += (*piece)->info().ffn_bytes;
+  }
+  const auto whole = Make(TinyModel(), {Stage::kFfn}, 0, 16);
+  const ModelDimensions& model = whole->info().dimensions;
+  const uint64_t norms = uint64_t{model.layers} * model.hidden * sizeof(float);
+  EXPECT_EQ(bytes, whole->info().ffn_bytes + 2 * norms) << "each piece has the norm";
+}
 
 // RMS norm takes the scale of its input away, so F(8 x) is F(x) to a part in a thousand; with the
 // residual in it, it would grow eightfold.

@@ -77,8 +77,8 @@ absl::Status SplitDriver::Reserve(uint32_t rows) {
   if (rows <= rows_.capacity) return absl::OkStatus();
   ASSIGN_OR_RETURN(rows_.residual, parts_.attention->AllocateRows(rows));
   ASSIGN_OR_RETURN(rows_.ffn_out, parts_.attention->AllocateRows(rows));
-  ASSIGN_OR_RETURN(rows_.ffn_in, parts_.ffn->AllocateRows(rows));
-  ASSIGN_OR_RETURN(rows_.ffn_back, parts_.ffn->AllocateRows(rows));
+  ASSIGN_OR_RETURN(rows_.ffn_in, FfnSide().AllocateRows(rows));
+  ASSIGN_OR_RETURN(rows_.ffn_back, FfnSide().AllocateRows(rows));
   rows_.capacity = rows;
   return absl::OkStatus();
 }
@@ -92,6 +92,26 @@ absl::Status SplitDriver::CallFfn(StageBackend& attention, StageBackend& ffn, ui
   return absl::OkStatus();
 }
 
+// The partials of a layer's holders, added in shard order, as an attention worker does.
+absl::Status SplitDriver::CallShards(uint32_t layer, uint32_t rows) {
+  std::vector<StageBackend*> pieces;
+  for (StageBackend* shard : parts_.shards) {
+    if (shard->info().shard.HoldsLayer(layer)) pieces.push_back(shard);
+  }
+  if (fault_ == Fault::kLeaveOutPartial) pieces.pop_back();
+  if (fault_ == Fault::kArrivalOrder) std::rotate(pieces.begin(), pieces.begin() + 1, pieces.end());
+  const size_t floats = size_t{rows} * parts_.attention->info().dimensions.hidden;
+  CopyRows(FfnSide(), rows, *rows_.residual, *rows_.ffn_in);
+  for (StageBackend* piece : pieces) {
+    RETURN_IF_ERROR(piece->FfnLayer(layer, rows, *rows_.ffn_in, *rows_.ffn_back)->Wait());
+    const float* const partial = rows_.ffn_back->host();
+    float* const sum = rows_.ffn_out->host();
+    for (size_t i = 0; i < floats; i++)
+      sum[i] = piece == pieces[0] ? partial[i] : sum[i] + partial[i];
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SplitDriver::Layers(StageBackend& attention, StageBackend& ffn,
                                  absl::Span<const step::KvRow> rows) {
   const uint32_t n = static_cast<uint32_t>(rows.size());
@@ -102,7 +122,9 @@ absl::Status SplitDriver::Layers(StageBackend& attention, StageBackend& ffn,
   for (uint32_t layer = 0; layer < layers; ++layer) {
     const Buffer* ffn_out = layer == 0 ? nullptr : rows_.ffn_out.get();
     RETURN_IF_ERROR(attention.AttentionLayer(layer, rows, *rows_.residual, ffn_out)->Wait());
-    RETURN_IF_ERROR(CallFfn(attention, ffn, layer, n));
+    RETURN_IF_ERROR(&attention != &ffn && !parts_.shards.empty()
+                        ? CallShards(layer, n)
+                        : CallFfn(attention, ffn, layer, n));
     if (fault_ == Fault::kSwapRows && layer == kFaultLayer && n >= 2) {
       float* first = rows_.ffn_out->host();
       const size_t hidden = attention.info().dimensions.hidden;
@@ -178,7 +200,7 @@ absl::Status SplitDriver::Step(absl::Span<Sequence* const> batch) {
                        static_cast<uint32_t>(sequence->ids.size()), &sequence->prompt_ids,
                        &sequence->ids});
   }
-  RETURN_IF_ERROR(Layers(*parts_.attention, *parts_.ffn, rows));
+  RETURN_IF_ERROR(Layers(*parts_.attention, FfnSide(), rows));
   std::vector<step::SampledToken> tokens;
   RETURN_IF_ERROR(
       parts_.attention->HeadAndSample(samples, *rows_.residual, rows_.ffn_out.get(), tokens)

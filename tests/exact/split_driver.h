@@ -23,15 +23,19 @@ struct Parts {
   StageBackend* prefill = nullptr;
   StageBackend* attention = nullptr;
   StageBackend* ffn = nullptr;
+  // Instead of `ffn`: the holders of each layer are those of these that hold it, in shard order.
+  std::vector<StageBackend*> shards = {};
 };
 
 // Faults that a comparison must see.
 enum class Fault {
   kNone,
   kSwapRows,  // the FFN's first two rows of layer 3 come back in each other's place, in every step
-  kDropKvBlock,   // the first KV block of the first sequence is zeroed after its prefill, on every
-                  // layer
-  kRopeOffByOne,  // each cached K of the first sequence is rotated as if one position later
+  kDropKvBlock,  // the first KV block of the first sequence is zeroed after its prefill, on every
+                 // layer
+  kLeaveOutPartial,  // of a layer cut by columns, the last piece's is not added
+  kArrivalOrder,     // its pieces are added in the order of an arrival: 1, 2, ..., 0
+  kRopeOffByOne,     // each cached K of the first sequence is rotated as if one position later
 };
 
 struct Sequence {
@@ -78,6 +82,8 @@ class SplitDriver {
   absl::Status Layers(StageBackend& attention, StageBackend& ffn,
                       absl::Span<const step::KvRow> rows);
   absl::Status CallFfn(StageBackend& attention, StageBackend& ffn, uint32_t layer, uint32_t rows);
+  absl::Status CallShards(uint32_t layer, uint32_t rows);
+  StageBackend& FfnSide() { return parts_.shards.empty() ? *parts_.ffn : *parts_.shards.front(); }
   absl::Status MoveKv(const step::BlockTable& from, Sequence& sequence, uint32_t positions);
   absl::Status DamageKv(Sequence& sequence, uint32_t positions);
   absl::Status Take(std::vector<uint32_t>& free, uint64_t tokens, step::BlockTable& table);

@@ -1,7 +1,10 @@
 #include "tests/fakes/engine_world.h"
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
+
+#include "scheduler/base/check.h"
 
 namespace tandem::test {
 namespace {
@@ -92,11 +95,30 @@ absl::Status EngineWorld::SetGroup(EngineNode& node, const std::vector<std::stri
                                    uint64_t version, uint64_t shard_epoch) {
   std::vector<FfnEndpoint> endpoints;
   for (const std::string& holder : holders)
-    endpoints.push_back({WorkerId(holder), "loopback", shard_epoch});
+    endpoints.push_back({WorkerId(holder), "loopback", shard_epoch, ShardOf(holder)});
   if (version == 0) version = ++group_version_;
   return AnswerOf([&](Answer answer) {
     node.core->commands().SetGroup(1, version, std::move(endpoints), std::move(answer));
   });
+}
+
+EngineNode& EngineWorld::Node(const std::string& name) {
+  const auto found = std::find_if(nodes_.begin(), nodes_.end(),
+                                  [&](const auto& node) { return node->id() == WorkerId(name); });
+  TANDEM_CHECK(found != nodes_.end());
+  return **found;
+}
+
+FfnShard EngineWorld::ShardOf(const std::string& name) const {
+  for (const auto& node : nodes_) {
+    if (node->id() == WorkerId(name)) return node->backend->info().shard;
+  }
+  return {};
+}
+
+void EngineWorld::WaitForQueuedRows(EngineNode& node, uint64_t rows) {
+  while (node.core->Report().ffn_rows_queued != rows) Sync(node);
+  Sync(node);
 }
 
 void EngineWorld::Sync(EngineNode& node) {

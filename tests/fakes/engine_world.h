@@ -59,8 +59,12 @@ class EngineWorld {
   absl::Status Prefill(EngineNode& node, const step::DecodeRequest& request,
                        const EngineNode& attention);
   absl::Status Release(EngineNode& node, const std::string& request, EndReason reason);
+  // Each with the shard that it holds.
   absl::Status SetGroup(EngineNode& node, const std::vector<std::string>& holders,
                         uint64_t version = 0, uint64_t shard_epoch = 1);
+  EngineNode& Node(const std::string& name);  // one that was added
+  // Its FFN holds so many rows that wait, and its device has seen it.
+  void WaitForQueuedRows(EngineNode& node, uint64_t rows);
   // All events that were posted before are carried out, and the report tells of them.
   void Sync(EngineNode& node);
 
@@ -82,6 +86,8 @@ class EngineWorld {
   const ModelDimensions& model() const { return model_; }
 
  private:
+  FfnShard ShardOf(const std::string& name) const;  // of a node that was not added: whole
+
   ManualTime time_;
   const ModelDimensions model_ = FakeOptions().dimensions;
   LoopbackActivationConnector loopback_activation_;

@@ -17,7 +17,8 @@ FakeBackend::FakeBackend(const FakeOptions& options)
                         .dimensions = options.dimensions,
                         .kv_blocks = options.kv_blocks,
                         .block_tokens = options.block_tokens,
-                        .end_tokens = options.end_tokens}) {}
+                        .end_tokens = options.end_tokens,
+                        .shard = options.shard}) {}
 
 void FakeBackend::SetHook(Hook hook) {
   MutexLock lock(mu_);

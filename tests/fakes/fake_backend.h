@@ -32,6 +32,7 @@ struct FakeOptions {
   uint32_t kv_blocks = 64;
   uint32_t block_tokens = 4;
   std::vector<TokenId> end_tokens;
+  FfnShard shard;  // of the FFN
 };
 
 class FakeBackend final : public SyntheticBackend {

@@ -42,11 +42,11 @@ void CheckTimes(const CostTable& table) {
   for (const uint64_t layer : {uint64_t{0}, layers / 2, layers - 1}) {
     CheckTime(table.AttentionLayer(layer, one));
     CheckTime(table.AttentionLayer(layer, many));
-    CheckTime(table.FfnLayer(cost::FfnShard(), layer, 4096));
+    CheckTime(table.FfnLayer(FfnShard(), layer, 4096));
     CheckTime(table.PrefillLayer(layer, 1 << 20, 1 << 13));
     TANDEM_CHECK(table.AttentionLayer(layer, one) <= table.AttentionLayer(layer, many));
-    TANDEM_CHECK(table.FfnLayer(cost::FfnShard(), layer, 1) <=
-                 table.FfnLayer(cost::FfnShard(), layer, 4096));
+    TANDEM_CHECK(table.FfnLayer(FfnShard(), layer, 1) <=
+                 table.FfnLayer(FfnShard(), layer, 4096));
   }
   TANDEM_CHECK(table.DecodeStep(one) <= table.DecodeStep(many));
   TANDEM_CHECK(table.Prefill(0, 1) > Duration() || table.Embed(1) == Duration());

@@ -71,7 +71,10 @@ void OneA2f(absl::string_view bytes) {
   if (frame.ok() && frame->open) {
     const auto hello = ToHello(*frame->open);
     if (!hello.ok()) fuzz::CheckRefusal(hello.status());
-    if (hello.ok()) TANDEM_CHECK(hello->hidden > 0 && hello->layers > 0 && hello->max_rows > 0);
+    if (hello.ok()) {
+      TANDEM_CHECK(hello->hidden > 0 && hello->layers > 0 && hello->max_rows > 0);
+      TANDEM_CHECK(!hello->shard || CheckShard(*hello->shard, hello->layers).ok());
+    }
   }
   if (frame.ok() && frame->call) CheckCallIsWhole(*frame->call);
   CheckAgainstProtobuf<v1::A2fMessage>(bytes, DecodeA2f,

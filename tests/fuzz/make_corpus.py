@@ -33,6 +33,11 @@ ROWS = "".join("\\%03o" % byte for byte in struct.pack("<8f", *range(8)))
 CALL = f'call {{ step: 7 layer: 1 micro_batch: 1 rows: 2 dtype: DATA_TYPE_F32 data: "{ROWS}" shard_epoch: 3 }}'
 HANDOFF = {
     "a2f_open": ("a", "A2fMessage", OPEN),
+    "a2f_open_shard": ("a", "A2fMessage", OPEN.replace("max_rows", "shard { last_layer: 2 column: 1 columns: 2 } max_rows")),
+    "a2f_open_no_layers": ("a", "A2fMessage", OPEN.replace("max_rows", "shard { first_layer: 1 last_layer: 1 columns: 1 } max_rows")),
+    "a2f_open_no_columns": ("a", "A2fMessage", OPEN.replace("max_rows", "shard { last_layer: 2 } max_rows")),
+    "a2f_open_huge_shard": ("a", "A2fMessage",
+                            OPEN.replace("max_rows", "shard { last_layer: 4294967295 column: 4294967295 columns: 4294967295 } max_rows")),
     "a2f_call": ("a", "A2fMessage", CALL),
     "a2f_call_without_rows": ("a", "A2fMessage", "call { step: 1 dtype: DATA_TYPE_F32 }"),
     "a2f_call_of_half_a_float": ("a", "A2fMessage", 'call { rows: 1 dtype: DATA_TYPE_F32 data: "abcdef" }'),
@@ -57,6 +62,10 @@ COMMANDS = {
                 'attention_address: "h:1" }'),
     "release": ("", "RouterCommand", 'release { reservation: "r" sequences { request_id: "q" } reason: END_REASON_CANCELLED }'),
     "set_group": ("", "RouterCommand", 'set_group { router_epoch: 1 group_version: 2 holders { worker_id: "f" address: "h:2" shard_epoch: 3 } }'),
+    "set_group_shards": ("", "RouterCommand", 'set_group { router_epoch: 1 group_version: 2 '
+                         'holders { worker_id: "f" address: "h:2" shard { last_layer: 2 columns: 1 } } '
+                         'holders { worker_id: "c" address: "h:3" shard { last_layer: 4 column: 1 columns: 2 } } '
+                         'holders { worker_id: "x" address: "h:4" shard { first_layer: 3 last_layer: 2 column: 5 } } }'),
 }
 STREAMS = {
     "kv_frame": ("f", "KvFrame", 'reservation: "r" layer: 1 first_position: 32 count: 2 rows: "0123456789abcdef"'),
@@ -139,6 +148,14 @@ SESSIONS = {
     "pd": registration("p", ["PREFILL"]) + ATTENTION + generate("q") + done(1) + A_SECOND + A_SECOND + done(2) + HEARTBEAT,
     "pd_afd": registration("p", ["PREFILL"]) + registration("f", ["FFN"]) + registration("a", ["ATTENTION"]) + done(1)
               + generate("q") + done(2) + worker('shard_lost { ffn_worker_id: "f" message: "gone" }'),
+    "shards": registration("l", ["FFN"], "shard { last_layer: 1 columns: 1 }")
+              + registration("a", ["PREFILL", "ATTENTION"]) + registration("h", ["FFN"], "shard { first_layer: 1 last_layer: 2 columns: 1 }")
+              + done(1) + registration("c", ["FFN"], "shard { last_layer: 2 column: 1 columns: 2 }") + done(2) + generate("q") + done(3)
+              + worker('shard_lost { ffn_worker_id: "h" message: "gone" }'),
+    "shard_of_no_layers": registration("f", ["FFN"], "shard { first_layer: 2 last_layer: 1 columns: 1 }") + ATTENTION,
+    "shard_of_no_columns": registration("f", ["FFN"], "shard { last_layer: 2 column: 3 }") + ATTENTION,
+    "shard_huge": registration("f", ["FFN"], "shard { last_layer: 4294967295 column: 4294967294 columns: 4294967295 }") + ATTENTION,
+    "shard_with_attention": registration("f", ["ATTENTION", "FFN"], "shard { last_layer: 1 columns: 1 }") + generate("q"),
     "address_past_the_limit": registration("p", ["PREFILL"]) + registration("a", ["ATTENTION", "FFN"], address="h" * 300)
                               + generate("q") + done(1),
     "blocks_of_nothing": registration("w", ["PREFILL", "ATTENTION", "FFN"], block_tokens=0) + generate("q") + done(1),

@@ -20,11 +20,11 @@ TEST_F(RouterRefusal, WorkerOfAnotherModelOrClassIsRefusedWithTheReason) {
             absl::NotFoundError("worker a-2 serves model 'other', this router 'fake-model'"));
   EXPECT_EQ(wrong_model.AwaitEnd().code(), absl::StatusCode::kNotFound);
   v1::Registration other_class = WorkerNamed("f-1", "f");
-  other_class.mutable_numerics()->set_ffn("fake/column/2");
+  other_class.mutable_numerics()->set_ffn("other/whole");
   FakeWorker wrong_class(address(), other_class);
   const absl::Status refused = wrong_class.AwaitRegistered();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_NE(MessageOf(refused).find("'fake/column/2', that of worker a-1 is 'fake/whole'"),
+  EXPECT_NE(MessageOf(refused).find("'other/whole', that of worker a-1 is 'fake/whole'"),
             std::string::npos)
       << refused;
   v1::Registration other_shape = WorkerNamed("f-2", "f");

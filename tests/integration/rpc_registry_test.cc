@@ -255,11 +255,14 @@ TEST_F(RegistryRpc, EachCommandIsCarriedAndAnsweredOnce) {
   holder.set_worker_id("f0");
   holder.set_address("127.0.0.1:3");
   holder.set_shard_epoch(8);
+  holder.mutable_shard()->set_last_layer(15);
+  holder.mutable_shard()->set_columns(1);
   EXPECT_FALSE(Command(*stream, group).has_error());
   EXPECT_EQ(door_.group_epoch, 100u);
   EXPECT_EQ(door_.group_version, 4u);
   ASSERT_EQ(door_.group.size(), 1u);
   EXPECT_EQ(door_.group[0].shard_epoch, 8u);
+  EXPECT_EQ(door_.group[0].shard, (FfnShard{0, 15}));
 
   int results = 0;
   for (const v1::WorkerMessage& message : stream->messages.Get()) results += message.has_result();

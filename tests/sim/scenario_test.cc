@@ -48,8 +48,31 @@ INSTANTIATE_TEST_SUITE_P(Files, ScenarioTest,
                                          "ffn_pool_loss", "ffn_pool_gone", "attention_worker_loss",
                                          "prefill_worker_loss", "router_restart", "gateway_loss",
                                          "overload", "kv_pressure", "clients_leave", "slow_worker",
-                                         "drain", "chaos"),
+                                         "drain", "chaos", "layer_shards", "layer_shard_loss",
+                                         "column_shards", "column_shard_loss", "column_crossing",
+                                         "mixed_cuts_chaos"),
                          [](const auto& info) { return std::string(info.param); });
+
+// Other cuts are other numerics classes: calls go there when nobody else is left, and are counted.
+
+uint64_t Crossings(const char* name) {
+  uint64_t crossings = 0;
+  for (uint64_t seed = 1; seed <= 5; ++seed) crossings += Play(name, seed).class_crossings;
+  return crossings;
+}
+
+TEST(ShardScenarios, ReplicasAndLayersCrossNoClass) {
+  EXPECT_EQ(Crossings("layer_shard_loss"), 0u);
+  EXPECT_EQ(Crossings("column_shard_loss"), 0u);
+}
+
+TEST(ShardScenarios, ALostColumnWithAWholeHolderLeftIsACountedCrossing) {
+  EXPECT_GT(Crossings("column_crossing"), 0u);
+}
+
+TEST(ShardScenarios, ALayerWithoutAHolderForLongerThanMaxFfnWaitIsUnavailableAndResumed) {
+  EXPECT_GT(Play("layer_shard_loss", 1).resumes, 0u);
+}
 
 }  // namespace
 }  // namespace tandem::sim

@@ -59,6 +59,7 @@ struct BackendInfo {
   std::string model_name;  // from the file's metadata; may be empty
   ModelDimensions dimensions;
   NumericsClass numerics;        // parts of the loaded stages only
+  FfnShard shard;                // of the FFN, resolved: last_layer is a number
   uint64_t attention_bytes = 0;  // of loaded tensors, by stage
   uint64_t ffn_bytes = 0;
   uint64_t head_bytes = 0;          // token embedding, final norm, output matrix
@@ -85,7 +86,10 @@ class StageBackend {
   virtual TicketPtr AttentionLayer(uint32_t layer, absl::Span<const step::KvRow> rows,
                                    Buffer& residual, const Buffer* ffn_out) = 0;
 
-  // out = FFN(ffn_norm(in)) of the layer, without the residual. `in` and `out` may not be the same.
+  // out = FFN(ffn_norm(in)) of the layer, without the residual. A piece of a cut of columns gives
+  // its partial, as wide as the whole: the pieces' sum, added in shard order, is the FFN. `in` and
+  // `out` may not be the same. kNotFound: a layer that the shard does not hold; the message names
+  // both.
   virtual TicketPtr FfnLayer(uint32_t layer, uint32_t rows, const Buffer& in, Buffer& out) = 0;
 
   // residual += ffn_out, then draws a token for each row: logits stay on the device.
@@ -114,6 +118,7 @@ struct ShardSpec {
   uint32_t kv_blocks = 0;  // of the KV cache; 0 for an FFN worker
   uint32_t block_tokens = 16;
   uint32_t threads = 1;  // compute threads
+  ShardRequest shard{};  // of the FFN; other than whole with the ffn stage alone
 };
 
 }  // namespace tandem

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,8 +37,9 @@ struct HandoffHello {
   uint32_t layers = 0;
   std::string ffn_class;  // empty takes any
   uint64_t shard_epoch = 0;
-  uint32_t max_rows = 0;  // of the sender's largest call
-  cost::LinkSpeed link{};  // the sender's, when emulated; zeros: real
+  uint32_t max_rows = 0;                         // of the sender's largest call
+  std::optional<FfnShard> shard = std::nullopt;  // what the holder should hold; unset takes any
+  cost::LinkSpeed link{};                        // the sender's, when emulated; zeros: real
 };
 
 struct HandoffGrantInfo {
@@ -89,6 +91,7 @@ struct FfnEndpoint {
   WorkerId worker;
   std::string address;
   uint64_t shard_epoch = 0;
+  FfnShard shard{};
 };
 
 class ActivationConnector {
@@ -257,6 +260,7 @@ struct EngineCounters {
   uint64_t replies_dropped = 0;    // F2A that matched nothing awaited
   uint64_t calls_resent = 0;       // layer calls sent again after a holder's loss
   uint64_t holders_lost = 0;
+  uint64_t class_crossings = 0;   // layer calls computed in another cut of the FFN than before
   uint64_t steps = 0;             // decode steps computed
   uint64_t ffn_calls = 0;         // layer calls computed as an FFN worker
   uint64_t ffn_merged_calls = 0;  // of those, computed together with another

@@ -54,6 +54,11 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("max-micro-batches", c.max_micro_batches,
        "micro-batches in flight with a remote FFN worker");
   bind("chunk-tokens", c.chunk_tokens, "rows of one prefill chunk; under 64 in the exact class");
+  bind("layers", c.layers,
+       "layers whose FFN an ffn worker holds: all, FIRST:LAST (last exclusive) or I/N");
+  bind("column", c.column, "piece of those layers' columns: I/N; 0/1 is all of them");
+  bind("max-merge-wait-us", c.max_merge_wait_us,
+       "microseconds that an FFN call waits for another attention worker's rows; 0: never");
   bind("threads", c.threads, "compute threads; not more than cores");
   bind("drain-timeout-seconds", c.drain_timeout_seconds,
        "from SIGTERM until what is left is ended");
@@ -157,6 +162,8 @@ MemoryClass WorkerConfig::Memory() const {
   return memory_class == "sram" ? MemoryClass::kSram : MemoryClass::kHbm;
 }
 
+ShardRequest WorkerConfig::Shard() const { return *ParseShardRequest(layers, column); }
+
 absl::Status CheckWorkerConfig(WorkerConfig& config) {
   if (config.stages.empty())
     return absl::InvalidArgumentError("stages: at least one of prefill, attention, ffn is needed");
@@ -176,7 +183,15 @@ absl::Status CheckWorkerConfig(WorkerConfig& config) {
   RETURN_IF_ERROR(CheckRange("max_micro_batches", config.max_micro_batches, 1, 16));
   RETURN_IF_ERROR(CheckRange("chunk_tokens", config.chunk_tokens, 1,
                              config.emulated() ? kMaxEmulatedChunk : 63));
+  RETURN_IF_ERROR(CheckRange("max_merge_wait_us", config.max_merge_wait_us, 0, 1'000'000));
   RETURN_IF_ERROR(CheckRange("threads", config.threads, 1, 1024));
+  ASSIGN_OR_RETURN(const ShardRequest shard, ParseShardRequest(config.layers, config.column));
+  if (!shard.IsWhole() && config.StageSet() != std::set<Stage>{Stage::kFfn}) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layers: ", config.layers, ", column: ", config.column,
+                     ": a part of the FFN is for the ffn stage alone, not for stages ",
+                     absl::StrJoin(config.stages, ",")));
+  }
   if (!(config.drain_timeout_seconds >= 0 && config.drain_timeout_seconds <= kMaxDrainSeconds)) {
     return absl::InvalidArgumentError(
         absl::StrCat("drain_timeout_seconds: ", config.drain_timeout_seconds, " is not in [0, ",

@@ -45,10 +45,18 @@ struct WorkerConfig {
   uint32_t kv_tokens = 0;  // positions of the KV cache; 0: 16384, or what fits of an emulated
                            // device's memory; unused on an FFN worker
   uint32_t block_tokens = 16;
-  uint32_t max_batch = 64;            // rows of one step
-  uint32_t max_micro_batches = 2;     // in flight with a remote FFN
-  uint32_t chunk_tokens = 0;          // rows of one prefill chunk; 0: 32, or 512 when emulated
-  uint32_t threads = 1;               // compute threads
+  uint32_t max_batch = 64;         // rows of one step
+  uint32_t max_micro_batches = 2;  // in flight with a remote FFN
+  uint32_t chunk_tokens = 0;       // rows of one prefill chunk; 0: 32, or 512 when emulated
+  uint32_t threads = 1;            // compute threads
+  // The part of the FFN that an ffn worker holds; other stages need it whole.
+  std::string layers = "all";  // "FIRST:LAST" (last exclusive), or "I/N": the I-th of N even parts
+  std::string column = "0/1";  // "I/N": piece I of the layers' columns, cut into N; 0/1 is whole
+  // How long a layer call may wait for rows of another attention worker, microseconds; 0: never.
+  // With one attention worker nothing waits anyway. Worth about a layer's time where that is
+  // weights being read; on a CPU a merged call costs what its parts do, so the default is 0
+  // (policy/README.md).
+  uint32_t max_merge_wait_us = 0;
   double drain_timeout_seconds = 60;  // from SIGTERM until what is left is ended
 
   std::string log_format = "text";  // or json
@@ -56,6 +64,7 @@ struct WorkerConfig {
   bool emulated() const { return backend == "emulated"; }
   std::set<Stage> StageSet() const;
   MemoryClass Memory() const;
+  ShardRequest Shard() const;  // of a checked configuration
 };
 
 // What the command line asks for.

@@ -46,6 +46,7 @@ EngineConfig MakeEngineConfig(const WorkerConfig& config, uint32_t kv_blocks) {
   engine.max_batch = config.max_batch;
   engine.max_micro_batches = config.max_micro_batches;
   engine.chunk_tokens = config.chunk_tokens;
+  engine.max_merge_wait = Duration::Microseconds(config.max_merge_wait_us);
   engine.shard_epoch = WallNanoseconds();
   return engine;
 }
@@ -71,6 +72,7 @@ WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engin
                                                                      : 0,
                      .max_handoff_rows = worker.Runs(Stage::kFfn) ? engine.max_handoff_rows : 0};
   worker.shard_epoch = engine.shard_epoch;
+  worker.shard = backend.shard;
   worker.dimensions = backend.dimensions;
   worker.weights_bytes = backend.attention_bytes + backend.ffn_bytes + backend.head_bytes;
   worker.device = backend.name;
@@ -116,6 +118,7 @@ absl::Status RunWorker(const WorkerConfig& config) {
   LogInfo("loaded", {{"backend", info.name},
                      {"attention_bytes", info.attention_bytes},
                      {"ffn_bytes", info.ffn_bytes},
+                     {"ffn_shard", ToString(info.shard, info.dimensions.layers)},
                      {"head_bytes", info.head_bytes},
                      {"kv_tokens", uint64_t{built.kv_blocks} * config.block_tokens}});
 

@@ -37,6 +37,7 @@ absl::StatusOr<BuiltBackend> MakeGgml(const WorkerConfig& config) {
   spec.kv_blocks = KeepsKv(config) ? config.kv_tokens / config.block_tokens : 0;
   spec.block_tokens = config.block_tokens;
   spec.threads = config.threads;
+  spec.shard = config.Shard();
   ASSIGN_OR_RETURN(std::unique_ptr<StageBackend> backend, MakeGgmlBackend(spec));
   return BuiltBackend{std::move(backend), spec.kv_blocks};
 }
@@ -78,7 +79,9 @@ absl::StatusOr<BuiltBackend> MakeEmulated(const WorkerConfig& config, const Real
   const std::set<Stage> stages = config.StageSet();
   cost::Holding holding{stages.contains(Stage::kPrefill), stages.contains(Stage::kAttention),
                         std::nullopt};
-  if (stages.contains(Stage::kFfn)) holding.ffn = cost::FfnShard();
+  ASSIGN_OR_RETURN(const FfnShard shard,
+                   ResolveRequest(config.Shard(), static_cast<uint32_t>(shape.layers)));
+  if (stages.contains(Stage::kFfn)) holding.ffn = shard;
   const uint32_t kv_tokens = KvTokens(config, table, holding);
   const bool real = config.payload == "real";
 
@@ -92,6 +95,7 @@ absl::StatusOr<BuiltBackend> MakeEmulated(const WorkerConfig& config, const Real
   synthetic.dimensions.context_tokens = static_cast<uint32_t>(shape.context_tokens);
   synthetic.kv_blocks = kv_tokens / config.block_tokens;
   synthetic.block_tokens = config.block_tokens;
+  synthetic.shard = shard;
   if (real) {
     synthetic.kv_row_bytes = static_cast<uint32_t>(cost::KvRowBytes(shape, table.precision()));
   } else {
@@ -99,6 +103,7 @@ absl::StatusOr<BuiltBackend> MakeEmulated(const WorkerConfig& config, const Real
   }
   EmulatedOptions options;
   options.stages = stages;
+  options.shard = shard;
   options.kv_tokens = kv_tokens;
   options.time_scale = config.time_scale;
   const uint32_t kv_blocks = synthetic.kv_blocks;

@@ -112,6 +112,10 @@ class WorkerRegistry final : public prometheus::Registry {
           streams.handoff_calls_malformed);
     count("handoff_calls_resent", "Layer calls sent again after a holder's loss.",
           engine.calls_resent);
+    count("ffn_class_crossings",
+          "Layer calls that crossed to another numerics class: in another cut than the layer's "
+          "before.",
+          engine.class_crossings);
     count("ffn_holders_lost", "FFN holders whose stream broke or stalled.", engine.holders_lost);
     count("ffn_calls", "Layer calls computed as an FFN worker.", engine.ffn_calls);
     count("ffn_calls_merged", "Of those, computed together with another.", engine.ffn_merged_calls);

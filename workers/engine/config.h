@@ -39,6 +39,7 @@ struct EngineConfig {
   // FFN.
   uint32_t max_handoff_rows = 256;         // of one call, and of one merged compute
   uint64_t max_queued_bytes = 256u << 20;  // A2F rows queued over all streams
+  Duration max_merge_wait;                 // of a layer call, for another sender's rows; zero: none
   uint64_t shard_epoch = 1;  // this worker's own number, new whenever its loaded tensors change
 
   // Tokens.

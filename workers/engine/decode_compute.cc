@@ -1,8 +1,10 @@
 // What the decode engine's device computes, and the calls to the FFN group in between.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "scheduler/base/status.h"
+#include "services/runtime/log.h"
 #include "workers/engine/decode_engine.h"
 
 namespace tandem {
@@ -80,12 +82,25 @@ void DecodeEngine::CarryOut(step::SendA2f& send) {
   }
   call.data.assign(*rows, *rows + size_t{send.rows} * context_.model().hidden);
   slot.call = send.call;
-  slot.sent_at = context_.DeviceNow();
+  slot.sent_at.resize(send.columns);
+  slot.sent_at[send.column] = context_.DeviceNow();
+  slot.partials.resize(send.columns > 1 ? send.columns : 0);
+  if (send.crosses_from != 0) NoteCrossing(send);
   if (send.call.attempt > 0) context_.counters.calls_resent++;
   group_.Send(send.holder, std::move(call));
 }
 
-void DecodeEngine::OnReply(const std::string& holder, const F2a& reply) {
+void DecodeEngine::NoteCrossing(const step::SendA2f& send) {
+  context_.counters.class_crossings++;
+  if (std::exchange(crossing_logged_, send.call.step) == send.call.step) return;  // once a step
+  LogWarn("ffn_class_crossed", {{"step", send.call.step},
+                                {"layer", send.call.layer},
+                                {"rows", send.rows},
+                                {"from", GeometryOf(send.crosses_from)},
+                                {"to", GeometryOf(send.columns)}});
+}
+
+void DecodeEngine::OnReply(const std::string& holder, F2a& reply) {
   if (!reply.status.ok()) {
     // A holder of another shard, or one that is going, gets no more calls; a full queue is an
     // answer to this one only.
@@ -106,25 +121,49 @@ void DecodeEngine::OnReply(const std::string& holder, const F2a& reply) {
   TakeReply(holder, slots_[reply.call.micro_batch], reply);
 }
 
-void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, const F2a& reply) {
+void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) {
   const size_t floats = size_t{slot.rows} * context_.model().hidden;
   const Instant now = context_.Now();
-  if (reply.call == slot.call && reply.data.size() != floats) {
+  const bool of_this_layer = reply.call.step == slot.call.step &&
+                             reply.call.layer == slot.call.layer &&
+                             reply.call.micro_batch == slot.call.micro_batch;
+  if (of_this_layer && reply.data.size() != floats) {
     group_.GiveUp(holder, absl::InternalError(absl::StrCat(
                               "FFN worker ", holder, " answered ", slot.rows, " rows with ",
                               reply.data.size(), " floats, not ", floats)));
     CarryOut();
     return;
   }
-  if (!machine_.OnFfnReply(holder, reply.call, now)) {
+  const std::optional<step::TakenReply> taken = machine_.OnFfnReply(holder, reply.call, now);
+  if (!taken.has_value()) {
     context_.counters.replies_dropped++;
+    CarryOut();  // it may have given back the credit that a call waited for
     return;
   }
-  std::memcpy(slot.buffers.ffn_out->host(), reply.data.data(), floats * sizeof(float));
-  const Duration round_trip = context_.DeviceTime(context_.DeviceNow() - slot.sent_at);
-  context_.books.OnReply({round_trip, reply.queue_time, reply.compute_time});
+  if (taken->columns == 1) {
+    std::memcpy(slot.buffers.ffn_out->host(), reply.data.data(), floats * sizeof(float));
+  } else {
+    slot.partials[taken->column] = std::move(reply.data);
+    if (taken->last) SumPartials(slot);
+  }
+  // Of several pieces the last one's reply ends the wait.
+  if (taken->last) {
+    const Duration round_trip =
+        context_.DeviceTime(context_.DeviceNow() - slot.sent_at[taken->column]);
+    context_.books.OnReply({round_trip, reply.queue_time, reply.compute_time});
+  }
   step_cost_.AddFfnCall(holder, reply.compute_time, slot.rows, reply.merged_rows);
   CarryOut();
+}
+
+void DecodeEngine::SumPartials(Slot& slot) {
+  float* const sum = slot.buffers.ffn_out->host();
+  const size_t floats = slot.partials.front().size();
+  std::copy(slot.partials.front().begin(), slot.partials.front().end(), sum);
+  for (size_t piece = 1; piece < slot.partials.size(); piece++) {
+    const float* const partial = slot.partials[piece].data();
+    for (size_t i = 0; i < floats; i++) sum[i] += partial[i];
+  }
 }
 
 }  // namespace tandem

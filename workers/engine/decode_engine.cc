@@ -37,7 +37,7 @@ DecodeEngine::DecodeEngine(EngineContext& context, step::KvBook& book,
                 machine_.OnHolderUp(holder, grant.credit_bytes, grant.max_rows, context_.Now());
                 CarryOut();
               },
-              [this](const std::string& holder, const F2a& reply) { OnReply(holder, reply); },
+              [this](const std::string& holder, F2a& reply) { OnReply(holder, reply); },
               [this](const std::string& holder, const absl::Status& status) {
                 machine_.OnHolderLost(holder, status, context_.Now());
                 CarryOut();
@@ -74,10 +74,10 @@ void DecodeEngine::SetGroup(uint64_t router_epoch, uint64_t version,
     return;
   }
   group_version_ = asked;
-  std::vector<std::string> names;
-  names.reserve(holders.size());
-  for (const FfnEndpoint& holder : holders) names.push_back(holder.worker.value());
-  machine_.SetGroup(names, context_.Now());
+  std::vector<step::GroupHolder> group;
+  group.reserve(holders.size());
+  for (const FfnEndpoint& holder : holders) group.push_back({holder.worker.value(), holder.shard});
+  machine_.SetGroup(std::move(group), context_.Now());
   CarryOut();
   group_.SetGroup(std::move(holders), std::move(answer));
 }

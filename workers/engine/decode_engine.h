@@ -70,8 +70,9 @@ class DecodeEngine {
   struct Slot {
     RowBuffers buffers;
     uint32_t rows = 0;
-    step::CallId call;  // the last one sent
-    Instant sent_at;
+    step::CallId call;                         // the last one sent
+    std::vector<Instant> sent_at;              // by piece
+    std::vector<std::vector<float>> partials;  // [rows, hidden] by piece, of a layer cut by columns
   };
   // How a prompt's KV came to its reservation.
   struct Arrival {
@@ -83,8 +84,11 @@ class DecodeEngine {
   // ---- decode_compute.cc
   absl::Status Compute(const step::AttentionTask& task);
   absl::Status Compute(const step::HeadTask& task, std::vector<step::SampledToken>& tokens);
-  void OnReply(const std::string& holder, const F2a& reply);
-  void TakeReply(const std::string& holder, Slot& slot, const F2a& reply);
+  void OnReply(const std::string& holder, F2a& reply);
+  void TakeReply(const std::string& holder, Slot& slot, F2a& reply);
+  // The FFN output: the partials added in shard order.
+  void SumPartials(Slot& slot);
+  void NoteCrossing(const step::SendA2f& send);
   void CarryOut(step::SendA2f& send);
 
   // ---- decode_engine.cc: the machine's effects, until there are none.
@@ -106,6 +110,7 @@ class DecodeEngine {
   std::pair<uint64_t, uint64_t> group_version_{0,
                                                0};  // (router epoch, version) of the last SetGroup
   std::vector<Slot> slots_;                         // by micro-batch
+  uint64_t crossing_logged_ = 0;                    // the step
   StepCost step_cost_;
   SequenceCosts costs_;
   std::map<ReservationId, Arrival> arrivals_;           // of prompts that are not complete

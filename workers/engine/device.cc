@@ -36,7 +36,7 @@ Device::Device(EngineContext& context, ActivationConnector& activation,
     if (decodes) decode_->UsePrefill(prefill_.get());
   }
   if (decodes && has_ffn) {
-    decode_->SetGroup(0, 0, {{context.config.worker, "", context.config.shard_epoch}},
+    decode_->SetGroup(0, 0, {{context.config.worker, "", context.config.shard_epoch, {}}},
                       [](const absl::Status&) {});
   }
   Publish();
@@ -103,8 +103,9 @@ void Device::OnTime() {
 
 // One alarm, for the first deadline. A deadline that has moved away lets it fire for nothing.
 void Device::ArmAlarm() {
-  if (decode_ == nullptr) return;
-  const Instant deadline = decode_->NextDeadline();
+  Instant deadline = Instant::Never();
+  if (decode_ != nullptr) deadline = decode_->NextDeadline();
+  if (ffn_ != nullptr && ffn_->waits_to_merge()) deadline = std::min(deadline, ffn_->ReadyAt());
   if (deadline >= armed_for_) return;
   if (armed_for_ != Instant::Never()) context_.time.Cancel(alarm_);
   armed_for_ = deadline;
@@ -148,6 +149,8 @@ void Device::EnterWait() {
                              Cause::kHandoff);  // a reply books it to its causes
   } else if (waits_for_kv) {
     context_.books.EnterWait(LedgerState::kStall, Cause::kKvTransfer);
+  } else if (ffn_ != nullptr && ffn_->waits_to_merge()) {
+    context_.books.EnterWait(LedgerState::kStall, Cause::kBatchWait);
   } else if (draining_) {
     context_.books.EnterWait(LedgerState::kIdle, Cause::kDraining);
   } else if (ffn_ != nullptr && ffn_->starved()) {

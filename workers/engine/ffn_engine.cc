@@ -15,6 +15,8 @@ step::FfnConfig MachineConfig(const EngineContext& context) {
   config.max_rows = context.config.max_handoff_rows;
   config.max_queued_bytes = context.config.max_queued_bytes;
   config.hidden_bytes = uint64_t{context.model().hidden} * sizeof(float);
+  config.shard = context.backend.info().shard;
+  config.max_merge_wait = context.config.max_merge_wait;
   return config;
 }
 
@@ -44,6 +46,12 @@ absl::Status FfnEngine::CheckHello(const HandoffHello& hello) const {
   if (!hello.ffn_class.empty() && hello.ffn_class != own_class) {
     return absl::FailedPreconditionError(absl::StrCat("FFN worker ", worker, " computes in class ",
                                                       own_class, ", not ", hello.ffn_class));
+  }
+  const FfnShard own_shard = ResolveShard(context_.backend.info().shard, model.layers);
+  if (hello.shard.has_value() && ResolveShard(*hello.shard, model.layers) != own_shard) {
+    return absl::FailedPreconditionError(absl::StrCat("FFN worker ", worker, " holds ",
+                                                      ToString(own_shard, model.layers), ", not ",
+                                                      ToString(*hello.shard, model.layers)));
   }
   if (hello.shard_epoch != context_.config.shard_epoch) {
     return absl::FailedPreconditionError(absl::StrCat("STALE_SHARD: FFN worker ", worker,
@@ -135,7 +143,7 @@ void FfnEngine::RunTask() {
             ->Wait();
   }
   const Duration compute = context_.DeviceTime(context_.DeviceNow() - start);
-  machine_.OnTaskDone(*task);
+  machine_.OnTaskDone(*task, context_.Now());
   Answer(*task, status, start, compute);
 }
 
@@ -169,10 +177,11 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
     if (!reply.data.empty())
       std::memcpy(reply.data.data(), from, reply.data.size() * sizeof(float));
     if (from != nullptr) from += reply.data.size();
-    if (task.layer + 1 == context_.model().layers) {
+    const uint32_t next = task.layer + 1;
+    if (next == context_.model().layers || !context_.backend.info().shard.HoldsLayer(next)) {
       stream.next_layer.erase(call.call.micro_batch);
     } else {
-      stream.next_layer[call.call.micro_batch] = task.layer + 1;
+      stream.next_layer[call.call.micro_batch] = next;
     }
     if (DeviceTimeline* line = context_.backend.timeline(); line != nullptr && !stream.own)
       reply.arrives_at = line->SendF2a(call.rows, stream.link);

@@ -24,8 +24,8 @@ class FfnEngine {
  public:
   explicit FfnEngine(EngineContext& context);
 
-  // kFailedPrecondition: another model, shape, numerics class or shard ("STALE_SHARD"); others as
-  // FfnMachine::OpenStream's.
+  // kFailedPrecondition: another model, shape, numerics class, shard or shard epoch
+  // ("STALE_SHARD"); others as FfnMachine::OpenStream's.
   absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> OpenStream(
       const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink);
   // Answered on the stream's sink, once; without a stream it is dropped.
@@ -34,7 +34,10 @@ class FfnEngine {
   // Answers every queued call with `status`.
   void EndAll(const absl::Status& status);
 
-  bool HasWork() const { return machine_.HasWork(); }
+  bool HasWork() const { return machine_.ReadyAt() <= context_.Now(); }
+  // The oldest call waits for rows that may join it, until then. Never(): none is queued.
+  Instant ReadyAt() const { return machine_.ReadyAt(); }
+  bool waits_to_merge() const { return machine_.HasWork() && !HasWork(); }
   // Computes one merged call. Call when HasWork.
   void RunTask();
 
@@ -46,7 +49,7 @@ class FfnEngine {
   // Some stream is within a step: its last answered call was not of the last layer, so the next
   // call is on its way. Between steps the sender cannot be told from one without sequences, so that
   // time counts as no_work: starvation is under-reported by the sender's head and sampling time,
-  // never over-reported.
+  // and by its time at other layer shards, never over-reported.
   bool starved() const;
 
  private:

@@ -67,7 +67,7 @@ void FfnGroup::SetGroup(std::vector<FfnEndpoint> holders, Answer switched) {
       Holder& holder = known->second;
       const FfnEndpoint& old = holder.endpoint;
       if (holder.link != nullptr && old.address == endpoint.address &&
-          old.shard_epoch == endpoint.shard_epoch) {
+          old.shard_epoch == endpoint.shard_epoch && old.shard == endpoint.shard) {
         holder.in_group = true;
         continue;
       }
@@ -93,6 +93,7 @@ void FfnGroup::Open(Holder& holder) {
   hello.ffn_class = info.numerics.ffn;
   hello.shard_epoch = holder.endpoint.shard_epoch;
   hello.max_rows = max_rows_;
+  hello.shard = holder.endpoint.shard;
   if (const DeviceTimeline* line = context_.backend.timeline()) hello.link = line->link();
   holder.id = next_id_++;
   holder.reopen_at = Instant::Never();
@@ -136,7 +137,7 @@ void FfnGroup::OnGrant(const WorkerId& worker, uint64_t id, const HandoffGrantIn
   callbacks_.on_up(worker.value(), grant);
 }
 
-void FfnGroup::OnReply(const WorkerId& worker, uint64_t id, const F2a& reply) {
+void FfnGroup::OnReply(const WorkerId& worker, uint64_t id, F2a& reply) {
   Holder* const holder = Find(worker, id);
   if (holder == nullptr || holder->in_flight == 0) {
     context_.counters.replies_dropped++;

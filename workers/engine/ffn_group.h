@@ -24,7 +24,7 @@ class FfnGroup {
  public:
   struct Callbacks {
     std::function<void(const std::string& holder, const HandoffGrantInfo&)> on_up;
-    std::function<void(const std::string& holder, const F2a& reply)> on_reply;
+    std::function<void(const std::string& holder, F2a& reply)> on_reply;  // may take its data
     // Its calls in flight are lost.
     std::function<void(const std::string& holder, const absl::Status&)> on_down;
   };
@@ -61,7 +61,7 @@ class FfnGroup {
 
   void Open(Holder& holder);
   void OnGrant(const WorkerId& worker, uint64_t id, const HandoffGrantInfo& grant);
-  void OnReply(const WorkerId& worker, uint64_t id, const F2a& reply);
+  void OnReply(const WorkerId& worker, uint64_t id, F2a& reply);
   void OnBroken(const WorkerId& worker, uint64_t id, const absl::Status& status);
   Holder* Find(const WorkerId& worker, uint64_t id);
   void Lose(Holder& holder, const absl::Status& status);

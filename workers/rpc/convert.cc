@@ -167,7 +167,11 @@ absl::StatusOr<std::vector<FfnEndpoint>> ToHolders(const v1::SetGroupCommand& co
     RETURN_IF_ERROR(CheckName("holder's address", holder.address()));
     out.push_back({.worker = WorkerId(holder.worker_id()),
                    .address = holder.address(),
-                   .shard_epoch = holder.shard_epoch()});
+                   .shard_epoch = holder.shard_epoch(),
+                   .shard = {}});
+    if (!holder.has_shard()) continue;
+    out.back().shard = ToShard(holder.shard());
+    RETURN_IF_ERROR(CheckShard(out.back().shard, kMaxLayers));
   }
   return out;
 }
@@ -209,6 +213,7 @@ void ToProto(const WorkerDescription& worker, v1::Registration* out) {
   dimensions.set_vocabulary(worker.dimensions.vocabulary);
   dimensions.set_context_tokens(worker.dimensions.context_tokens);
   out->set_weights_bytes(worker.weights_bytes);
+  if (worker.Runs(Stage::kFfn)) ToProto(worker.shard, out->mutable_shard());
   out->set_device(worker.device);
   out->set_time_scale(worker.time_scale);
 }

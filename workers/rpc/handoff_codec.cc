@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "scheduler/base/status.h"
+#include "services/runtime/proto_words.h"
 #include "services/runtime/status_map.h"
 #include "workers/rpc/limits.h"
 
@@ -199,6 +200,7 @@ grpc::ByteBuffer EncodeOpen(const HandoffHello& hello) {
   open.set_ffn_class(hello.ffn_class);
   open.set_shard_epoch(hello.shard_epoch);
   open.set_max_rows(hello.max_rows);
+  if (hello.shard.has_value()) ToProto(*hello.shard, open.mutable_shard());
   if (hello.link.bytes_per_s > 0) SetLink(hello.link, open.mutable_link());
   return Encode(message);
 }
@@ -288,6 +290,12 @@ absl::StatusOr<HandoffHello> ToHello(const v1::HandoffOpen& open) {
                                                    open.hidden(), " values exceed a frame of ",
                                                    kMaxRowBytes, " bytes"));
   }
+  std::optional<FfnShard> shard;
+  if (open.has_shard()) {
+    shard = ToShard(open.shard());
+    if (absl::Status status = CheckShard(*shard, open.layers()); !status.ok())
+      return absl::InvalidArgumentError(absl::StrCat("hand-off: shard: ", status.message()));
+  }
   cost::LinkSpeed link;
   if (open.has_link()) {
     ASSIGN_OR_RETURN(link, ToLink(open.link()));
@@ -299,6 +307,7 @@ absl::StatusOr<HandoffHello> ToHello(const v1::HandoffOpen& open) {
                       .ffn_class = open.ffn_class(),
                       .shard_epoch = open.shard_epoch(),
                       .max_rows = open.max_rows(),
+                      .shard = shard,
                       .link = link};
 }
 

@@ -104,6 +104,7 @@ absl::StatusOr<WorkerDescription> ToWorker(const v1::Registration& proto) {
   worker.capacity = {capacity.kv_blocks(), capacity.block_tokens(), capacity.max_sequences(),
                      capacity.prefill_slots(), capacity.max_handoff_rows()};
   worker.shard_epoch = proto.shard_epoch();
+  if (proto.has_shard()) worker.shard = ToShard(proto.shard());
   const v1::ModelDimensions& model = proto.dimensions();
   worker.dimensions = {model.layers(),   model.hidden(),     model.kv_heads(),
                        model.head_dim(), model.vocabulary(), model.context_tokens()};
@@ -218,6 +219,7 @@ v1::RouterCommand ToProto(const RouterIdentity& self, const control::SendSetGrou
     to.set_worker_id(holder.worker.value());
     to.set_address(holder.address);
     to.set_shard_epoch(holder.shard_epoch);
+    tandem::ToProto(holder.shard, to.mutable_shard());
   }
   return out;
 }

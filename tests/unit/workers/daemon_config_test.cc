@@ -71,6 +71,28 @@ TEST(WorkerConfig, PrintedConfigurationReadsBackAsItself) {
   EXPECT_EQ(again.advertise, "worker-0:9200");
 }
 
+TEST(WorkerConfig, AnFfnWorkerMayHoldAPart) {
+  const WorkerConfig whole = MustParse({"--stages", "ffn", "--model", "m.gguf"});
+  EXPECT_TRUE(whole.Shard().IsWhole());
+  EXPECT_THAT(ToYaml(whole), HasSubstr("layers: all\ncolumn: 0/1\n"));
+  const WorkerConfig part = MustParse({"--stages", "ffn", "--model", "m.gguf", "--layers", "0:15",
+                                       "--column", "1/2", "--max-merge-wait-us", "50"});
+  EXPECT_EQ(*ResolveRequest(part.Shard(), 30), (FfnShard{0, 15, 1, 2}));
+  const std::string path = WriteFile(ToYaml(part));
+  EXPECT_EQ(ToYaml(MustParse({"--config", path.c_str()})), ToYaml(part));
+  const auto error = [](std::initializer_list<const char*> words) {
+    return std::string(Parse(words).status().message());
+  };
+  EXPECT_THAT(error({"--stages", "ffn", "--model", "m", "--layers", "9:3"}),
+              HasSubstr("layers: [9, 3) is no range"));
+  EXPECT_THAT(error({"--stages", "ffn", "--model", "m", "--column", "2/2"}),
+              HasSubstr("column: 2/2 is none"));
+  EXPECT_THAT(
+      error({"--stages", "attention,ffn", "--model", "m", "--layers", "0/2"}),
+      HasSubstr("layers: 0/2, column: 0/1: a part of the FFN is for the ffn stage alone, not "
+                "for stages attention,ffn"));
+}
+
 TEST(WorkerConfig, ErrorsNameTheKeyAndTheNumber) {
   struct Case {
     std::vector<const char*> words;

@@ -62,6 +62,27 @@ TEST(HandoffCodec, ProtobufReadsWhatWeWrite) {
   }
 }
 
+TEST(HandoffCodec, AHelloCarriesTheShardAndHostileOnesAreRefused) {
+  HandoffHello hello;
+  hello.attention_worker = "a";
+  hello.hidden = 4;
+  hello.layers = 30;
+  hello.max_rows = 8;
+  hello.shard = FfnShard{0, 15, 1, 2};
+  const auto read = [](grpc::ByteBuffer buffer) { return ToHello(*DecodeA2f(buffer)->open); };
+  EXPECT_EQ(read(EncodeOpen(hello))->shard, hello.shard);
+  hello.shard.reset();
+  EXPECT_FALSE(read(EncodeOpen(hello))->shard.has_value());
+  for (const FfnShard& bad :
+       {FfnShard{5, 5}, FfnShard{9, 3}, FfnShard{0, 31}, FfnShard{0, 30, 0, 0},
+        FfnShard{0, 30, 2, 2}, FfnShard{0, 30, 0, ~0u}}) {
+    hello.shard = bad;
+    const absl::Status status = read(EncodeOpen(hello)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(status.message().substr(0, 17), "hand-off: shard: ") << status;
+  }
+}
+
 TEST(HandoffCodec, WeReadWhatProtobufWritesHoweverItIsCut) {
   v1::F2aMessage message;
   v1::F2aReply& reply = *message.mutable_reply();

@@ -91,7 +91,7 @@ EmulatedBackend::EmulatedBackend(const EmulatedOptions& options, const cost::Cos
   };
   // Prefill needs all of them.
   if (holding.prefill || holding.ffn.has_value())
-    info_.ffn_bytes = bytes({false, false, holding.prefill ? cost::FfnShard() : holding.ffn});
+    info_.ffn_bytes = bytes({false, false, holding.prefill ? FfnShard() : holding.ffn});
   if (holding.prefill || holding.attention)
     info_.attention_bytes = bytes({false, true, std::nullopt});
   info_.head_bytes = 0;  // within attention's
@@ -132,7 +132,7 @@ TicketPtr EmulatedBackend::AttentionLayer(uint32_t layer, absl::Span<const step:
 TicketPtr EmulatedBackend::FfnLayer(uint32_t layer, uint32_t rows, const Buffer& in, Buffer& out) {
   const bool charged = prefilled_layer_ == layer;
   prefilled_layer_.reset();
-  const bool known = layer < table_.shape().layers;
+  const bool known = layer < table_.shape().layers && options_.shard.HoldsLayer(layer);
   const Duration work =
       charged || !known ? Duration() : table_.FfnLayer(options_.shard, layer, rows);
   return Take(work, numerics_->FfnLayer(layer, rows, in, out));

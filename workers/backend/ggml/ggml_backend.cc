@@ -55,7 +55,7 @@ NumericsClass NumericsOf(const GgufModel& model, const ShardSpec& spec) {
   NumericsClass numerics;
   if (spec.stages.contains(Stage::kPrefill)) numerics.prefill = prefix + "paged/kv:f16";
   if (spec.stages.contains(Stage::kAttention)) numerics.attention = prefix + "paged/kv:f16";
-  if (spec.stages.contains(Stage::kFfn)) numerics.ffn = prefix + "whole";
+  if (spec.stages.contains(Stage::kFfn)) numerics.ffn = prefix + GeometryOf(spec.shard.columns);
   return numerics;
 }
 
@@ -67,6 +67,7 @@ BackendInfo InfoOf(const GgufModel& model, const ShardWeights& weights, const Sh
   info.dimensions = {shape.layers,   shape.hidden,       shape.kv_heads,
                      shape.head_dim, model.vocabulary(), shape.context_tokens};
   info.numerics = NumericsOf(model, spec);
+  info.shard = weights.shard();
   info.attention_bytes = weights.bytes(TensorGroup::kAttention);
   info.ffn_bytes = weights.bytes(TensorGroup::kFfn);
   info.head_bytes = weights.bytes(TensorGroup::kHead);
@@ -81,6 +82,10 @@ absl::StatusOr<std::unique_ptr<GgmlBackend>> GgmlBackend::Create(const ShardSpec
   if (spec.stages.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(spec.model_path, ": no stage to load"));
   }
+  if (!spec.shard.IsWhole() && spec.stages != std::set<Stage>{Stage::kFfn}) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(spec.model_path, ": a part of the FFN is for the ffn stage alone"));
+  }
   if (NeedsKv(spec.stages) && (spec.kv_blocks == 0 || spec.block_tokens == 0)) {
     return absl::InvalidArgumentError(
         absl::StrCat(spec.model_path, ": prefill and attention need KV, not ", spec.kv_blocks,
@@ -88,8 +93,13 @@ absl::StatusOr<std::unique_ptr<GgmlBackend>> GgmlBackend::Create(const ShardSpec
   }
   ASSIGN_OR_RETURN(std::unique_ptr<GgmlDevice> device, GgmlDevice::Create(spec.threads));
   ASSIGN_OR_RETURN(std::unique_ptr<GgufModel> model, GgufModel::Open(spec.model_path));
+  absl::StatusOr<FfnShard> shard = ResolveRequest(spec.shard, model->shape().layers);
+  if (!shard.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(spec.model_path, ": ", shard.status().message()));
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<ShardWeights> weights,
-                   ShardWeights::Load(*model, spec.stages, *device));
+                   ShardWeights::Load(*model, spec.stages, *shard, *device));
   std::unique_ptr<KvPool> kv;
   if (NeedsKv(spec.stages)) {
     ASSIGN_OR_RETURN(kv,
@@ -220,14 +230,19 @@ absl::Status GgmlBackend::RunFfn(uint32_t layer, uint32_t rows, const Buffer& in
   if (layer >= shape_.layers) {
     return absl::InvalidArgumentError(absl::StrCat("layer ", layer, " of ", shape_.layers));
   }
+  if (!info_.shard.HoldsLayer(layer)) {
+    return absl::NotFoundError(
+        absl::StrCat("layer ", layer, ": this shard holds ", ToString(info_.shard, shape_.layers)));
+  }
   if (rows == 0) return absl::OkStatus();
   const size_t bytes = size_t{rows} * shape_.hidden * sizeof(float);
   TANDEM_CHECK(&in != &out && in.bytes() >= bytes && out.bytes() >= bytes);
   ASSIGN_OR_RETURN(GraphSet * set, graphs_.Get(GraphKind::kFfn, rows,
                                                [&] { return BuildFfnGraphs(parts(), rows); }));
   std::memcpy(set->x->data, in.host(), bytes);
-  RETURN_IF_ERROR(device_->Compute(set->graphs[layer]));
-  std::memcpy(out.host(), set->outputs[layer]->data, bytes);
+  const uint32_t index = layer - info_.shard.first_layer;
+  RETURN_IF_ERROR(device_->Compute(set->graphs[index]));
+  std::memcpy(out.host(), set->outputs[index]->data, bytes);
   return absl::OkStatus();
 }
 

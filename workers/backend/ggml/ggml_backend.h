@@ -32,7 +32,7 @@ class GgmlBackend final : public StageBackend {
 
   // Opens the file, loads the stages' tensors and makes room for the KV. Errors name the file: see
   // GgufModel::Open, ShardWeights::Load and KvPool::Create. kInvalidArgument: no stage; KV blocks
-  // wanted of none.
+  // wanted of none; a shard that the model has not, or that is not for the ffn stage alone.
   static absl::StatusOr<std::unique_ptr<GgmlBackend>> Create(const ShardSpec& spec);
 
   const BackendInfo& info() const override { return info_; }

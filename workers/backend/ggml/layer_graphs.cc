@@ -67,10 +67,11 @@ std::unique_ptr<GraphSet> BuildAttentionGraphs(const GraphParts& parts, uint32_t
 }
 
 std::unique_ptr<GraphSet> BuildFfnGraphs(const GraphParts& parts, uint32_t rows) {
-  auto set = std::make_unique<GraphSet>(parts.shape.layers, kMaxNodes);
+  const FfnShard& shard = parts.weights.shard();
+  auto set = std::make_unique<GraphSet>(shard.last_layer - shard.first_layer, kMaxNodes);
   ggml_context* c = set->graph_context.get();
   set->x = NewRows(*set, parts.shape, rows);
-  for (uint32_t layer = 0; layer < parts.shape.layers; ++layer) {
+  for (uint32_t layer = shard.first_layer; layer < shard.last_layer; ++layer) {
     ggml_tensor* normed = Norm(c, parts.shape, set->x, parts.weights.Layer(layer, "ffn_norm"));
     ggml_tensor* up = ggml_mul_mat(c, parts.weights.Layer(layer, "ffn_up"), normed);
     ggml_tensor* gate = ggml_mul_mat(c, parts.weights.Layer(layer, "ffn_gate"), normed);

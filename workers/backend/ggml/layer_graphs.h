@@ -26,7 +26,8 @@ struct GraphParts {
 std::unique_ptr<GraphSet> BuildEmbedGraphs(const GraphParts& parts, uint32_t rows);
 // x, positions, kv_rows -> x + attention of the layer [hidden, rows]; one graph a layer
 std::unique_ptr<GraphSet> BuildAttentionGraphs(const GraphParts& parts, uint32_t rows);
-// x -> FFN of the layer, without x [hidden, rows]; one graph a layer
+// x -> FFN of the layer, or the shard's partial of it, without x [hidden, rows]; one graph a layer
+// that the shard holds
 std::unique_ptr<GraphSet> BuildFfnGraphs(const GraphParts& parts, uint32_t rows);
 // x -> logits [vocabulary, rows]
 std::unique_ptr<GraphSet> BuildHeadGraphs(const GraphParts& parts, uint32_t rows);

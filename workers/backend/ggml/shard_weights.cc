@@ -1,6 +1,9 @@
 #include "workers/backend/ggml/shard_weights.h"
 
+#include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/string_view.h>
 
 #include <vector>
 
@@ -20,23 +23,31 @@ std::set<TensorGroup> GroupsOf(const std::set<Stage>& stages) {
   return groups;
 }
 
+// Of a tensor named "blk.<layer>.<part>".
+uint32_t LayerOf(absl::string_view name) {
+  uint32_t layer = 0;
+  const absl::string_view rest = name.substr(name.find('.') + 1);
+  TANDEM_CHECK(absl::SimpleAtoi(rest.substr(0, rest.find('.')), &layer));
+  return layer;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ShardWeights>> ShardWeights::Load(const GgufModel& model,
                                                                  const std::set<Stage>& stages,
+                                                                 const FfnShard& shard,
                                                                  GgmlDevice& device) {
   auto weights = std::make_unique<ShardWeights>();
   weights->groups_ = GroupsOf(stages);
+  weights->shard_ = shard;
   weights->context_.reset(
       ggml_init({ggml_tensor_overhead() * model.tensors().size(), nullptr, /*no_alloc=*/true}));
   uint64_t bytes = 0;
   for (const TensorSpec& spec : model.tensors()) {
     if (!weights->Holds(spec.group)) continue;
-    ggml_tensor* tensor = ggml_dup_tensor(weights->context_.get(), model.Header(spec.name));
-    ggml_set_name(tensor, spec.name.c_str());
-    weights->tensors_[spec.name] = tensor;
-    weights->bytes_[spec.group] += ggml_nbytes(tensor);
-    bytes += ggml_nbytes(tensor);
+    if (spec.group == TensorGroup::kFfn && !shard.HoldsLayer(LayerOf(spec.name))) continue;
+    RETURN_IF_ERROR(weights->AddTensor(model, spec));
+    bytes += ggml_nbytes(weights->tensors_.at(spec.name));
   }
   weights->buffer_.reset(ggml_backend_alloc_ctx_tensors(weights->context_.get(), device.backend()));
   if (weights->buffer_ == nullptr) {
@@ -45,12 +56,7 @@ absl::StatusOr<std::unique_ptr<ShardWeights>> ShardWeights::Load(const GgufModel
   }
   ggml_backend_buffer_set_usage(weights->buffer_.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
   AdviseHugePages(weights->buffer_.get());
-  std::vector<uint8_t> data;
-  for (const auto& [name, tensor] : weights->tensors_) {
-    data.resize(ggml_nbytes(tensor));
-    RETURN_IF_ERROR(model.Read(name, absl::MakeSpan(data)));
-    ggml_backend_tensor_set(tensor, data.data(), 0, data.size());
-  }
+  RETURN_IF_ERROR(weights->ReadTensors(model));
   std::set<ggml_type> checked;
   for (const auto& [name, tensor] : weights->tensors_) {
     if (tensor->ne[1] == 1 || !checked.insert(tensor->type).second) continue;
@@ -62,6 +68,63 @@ absl::StatusOr<std::unique_ptr<ShardWeights>> ShardWeights::Load(const GgufModel
                      "q4_1 and q8_0 files are exact"));
   }
   return weights;
+}
+
+// A tensor of the file's type and shape, or of the shard's part of it.
+absl::Status ShardWeights::AddTensor(const GgufModel& model, const TensorSpec& spec) {
+  const ggml_tensor* whole = model.Header(spec.name);
+  int64_t columns = whole->ne[0], rows = whole->ne[1];
+  const bool cut = shard_.columns > 1 && spec.group == TensorGroup::kFfn && rows > 1;
+  if (cut) {
+    const bool down = absl::StrContains(spec.name, ".ffn_down.");
+    const ggml_tensor* down_tensor =
+        down ? whole : model.Header(absl::StrCat("blk.", LayerOf(spec.name), ".ffn_down.weight"));
+    const auto block = static_cast<uint32_t>(ggml_blck_size(down_tensor->type));
+    const auto range = CutColumns(shard_, static_cast<uint32_t>(down_tensor->ne[0]), block);
+    if (!range.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(model.path(), ": tensor '", down_tensor->name,
+                                                     "': ", range.status().message()));
+    }
+    Part part{0, static_cast<uint64_t>(rows), whole->nb[1], 0, whole->nb[1]};
+    if (down) {
+      columns = range->size();
+      part.offset = ggml_row_size(whole->type, range->first);
+      part.bytes = ggml_row_size(whole->type, columns);
+    } else {
+      rows = range->size();
+      part.first_row = range->first;
+      part.rows = range->size();
+    }
+    parts_[spec.name] = part;
+  }
+  ggml_tensor* tensor = cut ? ggml_new_tensor_2d(context_.get(), whole->type, columns, rows)
+                            : ggml_dup_tensor(context_.get(), whole);
+  ggml_set_name(tensor, spec.name.c_str());
+  tensors_[spec.name] = tensor;
+  bytes_[spec.group] += ggml_nbytes(tensor);
+  return absl::OkStatus();
+}
+
+absl::Status ShardWeights::ReadTensors(const GgufModel& model) {
+  std::vector<uint8_t> data, piece;
+  for (const auto& [name, tensor] : tensors_) {
+    data.resize(ggml_nbytes(model.Header(name)));
+    RETURN_IF_ERROR(model.Read(name, absl::MakeSpan(data)));
+    if (const auto part = parts_.find(name); part != parts_.end()) {
+      piece.clear();
+      for (uint64_t row = 0; row < part->second.rows; row++) {
+        const auto from = data.begin() + static_cast<ptrdiff_t>((part->second.first_row + row) *
+                                                                    part->second.row_bytes +
+                                                                part->second.offset);
+        piece.insert(piece.end(), from, from + static_cast<ptrdiff_t>(part->second.bytes));
+      }
+      TANDEM_CHECK(piece.size() == ggml_nbytes(tensor));
+      ggml_backend_tensor_set(tensor, piece.data(), 0, piece.size());
+    } else {
+      ggml_backend_tensor_set(tensor, data.data(), 0, data.size());
+    }
+  }
+  return absl::OkStatus();
 }
 
 uint64_t ShardWeights::bytes(TensorGroup group) const {

@@ -19,15 +19,21 @@
 namespace tandem::ggml_cpu {
 
 // Only the tensors that the stages use are given memory: prefill all, attention attn_* and the
-// head's (token embedding, final norm, output matrix), ffn the ffn_*. Immutable once loaded.
+// head's (token embedding, final norm, output matrix), ffn the ffn_* of the shard's layers. Of a
+// piece of columns ffn_gate and ffn_up are cut by rows, ffn_down along its rows, between
+// quantisation blocks; ffn_norm is there whole. Immutable once loaded.
 class ShardWeights {
  public:
-  // kResourceExhausted names the bytes that could not be had; kUnimplemented names a tensor whose
-  // product depends on the batch (see invariance_check.h); else what GgufModel::Read says.
+  // `shard` is resolved; other than whole only with the ffn stage alone. kInvalidArgument: the
+  // columns cannot be cut so (CutColumns). kResourceExhausted names the bytes that could not be
+  // had; kUnimplemented names a tensor whose product depends on the batch (see invariance_check.h);
+  // else what GgufModel::Read says.
   static absl::StatusOr<std::unique_ptr<ShardWeights>> Load(const GgufModel& model,
                                                             const std::set<Stage>& stages,
+                                                            const FfnShard& shard,
                                                             GgmlDevice& device);
 
+  const FfnShard& shard() const { return shard_; }
   bool Holds(TensorGroup group) const { return groups_.contains(group); }
   uint64_t bytes(TensorGroup group) const;
   // Tensor "blk.<layer>.<part>.weight" or "<name>.weight"; it is one of the loaded.
@@ -37,6 +43,16 @@ class ShardWeights {
   ggml_tensor* OutputMatrix() const;
 
  private:
+  // Where a tensor's part lies in the file's tensor: `bytes` of each of `rows` rows.
+  struct Part {
+    uint64_t first_row = 0, rows = 0;
+    uint64_t row_bytes = 0, offset = 0, bytes = 0;  // within a row of the file's
+  };
+  absl::Status AddTensor(const GgufModel& model, const TensorSpec& spec);
+  absl::Status ReadTensors(const GgufModel& model);
+
+  FfnShard shard_;
+  std::map<std::string, Part> parts_;  // of those that are not whole
   std::set<TensorGroup> groups_;
   std::map<TensorGroup, uint64_t> bytes_;
   ggml_context_ptr context_;

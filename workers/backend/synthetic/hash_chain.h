@@ -6,7 +6,7 @@
 //   attention   h = hash(residual + ffn_out)
 //               kv[layer][position] = hash(kv[layer][position - 1], h, layer, position)
 //               row(hash(last kv of every full block before, kv[position], h, layer, position))
-//   FFN         row(hash(layer, column piece, its input))
+//   FFN         row(hash(layer, its input)); a piece of its columns: rows that add up to that
 //   token       hash(residual + ffn_out [, seed, output position]) mod vocabulary
 //
 // Each position's kv hangs on the one before, and attention reads one kv of every block, so a block
@@ -34,10 +34,7 @@ constexpr uint64_t AttentionOf(uint64_t blocks, uint64_t kv, uint64_t h, uint32_
                                uint32_t position) {
   return Fold(Fold(Fold(Fold(Fold(3, blocks), kv), h), layer), position);
 }
-//   column, columns  which piece of how many; 0 of 1 is the whole FFN
-constexpr uint64_t FfnOf(uint64_t h, uint32_t layer, uint32_t column = 0, uint32_t columns = 1) {
-  return Fold(Fold(Fold(4, h), layer), (uint64_t{column} << 32) | columns);
-}
+constexpr uint64_t FfnOf(uint64_t h, uint32_t layer) { return Fold(Fold(4, h), layer); }
 constexpr uint64_t DrawOf(uint64_t h, bool greedy, uint64_t seed, uint32_t output_position) {
   const uint64_t hash = Fold(5, h);
   return greedy ? hash : Fold(Fold(hash, seed), output_position);

@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -39,7 +40,9 @@ SyntheticBackend::SyntheticBackend(SyntheticOptions options)
   info_.dimensions = options_.dimensions;
   if (options_.stages.contains(Stage::kPrefill)) info_.numerics.prefill = "synthetic";
   if (options_.stages.contains(Stage::kAttention)) info_.numerics.attention = "synthetic";
-  if (options_.stages.contains(Stage::kFfn)) info_.numerics.ffn = "synthetic/whole";
+  if (options_.stages.contains(Stage::kFfn))
+    info_.numerics.ffn = "synthetic/" + GeometryOf(options_.shard.columns);
+  info_.shard = ResolveShard(options_.shard, options_.dimensions.layers);
   info_.kv_row_bytes = options_.kv_row_bytes;
   info_.end_tokens = options_.end_tokens;
 }
@@ -143,12 +146,39 @@ absl::StatusOr<uint64_t> SyntheticBackend::AttendOne(uint32_t layer, const step:
 TicketPtr SyntheticBackend::FfnLayer(uint32_t layer, uint32_t rows, const Buffer& in, Buffer& out) {
   absl::Status status = NeedsStage(Stage::kFfn);
   if (status.ok()) status = NeedsLayer(layer);
+  if (status.ok() && !info_.shard.HoldsLayer(layer)) {
+    status = absl::NotFoundError(absl::StrCat("layer ", layer, ": this shard holds ",
+                                              ToString(info_.shard, options_.dimensions.layers)));
+  }
   const uint32_t hidden = options_.dimensions.hidden;
   for (size_t i = 0; status.ok() && i < rows; i++) {
     const uint64_t h = synthetic::HashRow(in.host() + i * hidden, hidden);
-    synthetic::Expand(synthetic::FfnOf(h, layer), out.host() + i * hidden, hidden);
+    ComputePiece(synthetic::FfnOf(h, layer), out.host() + i * hidden);
   }
   return Done(std::move(status));
+}
+
+// All pieces but the last are rows of their own; the last is what the sum lacks. Whole numbers
+// below 2^24, so every sum is exact.
+void SyntheticBackend::ComputePiece(uint64_t hash, float* out) const {
+  const FfnShard& shard = info_.shard;
+  const uint32_t hidden = options_.dimensions.hidden;
+  if (shard.columns == 1) return synthetic::Expand(hash, out, hidden);
+  std::vector<float> piece(hidden);
+  const auto expand_piece = [&](uint32_t column) {
+    synthetic::Expand(synthetic::Fold(hash, column + 1), piece.data(), hidden);
+    for (float& value : piece) value = std::floor(value / static_cast<float>(shard.columns));
+  };
+  if (shard.column + 1 < shard.columns) {
+    expand_piece(shard.column);
+    std::copy(piece.begin(), piece.end(), out);
+    return;
+  }
+  synthetic::Expand(hash, out, hidden);
+  for (uint32_t before = 0; before < shard.column; before++) {
+    expand_piece(before);
+    for (uint32_t i = 0; i < hidden; i++) out[i] -= piece[i];
+  }
 }
 
 TicketPtr SyntheticBackend::HeadAndSample(absl::Span<const step::SampleRow> rows, Buffer& residual,

@@ -17,6 +17,7 @@ struct SyntheticOptions {
   uint32_t block_tokens = 16;
   uint32_t kv_row_bytes = 16;  // K and V of one position and layer, as they travel; even, >= 16
   std::vector<TokenId> end_tokens;
+  FfnShard shard;  // of the FFN; other than whole with the ffn stage alone
 };
 
 // Computes the hash chain of hash_chain.h on the calling thread: every ticket is done. Refuses what
@@ -51,6 +52,8 @@ class SyntheticBackend : public StageBackend {
   absl::Status Attend(uint32_t layer, absl::Span<const step::KvRow> rows, Buffer& residual,
                       const Buffer* ffn_out);
   absl::StatusOr<uint64_t> AttendOne(uint32_t layer, const step::KvRow& row, uint64_t h);
+  // A shard's piece of the FFN's row of that hash; the pieces' sum is the whole row.
+  void ComputePiece(uint64_t hash, float* out) const;
   void Add(Buffer& residual, const Buffer* ffn_out, size_t rows) const;
 
   const SyntheticOptions options_;

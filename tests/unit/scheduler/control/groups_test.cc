@@ -19,7 +19,7 @@ TEST_F(GroupsTest, AttentionWorkerIsReadyOnlyWithAnAcknowledgedGroup) {
   EXPECT_TRUE(All<SendSetGroup>().empty());
   EXPECT_EQ(controller_->Snapshot().workers[0].state, "waiting_for_group");
   EXPECT_EQ(controller_->Snapshot().reason,
-            "ffn: attention worker a waits for a group: no FFN group yet");
+            "ffn: attention worker a waits for a group: no FFN worker is ready");
   Tell(WorkerRegistered{MakeWorker("f", kFfnOnly)});
   const SendSetGroup group = Only<SendSetGroup>();
   EXPECT_EQ(group.worker, WorkerId("a"));
@@ -63,6 +63,64 @@ TEST_F(GroupsTest, AnswerToAnOlderGroupDoesNotMakeReady) {
   Answer(first.worker, first.command);
   EXPECT_FALSE(controller_->Snapshot().ready);
   Answer(second.worker, second.command);
+  EXPECT_TRUE(controller_->Snapshot().ready);
+}
+
+WorkerDescription MakeShard(const std::string& id, FfnShard shard, uint64_t incarnation = 1) {
+  WorkerDescription worker = MakeWorker(id, kFfnOnly, incarnation);
+  worker.shard = shard;
+  return worker;
+}
+
+TEST_F(GroupsTest, AGroupCoversEveryLayerOrTheWorkerIsNotReadyAndNamesThem) {
+  Connect();
+  Register(MakeWorker("a", kPrefillAndAttention));
+  Register(MakeShard("f1", {0, 2}));
+  EXPECT_TRUE(All<SendSetGroup>().empty());
+  EXPECT_EQ(controller_->Snapshot().reason,
+            "ffn: attention worker a waits for a group: no ready FFN worker holds layers [2, 4)");
+  Register(MakeShard("f2", {2, FfnShard::kAllLayers}));
+  EXPECT_EQ(Names(Only<SendSetGroup>()), (Strings{"f1", "f2"}));
+  EXPECT_EQ(Only<SendSetGroup>().holders[1].shard, (FfnShard{2, 4})) << "as a number";
+  EXPECT_TRUE(controller_->Snapshot().ready);
+  Lose("f1");
+  EXPECT_TRUE(Only<SendSetGroup>().holders.empty()) << "nobody needs half a group";
+  EXPECT_FALSE(controller_->Snapshot().ready);
+  EXPECT_EQ(controller_->Snapshot().reason,
+            "ffn: attention worker a waits for a group: no ready FFN worker holds layers [0, 2)");
+  Register(MakeShard("f1", {0, 2}, 2));
+  EXPECT_TRUE(controller_->Snapshot().ready);
+}
+
+TEST_F(GroupsTest, SequencesKeepWhatIsLeftOfTheirGroup) {
+  Connect();
+  Register(MakeWorker("a", kPrefillAndAttention));
+  Register(MakeShard("c0", {0, 4, 0, 2}));
+  Register(MakeShard("c1", {0, 4, 1, 2}));
+  Generate(MakeSpec("r"));
+  Answer(WorkerId("a"), Only<SendDecode>().command);
+  Lose("c1");
+  EXPECT_EQ(Names(Only<SendSetGroup>()), Strings{"c0"});
+  EXPECT_EQ(controller_->Snapshot().reason,
+            "ffn: attention worker a waits for a group: no ready FFN worker holds layers [0, 4) "
+            "column 1/2");
+  Generate(MakeSpec("r2"));
+  EXPECT_TRUE(All<SendDecode>().empty());
+  Register(MakeShard("c1", {0, 4, 1, 2}, 2));
+  EXPECT_TRUE(controller_->Snapshot().ready);
+}
+
+TEST_F(GroupsTest, ADrainingShardStaysUntilAnotherCoversItsLayers) {
+  Register(MakeWorker("a", kPrefillAndAttention));
+  Register(MakeShard("f1", {0, 2}));
+  Register(MakeShard("f2", {2, 4}));
+  Tell(DrainRequested{WorkerId("f2")});
+  EXPECT_EQ(controller_->Snapshot().reason,
+            "ffn: attention worker a waits for a group: no ready FFN worker holds layers [2, 4)");
+  AnswerGroups();
+  Register(MakeShard("f3", {2, 4}));
+  EXPECT_EQ(controller_->Snapshot().workers[0].group,
+            (std::vector<WorkerId>{WorkerId("f1"), WorkerId("f3")}));
   EXPECT_TRUE(controller_->Snapshot().ready);
 }
 

@@ -35,6 +35,35 @@ TEST_F(RegistryTest, RefusalsNameBothValues) {
        "worker x: numerics class of attention is 'g', that of worker c is 'a-class'"},
       {[](auto& w) { w.stages.clear(); }, absl::StatusCode::kInvalidArgument,
        "worker x: it runs no stage"},
+      {[](auto& w) { w.dimensions.layers = 0; }, absl::StatusCode::kInvalidArgument,
+       "worker x: its model has 0 layers; 1 to 4096 are possible"},
+      {[](auto& w) {
+         w.shard = {3, 3};
+       },
+       absl::StatusCode::kInvalidArgument, "worker x: its shard: layers [3, 3) are none"},
+      {[](auto& w) {
+         w.shard = {0, 5};
+       },
+       absl::StatusCode::kInvalidArgument,
+       "worker x: its shard: layers [0, 5) exceed the model's 4"},
+      {[](auto& w) {
+         w.shard = {0, 4, 0, 0};
+       },
+       absl::StatusCode::kInvalidArgument,
+       "worker x: its shard: column 0/0 is none: it must be below the second number, which is 1 "
+       "to 256"},
+      {[](auto& w) {
+         w.shard = {0, 2};
+       },
+       absl::StatusCode::kInvalidArgument,
+       "worker x: it holds layers [0, 2) of the FFN, but runs more than the ffn stage"},
+      {[](auto& w) {
+         w.stages = kFfnOnly;
+         w.shard = {0, 4, 1, 2};
+         w.numerics.ffn = "f-class/whole";
+       },
+       absl::StatusCode::kInvalidArgument,
+       "worker x: its numerics class of ffn says 'whole', its shard 'column/2'"},
       {[](auto& w) { w.address.clear(); }, absl::StatusCode::kInvalidArgument,
        "worker x: its address is empty"},
       {[](auto& w) { w.numerics.ffn.clear(); }, absl::StatusCode::kInvalidArgument,

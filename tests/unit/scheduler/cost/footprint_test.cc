@@ -39,11 +39,11 @@ TEST(WeightBytes, LayerAndColumnShardsAddUpToTheFfn) {
   for (const model::ModelShape& shape : {Llama70B(), DeepSeekV3()}) {
     const uint64_t whole = WeightBytes(shape, kBf16, Ffn());
     EXPECT_EQ(WeightBytes(shape, kBf16, Ffn({0, 20, 0, 1})) +
-                  WeightBytes(shape, kBf16, Ffn({20, UINT64_MAX, 0, 1})),
+                  WeightBytes(shape, kBf16, Ffn({20, FfnShard::kAllLayers, 0, 1})),
               whole);
-    EXPECT_EQ(WeightBytes(shape, kBf16, Ffn({0, UINT64_MAX, 0, 3})) +
-                  WeightBytes(shape, kBf16, Ffn({0, UINT64_MAX, 1, 3})) +
-                  WeightBytes(shape, kBf16, Ffn({0, UINT64_MAX, 2, 3})),
+    EXPECT_EQ(WeightBytes(shape, kBf16, Ffn({0, FfnShard::kAllLayers, 0, 3})) +
+                  WeightBytes(shape, kBf16, Ffn({0, FfnShard::kAllLayers, 1, 3})) +
+                  WeightBytes(shape, kBf16, Ffn({0, FfnShard::kAllLayers, 2, 3})),
               whole);
   }
 }

@@ -66,10 +66,10 @@ TEST(FfnShard, ColumnPartsAddUpToTheWhole) {
   double bytes = 0, flops = 0;
   uint64_t width = 0;
   for (uint32_t i = 0; i < 3; i++) {
-    const FfnShard part{0, UINT64_MAX, i, 3};
+    const FfnShard part{0, FfnShard::kAllLayers, i, 3};
     bytes += FfnWork(shape, kBf16, part, 0, 5).weight_bytes;
     flops += FfnWork(shape, kBf16, part, 0, 5).flops;
-    width += part.Width(28672);
+    width += ShardWidth(part, 28672);
   }
   EXPECT_EQ(width, 28672u);
   EXPECT_EQ(bytes, FfnWork(shape, kBf16, kWhole, 0, 5).weight_bytes);

@@ -118,43 +118,114 @@ TEST(PlacePrefill, TakesTheSmallestUsedShareOfSlots) {
 // ---- FFN groups.
 
 GroupSeat Seat(const char* attention, const char* primary = "", std::set<WorkerId> suspected = {}) {
-  return {WorkerId(attention), WorkerId(primary), std::move(suspected)};
+  return {WorkerId(attention), {WorkerId(primary)}, std::move(suspected)};
 }
 
-std::vector<WorkerId> Holders(std::initializer_list<const char*> names) {
-  std::vector<WorkerId> ids;
-  for (const char* name : names) ids.emplace_back(name);
-  return ids;
+constexpr uint32_t kLayers = 6;
+
+std::vector<HolderView> Holders(std::initializer_list<const char*> names) {
+  std::vector<HolderView> holders;
+  for (const char* name : names) holders.push_back({WorkerId(name), {0, kLayers}});
+  return holders;
+}
+
+std::vector<std::string> Names(const std::vector<WorkerId>& group) {
+  std::vector<std::string> names;
+  for (const WorkerId& id : group) names.push_back(id.value());
+  return names;
 }
 
 TEST(AssignFfnGroups, SpreadsPrimariesAndListsEveryHolderAsAFallback) {
-  const auto groups = AssignFfnGroups({Seat("a1"), Seat("a2")}, Holders({"f1", "f2"}));
+  const auto groups = AssignFfnGroups({Seat("a1"), Seat("a2")}, Holders({"f1", "f2"}), kLayers);
   EXPECT_THAT(groups.at(WorkerId("a1")), ElementsAre(WorkerId("f1"), WorkerId("f2")));
   EXPECT_THAT(groups.at(WorkerId("a2")), ElementsAre(WorkerId("f2"), WorkerId("f1")));
 }
 
 TEST(AssignFfnGroups, WithoutHoldersEveryGroupIsEmpty) {
-  const auto groups = AssignFfnGroups({Seat("a1", "gone")}, {});
+  const auto groups = AssignFfnGroups({Seat("a1", "gone")}, {}, kLayers);
   EXPECT_TRUE(groups.at(WorkerId("a1")).empty());
 }
 
 TEST(AssignFfnGroups, KeepsAPrimaryUnlessBalanceAsksForIt) {
-  const auto kept = AssignFfnGroups({Seat("a1", "f2"), Seat("a2", "f1")}, Holders({"f1", "f2"}));
+  const auto kept =
+      AssignFfnGroups({Seat("a1", "f2"), Seat("a2", "f1")}, Holders({"f1", "f2"}), kLayers);
   EXPECT_EQ(kept.at(WorkerId("a1")).front(), WorkerId("f2"));
   EXPECT_EQ(kept.at(WorkerId("a2")).front(), WorkerId("f1"));
   // f2 joins: one of three moves, the highest attention worker.
   const auto moved = AssignFfnGroups({Seat("a1", "f1"), Seat("a2", "f1"), Seat("a3", "f1")},
-                                     Holders({"f1", "f2"}));
+                                     Holders({"f1", "f2"}), kLayers);
   EXPECT_EQ(moved.at(WorkerId("a1")).front(), WorkerId("f1"));
   EXPECT_EQ(moved.at(WorkerId("a2")).front(), WorkerId("f1"));
   EXPECT_EQ(moved.at(WorkerId("a3")).front(), WorkerId("f2"));
 }
 
 TEST(AssignFfnGroups, ASuspectedHolderIsLastAndNoPrimaryWhileAnotherStands) {
-  const auto groups = AssignFfnGroups({Seat("a1", "f1", {WorkerId("f1")})}, Holders({"f1", "f2"}));
+  const auto groups =
+      AssignFfnGroups({Seat("a1", "f1", {WorkerId("f1")})}, Holders({"f1", "f2"}), kLayers);
   EXPECT_THAT(groups.at(WorkerId("a1")), ElementsAre(WorkerId("f2"), WorkerId("f1")));
-  const auto alone = AssignFfnGroups({Seat("a1", "f1", {WorkerId("f1")})}, Holders({"f1"}));
+  const auto alone =
+      AssignFfnGroups({Seat("a1", "f1", {WorkerId("f1")})}, Holders({"f1"}), kLayers);
   EXPECT_THAT(alone.at(WorkerId("a1")), ElementsAre(WorkerId("f1")));
+}
+
+std::vector<HolderView> FourColumnsAndLayers() {
+  return {{WorkerId("c0"), {0, 6, 0, 2}},
+          {WorkerId("c1"), {0, 6, 1, 2}},
+          {WorkerId("l0"), {0, 3}},
+          {WorkerId("l1"), {3, 6}}};
+}
+
+TEST(AssignFfnGroups, APrimaryOfEveryShardStandsFirstAndReplicasAreBalancedPerShard) {
+  const std::vector<HolderView> holders = {{WorkerId("f1"), {3, 6}},
+                                           {WorkerId("f2"), {0, 3}},
+                                           {WorkerId("f3"), {3, 6}},
+                                           {WorkerId("f4"), {0, 3}}};
+  const auto groups = AssignFfnGroups({Seat("a1"), Seat("a2")}, holders, kLayers);
+  EXPECT_THAT(Names(groups.at(WorkerId("a1"))), ElementsAre("f2", "f1", "f4", "f3"));
+  EXPECT_THAT(Names(groups.at(WorkerId("a2"))), ElementsAre("f4", "f3", "f2", "f1"));
+}
+
+TEST(AssignFfnGroups, TheCompleteCutOfFewestPiecesStandsFirst) {
+  std::vector<HolderView> holders = FourColumnsAndLayers();
+  EXPECT_THAT(Names(AssignFfnGroups({Seat("a")}, holders, kLayers).at(WorkerId("a"))),
+              ElementsAre("l0", "l1", "c0", "c1"));
+  holders.pop_back();  // whole layers do not cover any more
+  EXPECT_THAT(Names(AssignFfnGroups({Seat("a")}, holders, kLayers).at(WorkerId("a"))),
+              ElementsAre("c0", "c1", "l0"));
+}
+
+TEST(AssignFfnGroups, TheCutInUseStaysFirstWhileItIsComplete) {
+  const GroupSeat on_columns{WorkerId("a"), {WorkerId("c0"), WorkerId("c1")}, {}};
+  std::vector<HolderView> holders = FourColumnsAndLayers();
+  EXPECT_THAT(Names(AssignFfnGroups({on_columns}, holders, kLayers).at(WorkerId("a"))),
+              ElementsAre("c0", "c1", "l0", "l1"));
+  const auto both = AssignFfnGroups({on_columns, Seat("b")}, holders, kLayers);
+  EXPECT_EQ(both.at(WorkerId("b")).front(), WorkerId("c0")) << "a new worker joins the class";
+  holders.erase(holders.begin());
+  EXPECT_THAT(Names(AssignFfnGroups({on_columns}, holders, kLayers).at(WorkerId("a"))),
+              ElementsAre("l0", "l1", "c1"));
+}
+
+TEST(AssignFfnGroups, ASuspectedHolderStaysBeforeTheOtherCuts) {
+  const GroupSeat seat{WorkerId("a"), {}, {WorkerId("l0")}};
+  EXPECT_THAT(Names(AssignFfnGroups({seat}, FourColumnsAndLayers(), kLayers).at(WorkerId("a"))),
+              ElementsAre("l1", "l0", "c0", "c1"))
+      << "another cut is another class: its turn comes when nobody of this one is up";
+}
+
+TEST(UncoveredLayers, NamesWhatIsMissing) {
+  EXPECT_EQ(UncoveredLayers({FfnShard{0, 6}}, 6), "");
+  EXPECT_EQ(UncoveredLayers({}, 6), "layers [0, 6)");
+  EXPECT_EQ(UncoveredLayers({FfnShard{0, 2}, FfnShard{3, 5}}, 6), "layers [2, 3), layers [5, 6)");
+  EXPECT_EQ(UncoveredLayers({FfnShard{0, 4}, FfnShard{2, 6}}, 6), "") << "overlapping";
+  EXPECT_EQ(UncoveredLayers({FfnShard{0, 6, 0, 2}}, 6), "layers [0, 6) column 1/2");
+  EXPECT_EQ(UncoveredLayers({FfnShard{0, 6, 0, 2}, FfnShard{0, 6, 0, 3}}, 6),
+            "layers [0, 6) column 1/2");
+  EXPECT_EQ(UncoveredLayers({FfnShard{0, 6, 0, 2}, FfnShard{0, 6, 1, 3}}, 6),
+            "layers [0, 6) column 1/2")
+      << "pieces of two cuts make no layer";
+  EXPECT_EQ(UncoveredLayers({FfnShard{0, 3}, FfnShard{3, 6, 0, 2}, FfnShard{2, 6, 1, 2}}, 6), "")
+      << "one cut a layer, not one for all";
 }
 
 // Every shape up to 6A6F, from nothing and with one holder less or more: balanced to within one.
@@ -165,14 +236,15 @@ TEST(AssignFfnGroups, PrimariesAreBalancedToWithinOneForEveryShape) {
         std::vector<GroupSeat> seats;
         for (size_t a = 0; a < attention; a++)
           seats.push_back(Seat(("a" + std::to_string(a)).c_str()));
-        std::vector<WorkerId> holders;
+        std::vector<HolderView> holders;
         for (size_t f = 0; f < std::max(before, after); f++)
-          holders.emplace_back("f" + std::to_string(f));
-        const auto first = AssignFfnGroups(seats, absl::MakeSpan(holders).first(before));
-        for (GroupSeat& seat : seats) seat.primary = first.at(seat.attention).front();
+          holders.push_back({WorkerId("f" + std::to_string(f)), {0, kLayers}});
+        const auto first = AssignFfnGroups(seats, absl::MakeSpan(holders).first(before), kLayers);
+        for (GroupSeat& seat : seats) seat.current = first.at(seat.attention);
         std::map<WorkerId, size_t> primaries;
-        for (size_t f = 0; f < after; f++) primaries[holders[f]] = 0;
-        for (const auto& [id, group] : AssignFfnGroups(seats, absl::MakeSpan(holders).first(after)))
+        for (size_t f = 0; f < after; f++) primaries[holders[f].id] = 0;
+        for (const auto& [id, group] :
+             AssignFfnGroups(seats, absl::MakeSpan(holders).first(after), kLayers))
           primaries.at(group.front())++;
         const auto [least, most] =
             std::minmax_element(primaries.begin(), primaries.end(),

@@ -5,6 +5,7 @@
 
 #include "scheduler/policy/batch_join.h"
 #include "scheduler/policy/device_order.h"
+#include "scheduler/policy/merge_wait.h"
 #include "scheduler/policy/micro_batch_count.h"
 #include "scheduler/policy/preemption.h"
 #include "scheduler/policy/prefill_chunk.h"
@@ -75,6 +76,29 @@ TEST(NextDeviceWork, PrefillAlternatesWithStepWorkAndNobodyStarves) {
   EXPECT_EQ(served[DeviceWork::kPrefill], 200);
   EXPECT_EQ(served[DeviceWork::kFfn], 100);
   EXPECT_EQ(served[DeviceWork::kDecode], 100);
+}
+
+// ---- The merge wait.
+
+TEST(MergeUntil, WaitsOnlyForASenderOfTheLayerBeforeThatIsNear) {
+  constexpr auto at = [](int64_t us) { return Instant() + Duration::Microseconds(us); };
+  constexpr Duration kMax = Duration::Microseconds(100);
+  const auto until = [&](std::vector<ExpectedCall> expected, uint32_t rows = 1,
+                         bool others = false) {
+    return MergeUntil({3, rows, at(1000), others, expected}, kMax);
+  };
+  EXPECT_EQ(until({}), at(1000));
+  EXPECT_EQ(until({{3, at(1050)}}), at(1100));
+  EXPECT_EQ(until({{3, at(1100)}}), at(1100));
+  EXPECT_EQ(until({{3, at(1101)}}), at(1000)) << "past the bound";
+  EXPECT_EQ(until({{3, at(900)}}), at(1100)) << "a little late";
+  EXPECT_EQ(until({{3, at(899)}}), at(1000)) << "it has nothing to send";
+  EXPECT_EQ(until({{2, at(1050)}, {4, at(1050)}}), at(1000)) << "of other layers";
+  EXPECT_EQ(until({{2, at(1050)}, {3, at(1050)}}), at(1100));
+  EXPECT_EQ(until({{3, at(1050)}}, 0), at(1000)) << "zero rows";
+  EXPECT_EQ(until({{3, at(1050)}}, 1, true), at(1000)) << "other rows are queued";
+  const std::vector<ExpectedCall> near = {{3, at(1050)}};
+  EXPECT_EQ(MergeUntil({3, 1, at(1000), false, near}, Duration()), at(1000)) << "off";
 }
 
 }  // namespace

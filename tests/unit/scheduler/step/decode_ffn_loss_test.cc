@@ -19,7 +19,7 @@ class DecodeFfnLoss : public DecodeFixture {
   }
   // A sequence whose first call is at f1, with f2 behind it.
   void CallAtF1() {
-    machine_->SetGroup({"f1", "f2"}, now_);
+    machine_->SetGroup(WholeHolders({"f1", "f2"}), now_);
     Up("f2");
     Up("f1");
     Run("a");
@@ -139,7 +139,7 @@ TEST_F(DecodeFfnLoss, NoStepStartsWithoutAHolderAndEachSequenceWaitsItsOwnTime) 
 
 TEST_F(DecodeFfnLoss, AGroupChangeKeepsCallsInFlightWhereTheyAre) {
   CallAtF1();
-  machine_->SetGroup({"f2"}, now_);
+  machine_->SetGroup(WholeHolders({"f2"}), now_);
   Collect();
   EXPECT_EQ(sends_.size(), 1u);
   EXPECT_TRUE(suspected_.empty());
@@ -154,7 +154,7 @@ TEST_F(DecodeFfnLoss, AnEmptyGroupWaits) {
   EXPECT_TRUE(Reply(sends_[0]));
   Attend();
   EXPECT_EQ(sends_.size(), 1u);
-  machine_->SetGroup({"f2"}, now_);
+  machine_->SetGroup(WholeHolders({"f2"}), now_);
   Collect();
   EXPECT_EQ(sends_.back().holder, "f2");
 }
@@ -173,7 +173,7 @@ TEST_F(DecodeFfnLoss, ARefusedCallGoesToAnotherHolderAndTheStreamStaysOpen) {
 }
 
 TEST_F(DecodeFfnLoss, CreditOfALostStreamIsForgotten) {
-  machine_->SetGroup({"f"}, now_);
+  machine_->SetGroup(WholeHolders({"f"}), now_);
   Up("f", 1);
   Run("a");
   for (int i = 0; i < 5; i++) {
@@ -190,7 +190,7 @@ TEST_F(DecodeFfnLoss, CreditOfALostStreamIsForgotten) {
 }
 
 TEST_F(DecodeFfnLoss, MicroBatchesFitTheSmallestHolderOfTheGroup) {
-  machine_->SetGroup({"big", "small"}, now_);
+  machine_->SetGroup(WholeHolders({"big", "small"}), now_);
   Up("big", 8);
   Up("small", 1);
   for (const char* name : {"a", "b", "c"}) Run(name);

@@ -37,7 +37,7 @@ class DecodeFixture : public ::testing::Test {
 
   // One holder, "f", that takes whole batches.
   void WithFfn() {
-    machine_->SetGroup({"f"}, now_);
+    machine_->SetGroup(WholeHolders({"f"}), now_);
     machine_->OnHolderUp("f", 2 * 8 * kHiddenBytes, 8, now_);
   }
 
@@ -112,7 +112,7 @@ class DecodeFixture : public ::testing::Test {
     Collect();
   }
   bool Reply(const SendA2f& send) {
-    const bool matched = machine_->OnFfnReply(send.holder, send.call, now_);
+    const bool matched = machine_->OnFfnReply(send.holder, send.call, now_).has_value();
     Collect();
     return matched;
   }

@@ -29,7 +29,7 @@ TEST_F(DecodeStep, OneRowOrOneAllowedIsOneMicroBatch) {
   config_.max_micro_batches = 1;
   Make(64);
   sends_.clear();
-  machine_->SetGroup({"loopback"}, now_);
+  machine_->SetGroup(WholeHolders({"loopback"}), now_);
   machine_->OnHolderUp("loopback", UINT64_MAX, UINT32_MAX, now_);
   for (const char* name : {"a", "b", "c"}) Run(name);
   EXPECT_EQ(Attend().rows.size(), 3u);
@@ -51,7 +51,7 @@ TEST_F(DecodeStep, TheMicroBatchWhoseReplyCameFirstIsServedFirst) {
 }
 
 TEST_F(DecodeStep, RowsPastTheHoldersCallsWaitTheirTurn) {
-  machine_->SetGroup({"f"}, now_);
+  machine_->SetGroup(WholeHolders({"f"}), now_);
   machine_->OnHolderUp("f", 2 * 2 * kHiddenBytes, 2, now_);  // calls of 2 rows
   for (const char* name : {"a", "b", "c", "d", "e", "f", "g"}) Run(name);
   std::set<uint32_t> seen;
@@ -80,7 +80,7 @@ TEST_F(DecodeStep, RowsPastTheHoldersCallsWaitTheirTurn) {
 }
 
 TEST_F(DecodeStep, ACallWaitsForCreditAndIsSentWhenAReplyGivesItBack) {
-  machine_->SetGroup({"f"}, now_);
+  machine_->SetGroup(WholeHolders({"f"}), now_);
   machine_->OnHolderUp("f", 2 * kHiddenBytes, 2,
                        now_);  // one call of 2 rows, not the two that F should grant
   for (const char* name : {"a", "b", "c", "d"}) Run(name);

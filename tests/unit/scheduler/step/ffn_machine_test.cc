@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+
 namespace tandem::step {
 namespace {
 
@@ -71,7 +73,7 @@ TEST_F(FfnMachineTest, CreditIsEnforcedUntilTheReply) {
   EXPECT_TRUE(absl::IsResourceExhausted(machine_.Enqueue(Call(kA, 2, 1))));
   const FfnTask task = *machine_.NextTask(kNow);
   EXPECT_TRUE(absl::IsResourceExhausted(machine_.Enqueue(Call(kA, 2, 1))));  // still owes the reply
-  machine_.OnTaskDone(task);
+  machine_.OnTaskDone(task, kNow);
   EXPECT_TRUE(machine_.Enqueue(Call(kA, 2, 8)).ok());
 }
 
@@ -102,10 +104,122 @@ TEST_F(FfnMachineTest, AClosedStreamsCallsAreDroppedAndItsTaskIsHarmless) {
   const FfnTask task = *machine_.NextTask(kNow);
   machine_.CloseStream(kA);
   machine_.CloseStream(kA);
-  machine_.OnTaskDone(task);
+  machine_.OnTaskDone(task, kNow);
   EXPECT_EQ(machine_.queued_rows(), 1u);
   EXPECT_EQ(machine_.NextTask(kNow)->layer, 2u);
   EXPECT_EQ(machine_.streams(), 1u);
+}
+
+// ---- The merge wait.
+
+constexpr Instant At(int64_t microseconds) { return kNow + Duration::Microseconds(microseconds); }
+
+class MergeWaitTest : public ::testing::Test {
+ protected:
+  MergeWaitTest() {
+    FfnConfig config = Config();
+    config.max_merge_wait = Duration::Microseconds(100);
+    machine_ = std::make_unique<FfnMachine>(config);
+    EXPECT_TRUE(machine_->OpenStream(kA, 8).ok());
+    EXPECT_TRUE(machine_->OpenStream(kB, 8).ok());
+  }
+  void Enqueue(StreamId stream, uint32_t layer, Instant at, uint32_t rows = 1,
+               uint32_t micro_batch = 0) {
+    ASSERT_TRUE(machine_->Enqueue({stream, {1, layer, micro_batch, 0}, rows, at}).ok());
+  }
+  // Computes what is ready until then, at once.
+  void Answer(Instant at) {
+    while (const auto task = machine_->NextTask(at)) machine_->OnTaskDone(*task, at);
+  }
+  std::unique_ptr<FfnMachine> machine_;
+};
+
+TEST_F(MergeWaitTest, OneSenderNeverWaits) {
+  for (uint32_t layer = 0; layer < 4; layer++) {
+    Enqueue(kA, layer, At(1000 * layer));
+    EXPECT_EQ(machine_->ReadyAt(), At(1000 * layer)) << layer;
+    Answer(At(1000 * layer + 10));
+  }
+}
+
+TEST_F(MergeWaitTest, ACallWaitsForTheSenderWhosePreviousCallWasTheLayerBefore) {
+  Enqueue(kA, 0, At(0));
+  Enqueue(kB, 0, At(0));
+  Answer(At(10));
+  Enqueue(kA, 1, At(50));
+  EXPECT_EQ(machine_->ReadyAt(), At(150));
+  EXPECT_TRUE(machine_->HasWork());
+  EXPECT_FALSE(machine_->NextTask(At(149)).has_value());
+  Enqueue(kB, 1, At(80));
+  EXPECT_EQ(machine_->ReadyAt(), At(50)) << "other rows are there: go";
+  EXPECT_EQ(machine_->NextTask(At(80))->rows, 2u);
+}
+
+TEST_F(MergeWaitTest, TheWaitEndsAtItsBoundOrWithTheOtherStream) {
+  Enqueue(kA, 0, At(0));
+  Enqueue(kB, 0, At(0));
+  Answer(At(10));
+  Enqueue(kA, 1, At(50));
+  EXPECT_EQ(machine_->NextTask(At(150))->rows, 1u);
+  machine_->OnTaskDone({1, 1, {{kA, {1, 1, 0, 0}, 1, At(50)}}}, At(160));
+  Enqueue(kA, 2, At(200));
+  EXPECT_EQ(machine_->ReadyAt(), At(200)) << "the other one stands before layer 1";
+  Answer(At(210));
+  Enqueue(kB, 1, At(220));
+  Answer(At(230));
+  Enqueue(kB, 2, At(240));
+  Answer(At(250));
+  Enqueue(kB, 3, At(260));
+  EXPECT_EQ(machine_->ReadyAt(), At(360));
+  machine_->CloseStream(kA);
+  EXPECT_EQ(machine_->ReadyAt(), At(260));
+}
+
+TEST_F(MergeWaitTest, NobodyWaitsForASenderThatIsExpectedTooLateOrIsOverdue) {
+  for (uint32_t layer = 0; layer < 2; layer++) {  // B's gap is 5000 us
+    Enqueue(kB, layer, At(5000 * layer));
+    Answer(At(5000 * layer));
+  }
+  Enqueue(kA, 1, At(6000));
+  Answer(At(6000));
+  Enqueue(kA, 2, At(6010));
+  EXPECT_EQ(machine_->ReadyAt(), At(6010)) << "B comes at 10000";
+  Answer(At(6010));
+  Enqueue(kA, 2, At(9950), 1, 1);
+  EXPECT_EQ(machine_->ReadyAt(), At(10050)) << "now it is near";
+  Answer(At(10050));
+  Enqueue(kA, 2, At(10200), 1, 2);
+  EXPECT_EQ(machine_->ReadyAt(), At(10200)) << "it did not come";
+}
+
+TEST_F(MergeWaitTest, ZeroRowsAndStepBordersDoNotWait) {
+  Enqueue(kA, 0, At(0));
+  Enqueue(kB, 0, At(0));
+  Answer(At(10));
+  Enqueue(kA, 1, At(50), 0);
+  EXPECT_EQ(machine_->ReadyAt(), At(50)) << "zero rows";
+  Answer(At(50));
+  Enqueue(kA, 0, At(60), 1, 1);
+  EXPECT_EQ(machine_->ReadyAt(), At(60)) << "layer 0 has no layer before";
+}
+
+TEST_F(MergeWaitTest, ASenderOfEndlessMicroBatchesIsForgottenNotRemembered) {
+  for (uint32_t i = 0; i < 1000; i++) {
+    Enqueue(kB, 0, At(i), 1, i);
+    Answer(At(i));
+  }
+  Enqueue(kA, 1, At(5000));
+  EXPECT_EQ(machine_->ReadyAt(), At(5000));
+}
+
+TEST(FfnMachine, ALayerOfAnotherShardIsRefusedNamingBoth) {
+  FfnConfig config = Config();
+  config.shard = {0, 2};
+  FfnMachine machine(config);
+  ASSERT_TRUE(machine.OpenStream(kA, 8).ok());
+  EXPECT_TRUE(machine.Enqueue(Call(kA, 1, 1)).ok());
+  EXPECT_EQ(machine.Enqueue(Call(kA, 2, 1)),
+            absl::NotFoundError("layer 2: this worker holds layers [0, 2)"));
 }
 
 TEST(FfnMachine, QueuedCallsAreBounded) {

@@ -6,8 +6,15 @@ namespace tandem::step {
 namespace {
 
 constexpr uint32_t kBlocks = 24, kBlockTokens = 4, kLayers = 3;
-constexpr uint64_t kHiddenBytes = 16;
 constexpr TokenId kEos = 1;
+
+// Who holds what in a world, one kind drawn for each.
+const std::vector<std::vector<FfnShard>> kHolderKinds = {
+    {{}, {}, {}},
+    {{0, 2}, {2, 3}, {1, 3}, {0, 1}},
+    {{0, 3, 0, 2}, {0, 3, 1, 2}, {0, 3, 0, 2}, {}},
+    {{0, 3, 0, 2}, {0, 2, 1, 2}, {2, 3, 1, 2}, {0, 3, 2, 3}, {0, 3, 1, 3}, {0, 3, 0, 3}},
+};
 
 }  // namespace
 
@@ -25,9 +32,10 @@ RandomWorld::RandomWorld(uint64_t seed)
   const PrefillConfig prefill{kLayers, 4, 4, 8, 64};
   local_ = std::make_unique<PrefillMachine>(prefill, book_);
   remote_ = std::make_unique<PrefillMachine>(prefill, prefill_book_);
-  for (const char* name : {"f1", "f2", "f3"}) {
-    const FfnConfig ffn{kLayers, 6, 1u << 20, 64, kHiddenBytes};
-    holders_.push_back(std::make_unique<Holder>(Holder{name,
+  for (const FfnShard& shard : kHolderKinds[seed % kHolderKinds.size()]) {
+    const FfnConfig ffn{kLayers, 6, 1u << 20, 64, kHiddenBytes, shard, {}};
+    holders_.push_back(std::make_unique<Holder>(Holder{absl::StrCat("f", holders_.size() + 1),
+                                                       shard,
                                                        FfnMachine(ffn),
                                                        1 + static_cast<uint32_t>(random_.Below(6)),
                                                        false,
@@ -39,31 +47,12 @@ RandomWorld::RandomWorld(uint64_t seed)
                                                        {}}));
     Open(*holders_.back());
   }
-  decode_->SetGroup({"f1", "f2", "f3"}, now_);
+  decode_->SetGroup(WholeGroup(), now_);
 }
 
 // What greedy decoding would draw: a function of the sequence alone.
 TokenId RandomWorld::TokenAt(uint64_t seed, uint32_t position) const {
   return 1 + static_cast<TokenId>(CounterUniform(seed, position) * 20);  // kEos once in 20
-}
-
-void RandomWorld::Open(Holder& holder) {
-  holder.stream = StreamId{next_stream_++};
-  absl::StatusOr<uint64_t> credit = holder.machine.OpenStream(holder.stream, holder.max_rows);
-  ASSERT_TRUE(credit.ok()) << credit.status();
-  holder.up = true;
-  holder.credit_bytes = *credit;
-  holder.owed_bytes = 0;
-  decode_->OnHolderUp(holder.name, *credit, holder.max_rows, now_);
-}
-
-void RandomWorld::Lose(Holder& holder) {
-  holder.machine.CloseStream(holder.stream);
-  holder.up = false;
-  holder.to_ffn.clear();
-  holder.to_attention.clear();
-  std::erase_if(in_flight_, [&](const auto& call) { return call.second == holder.name; });
-  decode_->OnHolderLost(holder.name, absl::UnavailableError("lost"), now_);
 }
 
 DecodeRequest RandomWorld::Draw(const RequestId& request, uint32_t attempt) {
@@ -133,25 +122,6 @@ void RandomWorld::StopOne() {
   const SequenceKey key = live[random_.Below(live.size())];
   const auto emitted = static_cast<uint32_t>(tracks_.at(key).emitted_ids.size());
   decode_->Stop(key, static_cast<uint32_t>(random_.Below(emitted + 1)), EndReason::kStopped, now_);
-}
-
-void RandomWorld::LoseOrOpenHolder() {
-  Holder& holder = *holders_[random_.Below(holders_.size())];
-  if (holder.up) {
-    Lose(holder);
-  } else {
-    Open(holder);
-  }
-}
-
-void RandomWorld::ChangeGroup() {
-  std::vector<std::string> group;
-  for (const auto& holder : holders_) {
-    if (Chance(70))
-      group.insert(group.begin() + static_cast<ptrdiff_t>(random_.Below(group.size() + 1)),
-                   holder->name);
-  }
-  decode_->SetGroup(group, now_);
 }
 
 bool RandomWorld::TakeDeviceTask() {
@@ -257,35 +227,6 @@ bool RandomWorld::DeliverAck() {
   return true;
 }
 
-bool RandomWorld::TurnHolder(Holder& holder) {
-  if (!holder.to_attention.empty() && Chance(50)) {
-    const QueuedCall call = holder.to_attention.front();
-    holder.to_attention.pop_front();
-    holder.owed_bytes -= call.rows * kHiddenBytes;
-    if (call.call.step == step_) in_flight_.erase(call.call.micro_batch);
-    // False only when the step gave the call up: it never does while it is sent.
-    EXPECT_TRUE(decode_->OnFfnReply(holder.name, call.call, now_));
-    EXPECT_FALSE(decode_->OnFfnReply(holder.name, call.call, now_)) << "a reply was taken twice";
-    return true;
-  }
-  if (holder.computing.has_value()) {
-    const FfnTask task = *std::exchange(holder.computing, std::nullopt);
-    holder.machine.OnTaskDone(task);
-    for (const QueuedCall& call : task.calls) {
-      if (call.stream == holder.stream && holder.up) holder.to_attention.push_back(call);
-    }
-    return true;
-  }
-  if (!holder.to_ffn.empty()) {
-    const absl::Status queued = holder.machine.Enqueue(holder.to_ffn.front());
-    EXPECT_TRUE(queued.ok()) << queued;  // credit was held
-    holder.to_ffn.pop_front();
-    if (Chance(30)) return true;
-  }
-  holder.computing = holder.machine.NextTask(now_);
-  return holder.computing.has_value() || !holder.to_attention.empty();
-}
-
 bool RandomWorld::Progress(uint64_t kind) {
   switch (kind) {
     case 0:
@@ -322,7 +263,7 @@ void RandomWorld::Step() {
     FinishDeviceTask(true);
   } else {
     for (int i = 0; i < 6; i++) {
-      Progress(random_.Below(8));
+      Progress(random_.Below(5 + holders_.size()));
       Pump();
     }
   }
@@ -335,12 +276,12 @@ void RandomWorld::Finish() {
   for (const auto& holder : holders_) {
     if (!holder->up) Open(*holder);
   }
-  decode_->SetGroup({"f1", "f2", "f3"}, now_);
+  decode_->SetGroup(WholeGroup(), now_);
   Pump();
   constexpr int kIdleRounds = 40;  // TurnHolder draws: one idle round says little
   for (int idle = 0; idle < kIdleRounds;) {
     bool moved = false;
-    for (uint64_t kind = 0; kind < 8; kind++) {
+    for (uint64_t kind = 0; kind < 5 + holders_.size(); kind++) {
       moved |= Progress(kind);
       Pump();
       CheckAll();
@@ -387,23 +328,6 @@ void RandomWorld::CarryOut(const CopyBlocks& effect) {
     EXPECT_NE(copy.from, copy.to);
     EXPECT_LT(copy.to, kBlocks);
   }
-}
-
-void RandomWorld::CarryOut(const SendA2f& effect) {
-  const auto found = std::find_if(holders_.begin(), holders_.end(),
-                                  [&](const auto& h) { return h->name == effect.holder; });
-  ASSERT_NE(found, holders_.end());
-  Holder& holder = **found;
-  ASSERT_TRUE(holder.up) << "a call to " << holder.name << ", which is down";
-  ASSERT_LE(effect.rows, holder.max_rows);
-  holder.owed_bytes += effect.rows * kHiddenBytes;
-  ASSERT_LE(holder.owed_bytes, holder.credit_bytes) << "credit of " << holder.name;
-  holder.to_ffn.push_back({holder.stream, effect.call, effect.rows, now_});
-  if (effect.call.attempt > 0) seen_.resent++;
-  if (effect.call.step != step_) return;
-  in_flight_[effect.call.micro_batch] = holder.name;
-  most_in_flight_ = std::max(most_in_flight_, in_flight_.size());
-  ASSERT_LE(in_flight_.size(), config_.max_micro_batches);
 }
 
 void RandomWorld::CarryOut(const HolderSuspected& effect) { EXPECT_FALSE(effect.status.ok()); }

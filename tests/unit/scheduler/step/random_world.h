@@ -1,8 +1,9 @@
 #pragma once
 
 // A worker's machines in a world of chance: one attention worker that also prefills, one prefill
-// worker beside it, and three FFN workers. Messages, tasks, losses and requests happen in an order
-// drawn from one seed; invariants are checked after each.
+// worker beside it, and FFN workers that hold the model whole, by layers, by columns or mixed.
+// Messages, tasks, losses and requests happen in an order drawn from one seed; invariants are
+// checked after each.
 
 #include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
@@ -35,11 +36,13 @@ class RandomWorld {
   // What a run had in it: a test that never sees a preemption proves nothing about it.
   struct Seen {
     uint64_t admitted = 0, tokens = 0, preempted = 0, superseded = 0, stopped = 0, failed = 0,
-             resent = 0, overlapped_steps = 0, forks = 0;
+             resent = 0, overlapped_steps = 0, forks = 0, summed = 0, crossed = 0, abandoned = 0;
   };
   const Seen& seen() const { return seen_; }
 
  private:
+  static constexpr uint64_t kHiddenBytes = 16;
+
   struct Track {  // of one admitted sequence
     uint64_t seed = 0;
     std::vector<TokenId> prompt_ids, emitted_ids;
@@ -48,6 +51,7 @@ class RandomWorld {
   };
   struct Holder {
     std::string name;
+    FfnShard shard;
     FfnMachine machine;
     uint32_t max_rows = 0;
     bool up = false;
@@ -75,6 +79,8 @@ class RandomWorld {
   bool Progress(uint64_t kind);  // one of the events that carry work on
   void Open(Holder& holder);
   void Lose(Holder& holder);
+  void TakeReply(Holder& holder, const QueuedCall& call);
+  std::vector<GroupHolder> WholeGroup() const;
 
   DecodeRequest Draw(const RequestId& request, uint32_t attempt);
   void Admit(DecodeRequest request);
@@ -112,8 +118,13 @@ class RandomWorld {
   std::map<SequenceKey, Track> tracks_;
   std::map<ReservationId, bool> local_reservations_;
   uint64_t step_ = 0;
-  std::map<uint32_t, std::string>
-      in_flight_;  // micro-batches of step_ whose call is at an FFN worker, and which
+  // By micro-batch of step_: where its layer's pieces are, and which pieces came.
+  struct Pieces {
+    uint32_t columns = 0;
+    std::map<uint32_t, std::string> at;
+    std::set<uint32_t> taken;
+  };
+  std::map<uint32_t, Pieces> in_flight_;
   size_t most_in_flight_ = 0;
   uint64_t next_request_ = 1;
   Seen seen_;

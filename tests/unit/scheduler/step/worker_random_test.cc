@@ -41,15 +41,20 @@ TEST(WorkerMachines, EndEverySequenceOnceWhateverHappens) {
     all.resent += seen.resent;
     all.overlapped_steps += seen.overlapped_steps;
     all.forks += seen.forks;
+    all.summed += seen.summed;
+    all.crossed += seen.crossed;
+    all.abandoned += seen.abandoned;
     if (::testing::Test::HasFailure()) return;
   }
   std::printf(
       "%lu sequences, %lu tokens; ended: %lu preempted, %lu superseded, %lu stopped, %lu failed; "
-      "%lu calls sent again, %lu steps overlapped, %lu forks\n",
+      "%lu calls sent again, %lu steps overlapped, %lu forks; %lu layers summed, %lu crossings, "
+      "%lu replies abandoned\n",
       all.admitted, all.tokens, all.preempted, all.superseded, all.stopped, all.failed, all.resent,
-      all.overlapped_steps, all.forks);
-  for (const uint64_t count : {all.tokens, all.preempted, all.superseded, all.stopped, all.failed,
-                               all.resent, all.overlapped_steps, all.forks}) {
+      all.overlapped_steps, all.forks, all.summed, all.crossed, all.abandoned);
+  for (const uint64_t count :
+       {all.tokens, all.preempted, all.superseded, all.stopped, all.failed, all.resent,
+        all.overlapped_steps, all.forks, all.summed, all.crossed, all.abandoned}) {
     EXPECT_GT(count, 20u) << "something never happened: the worlds prove nothing about it";
   }
 }

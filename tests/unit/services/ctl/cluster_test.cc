@@ -1,5 +1,7 @@
 #include "services/ctl/cluster.h"
 
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -103,6 +105,79 @@ TEST(ClusterJson, RoundTrips) {
   const absl::StatusOr<ClusterConfig> back = ClusterFromJson(ToJson(config));
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(*back, config);
+}
+
+// ---- Shards of the FFN.
+
+std::string WithShards(const std::string& shards, int count = 4) {
+  return absl::StrCat("topology: afd\nworkers:\n  - pool: attention\n  - pool: ffn\n    count: ",
+                      count, "\n    shards:", shards);
+}
+
+TEST(ClusterFile, TheExamplesOfShardsAreRead) {
+  const std::string local = std::string(std::getenv("TANDEM_SOURCE_DIR")) + "/deploy/local/";
+  const auto layers = ReadClusterFile(local + "layer-shards.yaml");
+  ASSERT_TRUE(layers.ok()) << layers.status();
+  EXPECT_EQ(layers->workers.back().shards,
+            (std::vector<ShardText>{{"0/2", "0/1"}, {"1/2", "0/1"}}));
+  const auto columns = ReadClusterFile(local + "column-shards.yaml");
+  ASSERT_TRUE(columns.ok()) << columns.status();
+  EXPECT_EQ(columns->workers.back().shards,
+            (std::vector<ShardText>{{"all", "0/2"}, {"all", "1/2"}}));
+}
+
+TEST(ClusterFile, ShardsAreAWordOrAList) {
+  const test::TempDir dir;
+  const auto read = [&](const std::string& yaml) {
+    auto config = ReadClusterFile(dir.Write("cluster.yaml", yaml));
+    EXPECT_TRUE(config.ok()) << config.status();
+    return config.ok() ? config->workers.back().shards : std::vector<ShardText>();
+  };
+  EXPECT_TRUE(read(WithShards(" replicas\n")).empty());
+  EXPECT_EQ(read(WithShards(" columns\n", 3)),
+            (std::vector<ShardText>{{"all", "0/3"}, {"all", "1/3"}, {"all", "2/3"}}));
+  EXPECT_EQ(read(WithShards("\n      - {layers: \"0:10\"}\n      - {layers: \"10:30\", column: 0/2}"
+                            "\n      - {layers: \"10:30\", column: 1/2}\n")),
+            (std::vector<ShardText>{{"0:10", "0/1"}, {"10:30", "0/2"}, {"10:30", "1/2"}}));
+}
+
+TEST(ClusterFile, ShardsThatAreNotTheFfnOnceAreRefusedWithFileKeyAndNumbers) {
+  const auto error = [](const std::string& entries, int count = 4) {
+    std::string list;
+    for (const auto entry : absl::StrSplit(entries, ' '))
+      absl::StrAppend(&list, "\n      - ", entry);
+    return ErrorOf(WithShards(list + "\n", count));
+  };
+  const auto layers = [](const char* range) {
+    return absl::StrCat("{\"layers\":\"", range, "\"}");
+  };
+  EXPECT_THAT(error(absl::StrCat(layers("0:20"), " ", layers("10:30"))),
+              AllOf(HasSubstr("cluster.yaml:7"), HasSubstr("shards"),
+                    HasSubstr("layers 0:20 and 10:30 overlap and are not equal")));
+  EXPECT_THAT(error(absl::StrCat(layers("0:10"), " ", layers("15:30"))),
+              HasSubstr("no shard has the layers between 0:10 and 15:30"));
+  EXPECT_THAT(error(layers("5:30")), HasSubstr("no shard has the layers before 5:30"));
+  EXPECT_THAT(error(absl::StrCat(layers("0/3"), " ", layers("1/3"))),
+              HasSubstr("no shard has the layers after 1/3"));
+  EXPECT_THAT(error(absl::StrCat(layers("0/3"), " ", layers("0/2"))),
+              HasSubstr("layers 0/3 and 0/2 overlap and are not equal"));
+  EXPECT_THAT(error(absl::StrCat(layers("all"), " ", layers("0:10"))),
+              HasSubstr("layers all and 0:10 are numbers and parts"));
+  EXPECT_THAT(error("{\"column\":\"0/2\"}"), HasSubstr("layers all: no shard has column 1/2"));
+  EXPECT_THAT(error("{\"column\":\"0/2\"} {\"column\":\"1/3\"}"),
+              HasSubstr("layers all are cut into 2 and into 3 pieces of columns"));
+  EXPECT_THAT(error("{\"column\":\"2/2\"}"), HasSubstr("column: 2/2 is none"));
+  EXPECT_THAT(error(absl::StrCat(layers("0/2"), " ", layers("1/2")), 1),
+              HasSubstr("2 shards for 1 workers"));
+  EXPECT_THAT(ErrorOf(WithShards(" halves\n")),
+              AllOf(HasSubstr("cluster.yaml:6"), HasSubstr("'halves' is none of layers")));
+  EXPECT_THAT(ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    shards: layers\n"),
+              HasSubstr("only workers of pool ffn"));
+}
+
+TEST(FfnShards, EqualShardsAreReplicas) {
+  EXPECT_TRUE(CheckShards({{"0:10", "0/1"}, {"0:10", "0/1"}, {"10:30", "0/1"}}, 3).ok());
+  EXPECT_TRUE(CheckShards({{"0/2", "0/1"}, {"2/4", "0/1"}, {"3/4", "0/1"}}, 3).ok());
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "services/runtime/proto_words.h"
+
 namespace tandem::router {
 namespace {
 
@@ -53,6 +55,10 @@ TEST(ConvertWorker, EveryFieldOfARegistrationArrives) {
   model.set_vocabulary(10);
   model.set_context_tokens(11);
   proto.set_shard_epoch(12);
+  proto.mutable_shard()->set_first_layer(1);
+  proto.mutable_shard()->set_last_layer(4);
+  proto.mutable_shard()->set_column(2);
+  proto.mutable_shard()->set_columns(3);
   proto.set_weights_bytes(13);
   proto.set_pid(14);
   proto.add_live()->set_request_id("r");
@@ -70,6 +76,9 @@ TEST(ConvertWorker, EveryFieldOfARegistrationArrives) {
   EXPECT_EQ(worker->capacity.max_handoff_rows, 5u);
   EXPECT_EQ(worker->dimensions, (ModelDimensions{6, 7, 8, 9, 10, 11}));
   EXPECT_EQ(worker->shard_epoch, 12u);
+  EXPECT_EQ(worker->shard, (FfnShard{1, 4, 2, 3}));
+  proto.clear_shard();
+  EXPECT_EQ(ToWorker(proto)->shard, FfnShard());
   EXPECT_EQ(worker->weights_bytes, 13u);
   EXPECT_EQ(worker->pid, 14);
   ASSERT_EQ(worker->live.size(), 1u);
@@ -209,12 +218,13 @@ TEST(ConvertWorker, GroupsAndDrainsCarryTheRoutersEpoch) {
   control::SendSetGroup group;
   group.command = control::CommandId{5};
   group.group_version = 6;
-  group.holders = {{WorkerId("f-1"), "h:1", 9}};
+  group.holders = {{WorkerId("f-1"), "h:1", 9, {0, 4, 1, 2}}};
   const v1::RouterCommand command = ToProto(self, group);
   EXPECT_EQ(command.command_id(), 5u);
   EXPECT_EQ(command.set_group().router_epoch(), 77u);
   EXPECT_EQ(command.set_group().group_version(), 6u);
   EXPECT_EQ(command.set_group().holders(0).shard_epoch(), 9u);
+  EXPECT_EQ(ToShard(command.set_group().holders(0).shard()), (FfnShard{0, 4, 1, 2}));
   EXPECT_EQ(ToProto(self, control::SendDrain{}).drain().router_epoch(), 77u);
 }
 
