@@ -60,6 +60,7 @@ struct F2a {
   std::vector<float> data;
   Duration queue_time, compute_time;
   uint32_t merged_rows = 0;
+  bool shared = false;  // computed with another attention worker's rows, or behind them
   absl::Status
       status;  // kFailedPrecondition "STALE_SHARD ...", kInvalidArgument, kResourceExhausted
 };

@@ -219,6 +219,7 @@ grpc::ByteBuffer EncodeReply(F2a reply, uint64_t shard_epoch) {
   fields.set_queue_seconds(reply.queue_time.seconds());
   fields.set_compute_seconds(reply.compute_time.seconds());
   fields.set_merged_rows(reply.merged_rows);
+  fields.set_shared(reply.shared);
   if (!reply.status.ok()) {
     ToProto(reply.status, fields.mutable_error());
     fields.set_shard_epoch(shard_epoch);
