@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
 
 namespace tandem::policy {
 namespace {
@@ -83,6 +84,12 @@ std::vector<std::vector<WorkerId>> OrderReplicas(absl::Span<const GroupSeat> sea
   return orders;
 }
 
+// Begins the primaries, which stand in shard order, with the range of layers of the seat's turn.
+void Rotate(std::vector<WorkerId>& primaries, absl::Span<const size_t> ranges, size_t seat) {
+  const auto begin = static_cast<ptrdiff_t>(ranges[seat % ranges.size()]);
+  std::rotate(primaries.begin(), primaries.begin() + begin, primaries.end());
+}
+
 // What a layer lacks of the cut that is nearest to complete: nullopt for nothing, an empty text
 // when no piece of it is held at all.
 std::optional<std::string> Lacks(absl::Span<const FfnShard> shards, uint32_t layer) {
@@ -147,8 +154,12 @@ std::map<WorkerId, std::vector<WorkerId>> AssignFfnGroups(absl::Span<const Group
   for (const HolderView& holder : holders) replicas[holder.shard].push_back(holder.id);
   for (const uint32_t columns : OrderCuts(seats, holders, layers)) {
     std::vector<std::vector<WorkerId>> primaries(seats.size()), others(seats.size());
+    std::vector<size_t> ranges;  // where in `primaries` each range of layers begins
+    uint32_t first_layer = FfnShard::kAllLayers;
     for (const auto& [shard, ids] : replicas) {
       if (shard.columns != columns) continue;
+      if (std::exchange(first_layer, shard.first_layer) != shard.first_layer)
+        ranges.push_back(primaries.empty() ? 0 : primaries.front().size());
       const std::vector<std::vector<WorkerId>> orders = OrderReplicas(seats, ids);
       for (size_t s = 0; s < seats.size(); s++) {
         primaries[s].push_back(orders[s].front());
@@ -157,6 +168,7 @@ std::map<WorkerId, std::vector<WorkerId>> AssignFfnGroups(absl::Span<const Group
     }
     for (size_t s = 0; s < seats.size(); s++) {
       std::vector<WorkerId> cut = std::move(primaries[s]);
+      Rotate(cut, ranges, s);
       cut.insert(cut.end(), others[s].begin(), others[s].end());
       std::stable_partition(cut.begin(), cut.end(),
                             [&](const WorkerId& h) { return !Suspects(seats[s], h); });

@@ -19,8 +19,11 @@ namespace tandem::policy {
 //     one that most seats use now, then the one with the fewest pieces. So every attention worker
 //     computes in one numerics class while it can (DESIGN section 8.1), a cut that is complete
 //     again takes nobody back, and another cut has its turn only when nobody of this one is left;
-//   - within a cut the seat's primary of each shard, in shard order, then the further replicas, in
-//     ascending cyclic order after the primary, with the suspected ones last.
+//   - within a cut the seat's primary of each shard, in shard order but beginning with the layers
+//   of
+//     its turn, then the further replicas, in ascending cyclic order after the primary, with the
+//     suspected ones last. Seat s of a cut into y ranges of layers has turn s mod y: where it
+//     begins tells it its phase (policy/stagger.h), and spreads layers that two shards hold.
 // Among the replicas of a shard primaries are balanced to within one, as far as suspicions allow,
 // and stay where they are unless balance asks for a move; then the highest attention workers move
 // first. `seats` and `holders` in ascending order.

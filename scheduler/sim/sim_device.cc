@@ -142,8 +142,8 @@ void SimWorker::Compute(const step::FfnTask& task) {
     auto rows = calls_.extract({call.stream, call.call});
     const auto caller = callers_.find(call.stream);
     if (rows.empty() || caller == callers_.end()) continue;
-    F2aReply reply{
-        call.call, std::move(rows.mapped()), world_.Now() - compute - call.arrival, compute, {}};
+    F2aReply reply{call.call, std::move(rows.mapped()), world_.Now() - compute - call.arrival,
+                   compute,   task.Shared(call),        {}};
     for (uint64_t& row : reply.rows)
       row = PieceOf(row, task.layer, spec_.shard.column, spec_.shard.columns);
     if (!caller->second.stream) {

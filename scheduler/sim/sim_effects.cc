@@ -91,7 +91,8 @@ void SimWorker::SendCall(const step::SendA2f& send) {
 void SimWorker::OnF2a(const WorkerId& holder, const F2aReply& reply) {
   if (!reply.status.ok()) {
     decode_->OnFfnRefused(holder.value(), reply.call, reply.status, world_.Now());
-  } else if (const auto taken = decode_->OnFfnReply(holder.value(), reply.call, world_.Now())) {
+  } else if (const auto taken =
+                 decode_->OnFfnReply(holder.value(), reply.call, reply.shared, world_.Now())) {
     TakeRows(*taken, reply);
     if (taken->last) BookReply(holder, reply);
   }
@@ -136,7 +137,7 @@ void SimWorker::OnA2f(step::StreamId stream, const step::CallId& call, std::vect
     calls_[{stream, call}] = std::move(rows);
   } else {
     const Caller& caller = callers_.at(stream);
-    F2aReply refusal{call, {}, {}, {}, queued};
+    F2aReply refusal{call, {}, {}, {}, false, queued};
     caller.stream->ToDialler(64,
                              [to = caller.worker, me = id_, refusal] { to->OnF2a(me, refusal); });
   }

@@ -32,6 +32,7 @@ struct F2aReply {
   step::CallId call;
   std::vector<uint64_t> rows;  // a piece's partials, where columns are cut
   Duration queue, compute;
+  bool shared = false;
   absl::Status status;  // not OK: refused, no rows
 };
 

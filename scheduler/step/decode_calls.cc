@@ -137,7 +137,7 @@ bool DecodeMachine::State::IsBlocked(const MicroBatch& batch) const {
 
 void DecodeMachine::State::Settle(Instant now) {
   kv_blocked_at.reset();
-  if (batches.running() && batches.done()) FinishStep();
+  if (batches.running() && batches.done()) FinishStep(now);
   SendCalls();
   bool blocked = false;
   if (batches.running()) {

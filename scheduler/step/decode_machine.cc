@@ -153,7 +153,7 @@ bool DecodeMachine::OnFfnRefused(const std::string& holder, const CallId& call,
 }
 
 std::optional<TakenReply> DecodeMachine::OnFfnReply(const std::string& holder, const CallId& call,
-                                                    Instant now) {
+                                                    bool shared, Instant now) {
   const auto [batch, piece] = state_->Awaited(holder, call);
   if (piece == nullptr) {
     if (state_->holders.TakeAbandoned(holder, call)) state_->Settle(now);
@@ -162,6 +162,8 @@ std::optional<TakenReply> DecodeMachine::OnFfnReply(const std::string& holder, c
   state_->holders.GiveCredit(holder, batch->row_count());
   piece->holder.clear();
   piece->answered = true;
+  state_->pace.calls++;
+  if (shared) state_->pace.shared++;
   const TakenReply taken{static_cast<uint32_t>(piece - batch->pieces.data()),
                          static_cast<uint32_t>(batch->pieces.size()), batch->answered()};
   if (taken.last) state_->batches.OnAnswered(*batch);
@@ -170,9 +172,9 @@ std::optional<TakenReply> DecodeMachine::OnFfnReply(const std::string& holder, c
   return taken;
 }
 
-std::optional<DecodeTask> DecodeMachine::NextTask(Instant) {
+std::optional<DecodeTask> DecodeMachine::NextTask(Instant now) {
   TANDEM_CHECK(!state_->task_out);
-  if (!state_->batches.running() && !state_->StartStep()) return std::nullopt;
+  if (!state_->batches.running() && !state_->StartStep(now)) return std::nullopt;
   if (!state_->batches.HasReady()) return std::nullopt;
   state_->task_out = true;
   return state_->TaskOf(state_->batches.TakeReady());
@@ -212,10 +214,11 @@ void DecodeMachine::OnTaskFailed(const DecodeTask& task, const absl::Status& sta
 }
 
 Instant DecodeMachine::NextDeadline() const {
-  return std::min(state_->reservations.NextDeadline(), state_->FfnDeadline());
+  return std::min({state_->reservations.NextDeadline(), state_->FfnDeadline(), state_->pace.held});
 }
 
 void DecodeMachine::OnTime(Instant now) {
+  if (state_->pace.held <= now) state_->pace.held = Instant::Never();
   for (const ReservationId& id : state_->reservations.Expired(now)) {
     const double lease_seconds = state_->reservations.Find(id)->request->lease.seconds();
     state_->FailChoices(id, SequenceEventKind::kLeaseExpired,

@@ -246,8 +246,10 @@ class DecodeMachine {
   // (OnHolderLost) when it should get no more calls.
   bool OnFfnRefused(const std::string& holder, const CallId& call, const absl::Status& status,
                     Instant now);
-  // A reply came. nullopt: it matches nothing that is awaited (drop it and count it).
-  std::optional<TakenReply> OnFfnReply(const std::string& holder, const CallId& call, Instant now);
+  // A reply came; `shared`: it was computed with another attention worker's rows, or waited behind
+  // them. nullopt: it matches nothing that is awaited (drop it and count it).
+  std::optional<TakenReply> OnFfnReply(const std::string& holder, const CallId& call, bool shared,
+                                       Instant now);
 
   // The longest-ready micro-batch's task; starts a step when none runs. May also have effects
   // (kPreempted ends).
@@ -257,7 +259,8 @@ class DecodeMachine {
   void OnHeadDone(const HeadTask& task, std::vector<SampledToken> tokens, Instant now);
   void OnTaskFailed(const DecodeTask& task, const absl::Status& status, Instant now);
 
-  // Leases and max_ffn_wait: call OnTime when it is due.
+  // Leases, max_ffn_wait, and a step that is held back (policy/stagger.h): call OnTime when it is
+  // due.
   Instant NextDeadline() const;
   void OnTime(Instant now);
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "scheduler/policy/stagger.h"
 #include "scheduler/step/decode_machine.h"
 #include "scheduler/step/ffn_holders.h"
 #include "scheduler/step/micro_batches.h"
@@ -40,6 +41,14 @@ struct DecodeMachine::State {
       Instant::Never();  // nobody takes some call that is there to send; Never(): all can go
   std::optional<uint32_t>
       kv_blocked_at;  // no row of a step had its KV when so many blocks were free
+  // Of the running step, for policy/stagger.h.
+  struct Pace {
+    Instant since;
+    uint32_t calls = 0, shared = 0;
+    uint64_t steps_since_delay = policy::kStaggerSteps;
+    Instant held = Instant::Never();  // the next step starts then; Never(): it is not held back
+  };
+  Pace pace;
   uint64_t tokens_total = 0, tokens_wasted = 0;
 
   // ---- decode_sequences.cc
@@ -61,10 +70,11 @@ struct DecodeMachine::State {
 
   // ---- decode_step.cc
   bool CanStartStep() const;
-  bool StartStep();
+  bool StartStep(Instant now);
   std::vector<Sequence*> RowsWithKv();
   bool GrowOrPreempt(Sequence& sequence);  // false: no row for it in this step, it may even be gone
-  void FinishStep();
+  void FinishStep(Instant now);
+  void HoldBack(Instant now);  // the next step, if this one was in phase with another worker's
   void FinishRow(Sequence& sequence);
   std::optional<EndReason> EndAfter(
       const Sequence& sequence) const;  // its last token was just added

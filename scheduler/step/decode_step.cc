@@ -7,16 +7,19 @@
 #include "scheduler/policy/batch_join.h"
 #include "scheduler/policy/micro_batch_count.h"
 #include "scheduler/policy/preemption.h"
+#include "scheduler/policy/stagger.h"
 #include "scheduler/step/decode_state.h"
 
 namespace tandem::step {
 
 bool DecodeMachine::State::CanStartStep() const {
   const bool kv_blocked = kv_blocked_at.has_value() && book.free_blocks() <= *kv_blocked_at;
-  return !batches.running() && running > 0 && !kv_blocked && holders.RowLimit().has_value();
+  const bool held = pace.held != Instant::Never();
+  return !batches.running() && !held && running > 0 && !kv_blocked &&
+         holders.RowLimit().has_value();
 }
 
-bool DecodeMachine::State::StartStep() {
+bool DecodeMachine::State::StartStep(Instant now) {
   if (!CanStartStep()) return false;
   const std::vector<Sequence*> rows = RowsWithKv();
   if (rows.empty()) {
@@ -24,6 +27,8 @@ bool DecodeMachine::State::StartStep() {
     return false;
   }
   const policy::MicroBatchLimits limits{config.max_micro_batches, *holders.RowLimit()};
+  pace.since = now;
+  pace.calls = pace.shared = 0;
   batches.Start(++step, rows, policy::MicroBatchCount(static_cast<uint32_t>(rows.size()), limits));
   return true;
 }
@@ -77,7 +82,17 @@ DecodeTask DecodeMachine::State::TaskOf(const MicroBatch& batch) const {
   return task;
 }
 
-void DecodeMachine::State::FinishStep() {
+void DecodeMachine::State::HoldBack(Instant now) {
+  const auto [phase, phases] = holders.Phase();
+  const Duration delay = policy::StaggerDelay(
+      {phase, phases, pace.calls, pace.shared, now - pace.since, ++pace.steps_since_delay});
+  if (delay <= Duration()) return;
+  pace.held = now + delay;
+  pace.steps_since_delay = 0;
+}
+
+void DecodeMachine::State::FinishStep(Instant now) {
+  HoldBack(now);
   std::vector<Sequence*> rows;
   for (const auto& batch : batches.all())
     rows.insert(rows.end(), batch->rows.begin(), batch->rows.end());

@@ -1,6 +1,7 @@
 #include "scheduler/step/ffn_holders.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "scheduler/base/check.h"
@@ -77,6 +78,17 @@ void FfnHolders::FindRowLimit() {
     if (stream == open_.end() || stream->second.max_rows == 0) continue;
     row_limit_ = std::min(row_limit_.value_or(stream->second.max_rows), stream->second.max_rows);
   }
+}
+
+std::pair<uint32_t, uint32_t> FfnHolders::Phase() const {
+  if (group_.empty()) return {0, 1};
+  const FfnShard& first = group_.front().shard;
+  std::set<uint32_t> ranges;  // first layers
+  for (const GroupHolder& holder : group_) {
+    if (holder.shard.columns == first.columns) ranges.insert(holder.shard.first_layer);
+  }
+  const auto turn = std::distance(ranges.begin(), ranges.find(first.first_layer));
+  return {static_cast<uint32_t>(turn), static_cast<uint32_t>(ranges.size())};
 }
 
 bool FfnHolders::TakeCredits(absl::Span<const std::string> holders, uint32_t rows) {

@@ -39,6 +39,10 @@ class FfnHolders {
   // every layer.
   std::optional<uint32_t> RowLimit() const { return row_limit_; }
 
+  // This worker's turn among the ranges of layers of its first cut, and how many those are: which
+  // range its group begins with, in layer order. (0, 1) where layers are not cut.
+  std::pair<uint32_t, uint32_t> Phase() const;
+
   // Of all of them at once, or of none: a set never holds a part of its credits while it waits for
   // the rest. False: it is not there now.
   bool TakeCredits(absl::Span<const std::string> holders, uint32_t rows);

@@ -71,7 +71,12 @@ absl::Status FfnMachine::Enqueue(const QueuedCall& call) {
   account.outstanding_bytes += bytes;
   queued_bytes_ += bytes;
   TANDEM_CHECK(queued_bytes_ <= config_.max_queued_bytes);  // grants sum to at most that
+  const auto other = [&](StreamId stream) { return stream != call.stream; };
+  const bool behind = std::any_of(computing_.begin(), computing_.end(), other) ||
+                      std::any_of(queue_.begin(), queue_.end(),
+                                  [&](const QueuedCall& queued) { return other(queued.stream); });
   queue_.push_back(call);
+  queue_.back().behind_others = behind;
   NoteCall(call);
   return absl::OkStatus();
 }
@@ -87,6 +92,12 @@ void FfnMachine::CloseStream(StreamId stream) {
     queued_bytes_ -= call.rows * config_.hidden_bytes;
     return true;
   });
+}
+
+bool FfnTask::Shared(const QueuedCall& call) const {
+  return call.behind_others ||
+         std::any_of(calls.begin(), calls.end(),
+                     [&](const QueuedCall& other) { return other.stream != call.stream; });
 }
 
 void FfnMachine::NoteCall(const QueuedCall& call) {
@@ -138,12 +149,14 @@ std::optional<FfnTask> FfnMachine::NextTask(Instant now) {
     task.rows += call.rows;
     queued_bytes_ -= call.rows * config_.hidden_bytes;
     task.calls.push_back(call);
+    computing_.insert(call.stream);
     return true;
   });
   return task;
 }
 
 void FfnMachine::OnTaskDone(const FfnTask& task, Instant now) {
+  computing_.clear();
   for (const QueuedCall& call : task.calls) {
     const auto credit = credit_.find(call.stream);
     if (credit == credit_.end()) continue;  // closed meanwhile

@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "scheduler/base/time.h"
@@ -35,6 +36,7 @@ struct QueuedCall {
   CallId call;
   uint32_t rows = 0;
   Instant arrival;
+  bool behind_others = false;  // filled by the machine: it came behind another stream's calls
 };
 
 // Calls of one layer whose rows are computed as one batch, in this order.
@@ -42,6 +44,8 @@ struct FfnTask {
   uint32_t layer = 0;
   uint32_t rows = 0;
   std::vector<QueuedCall> calls;
+  // The call was computed with another stream's, or came behind them.
+  bool Shared(const QueuedCall& call) const;
 };
 
 // Oldest arrival first; calls of the same layer join it up to max_rows. Zero-row calls are answered
@@ -95,6 +99,7 @@ class FfnMachine {
   std::deque<QueuedCall> queue_;  // arrival order
   std::map<StreamId, Credit> credit_;
   std::map<StreamId, Sender> senders_;
+  std::set<StreamId> computing_;  // whose calls the device has
   uint64_t queued_bytes_ = 0, granted_bytes_ = 0;
 };
 

@@ -134,7 +134,8 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
     CarryOut();
     return;
   }
-  const std::optional<step::TakenReply> taken = machine_.OnFfnReply(holder, reply.call, now);
+  const std::optional<step::TakenReply> taken =
+      machine_.OnFfnReply(holder, reply.call, reply.shared, now);
   if (!taken.has_value()) {
     context_.counters.replies_dropped++;
     CarryOut();  // it may have given back the credit that a call waited for

@@ -171,6 +171,7 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
     reply.queue_time = context_.DeviceTime(start - call.arrival);
     reply.compute_time = compute;
     reply.merged_rows = task.rows;
+    reply.shared = task.Shared(call);
     // The call's own memory takes its result.
     reply.data = std::move(stream.queued.extract(call.call).mapped());
     if (!status.ok()) reply.data.clear();

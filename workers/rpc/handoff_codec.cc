@@ -237,6 +237,7 @@ grpc::ByteBuffer EncodeReply(F2a reply, uint64_t shard_epoch) {
   fields.set_queue_seconds(reply.queue_time.seconds());
   fields.set_compute_seconds(reply.compute_time.seconds());
   fields.set_merged_rows(reply.merged_rows);
+  fields.set_shared(reply.shared);
   fields.set_arrives_at_nanoseconds(reply.arrives_at.nanoseconds());
   if (!reply.status.ok()) {
     ToProto(reply.status, fields.mutable_error());

@@ -140,6 +140,7 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
     answer.queue_time = ToDuration(reply.fields.queue_seconds());
     answer.compute_time = ToDuration(reply.fields.compute_seconds());
     answer.merged_rows = reply.fields.merged_rows();
+    answer.shared = reply.fields.shared();
     if (reply.fields.has_error()) {
       answer.status = FromProto(reply.fields.error());
       answer.data.clear();

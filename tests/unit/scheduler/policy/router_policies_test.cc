@@ -182,7 +182,8 @@ TEST(AssignFfnGroups, APrimaryOfEveryShardStandsFirstAndReplicasAreBalancedPerSh
                                            {WorkerId("f4"), {0, 3}}};
   const auto groups = AssignFfnGroups({Seat("a1"), Seat("a2")}, holders, kLayers);
   EXPECT_THAT(Names(groups.at(WorkerId("a1"))), ElementsAre("f2", "f1", "f4", "f3"));
-  EXPECT_THAT(Names(groups.at(WorkerId("a2"))), ElementsAre("f4", "f3", "f2", "f1"));
+  EXPECT_THAT(Names(groups.at(WorkerId("a2"))), ElementsAre("f3", "f4", "f2", "f1"))
+      << "the second seat's turn begins with the other layers";
 }
 
 TEST(AssignFfnGroups, TheCompleteCutOfFewestPiecesStandsFirst) {

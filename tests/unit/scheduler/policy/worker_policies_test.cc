@@ -9,6 +9,7 @@
 #include "scheduler/policy/micro_batch_count.h"
 #include "scheduler/policy/preemption.h"
 #include "scheduler/policy/prefill_chunk.h"
+#include "scheduler/policy/stagger.h"
 
 namespace tandem::policy {
 namespace {
@@ -99,6 +100,20 @@ TEST(MergeUntil, WaitsOnlyForASenderOfTheLayerBeforeThatIsNear) {
   EXPECT_EQ(until({{3, at(1050)}}, 1, true), at(1000)) << "other rows are queued";
   const std::vector<ExpectedCall> near = {{3, at(1050)}};
   EXPECT_EQ(MergeUntil({3, 1, at(1000), false, near}, Duration()), at(1000)) << "off";
+}
+
+// ---- Stepping out of phase.
+
+TEST(StaggerDelay, AFollowerYieldsItsPartOfAStepAfterOneThatWasMostlyShared) {
+  const auto delay = [](uint32_t phase, uint32_t shared, uint64_t since) {
+    return StaggerDelay({phase, 4, 60, shared, Duration::Milliseconds(8), since});
+  };
+  EXPECT_EQ(delay(1, 31, 16), Duration::Milliseconds(2));
+  EXPECT_EQ(delay(3, 60, 100), Duration::Milliseconds(6));
+  EXPECT_EQ(delay(1, 30, 16), Duration()) << "half is not most";
+  EXPECT_EQ(delay(0, 60, 16), Duration()) << "somebody stays";
+  EXPECT_EQ(delay(1, 60, 15), Duration()) << "not again so soon";
+  EXPECT_EQ(StaggerDelay({1, 2, 60, 60, Duration::Seconds(9), 16}), kMaxStagger);
 }
 
 }  // namespace

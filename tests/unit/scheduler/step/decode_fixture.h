@@ -112,7 +112,7 @@ class DecodeFixture : public ::testing::Test {
     Collect();
   }
   bool Reply(const SendA2f& send) {
-    const bool matched = machine_->OnFfnReply(send.holder, send.call, now_).has_value();
+    const bool matched = machine_->OnFfnReply(send.holder, send.call, false, now_).has_value();
     Collect();
     return matched;
   }

@@ -36,7 +36,7 @@ class DecodeShards : public DecodeFixture {
     return names;
   }
   std::optional<TakenReply> Take(const SendA2f& send) {
-    const auto taken = machine_->OnFfnReply(send.holder, send.call, now_);
+    const auto taken = machine_->OnFfnReply(send.holder, send.call, false, now_);
     Collect();
     return taken;
   }
@@ -228,6 +228,71 @@ TEST_F(DecodeShards, ARefusedPieceGoesToAnotherHolderOfTheCut) {
   Collect();
   EXPECT_THAT(SentTo(), ElementsAre("c0", "c1", "c1b"));
   EXPECT_THAT(suspected_, IsEmpty());
+}
+
+// ---- Out of phase with the others at layer shards.
+
+class DecodeStagger : public DecodeShards {
+ protected:
+  // Two layers, held by two; `first` is this worker's turn.
+  void LayersBeginningWith(uint32_t first) {
+    const std::vector<GroupHolder> order = {{"l0", {0, 1}}, {"l1", {1, 2}}};
+    Group({order[first], order[1 - first]});
+    Up("l0");
+    Up("l1");
+    Run("a", 40);
+  }
+  // A step of 10 ms whose calls were shared, or not.
+  void Step(bool shared) {
+    for (uint32_t layer = 0; layer < 2; layer++) {
+      Attend();
+      now_ = now_ + Duration::Milliseconds(5);
+      EXPECT_TRUE(
+          machine_->OnFfnReply(sends_.back().holder, sends_.back().call, shared, now_).has_value());
+      Collect();
+    }
+    Draw();
+  }
+};
+
+TEST_F(DecodeStagger, ALaterTurnHoldsItsNextStepBackAfterASharedOne) {
+  LayersBeginningWith(1);
+  Step(false);
+  EXPECT_TRUE(machine_->HasTask());
+  Step(true);
+  EXPECT_FALSE(machine_->HasTask());
+  EXPECT_FALSE(machine_->NextTask(now_).has_value());
+  EXPECT_EQ(machine_->NextDeadline(), now_ + Duration::Milliseconds(5)) << "half a step";
+  now_ = machine_->NextDeadline();
+  machine_->OnTime(now_);
+  for (int step = 0; step < 16; step++) {
+    EXPECT_TRUE(machine_->HasTask()) << "once in 16 steps: " << step;
+    Step(true);
+  }
+  EXPECT_FALSE(machine_->HasTask());
+}
+
+TEST_F(DecodeStagger, TheFirstTurnNeverYields) {
+  LayersBeginningWith(0);
+  Step(true);
+  EXPECT_TRUE(machine_->HasTask());
+}
+
+TEST_F(DecodeStagger, NobodyYieldsWhereLayersAreNotCut) {
+  Group({{"c1", {0, 2, 1, 2}}, {"c0", {0, 2, 0, 2}}});
+  Up("c0");
+  Up("c1");
+  Run("a");
+  for (uint32_t layer = 0; layer < 2; layer++) {
+    sends_.clear();
+    Attend();
+    for (const SendA2f& send : std::vector<SendA2f>(sends_)) {
+      EXPECT_TRUE(machine_->OnFfnReply(send.holder, send.call, true, now_).has_value());
+    }
+    Collect();
+  }
+  Draw();
+  EXPECT_TRUE(machine_->HasTask());
 }
 
 }  // namespace

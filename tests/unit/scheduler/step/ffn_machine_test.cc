@@ -222,6 +222,25 @@ TEST(FfnMachine, ALayerOfAnotherShardIsRefusedNamingBoth) {
             absl::NotFoundError("layer 2: this worker holds layers [0, 2)"));
 }
 
+TEST_F(FfnMachineTest, ACallIsSharedWithWhomItIsComputedOrStandsBehind) {
+  const auto next_is_shared = [&](bool expected) {
+    const FfnTask task = *machine_.NextTask(kNow);
+    for (const QueuedCall& call : task.calls) EXPECT_EQ(task.Shared(call), expected);
+    return task;
+  };
+  ASSERT_TRUE(machine_.Enqueue(Call(kA, 0, 1)).ok());
+  ASSERT_TRUE(machine_.Enqueue(Call(kA, 0, 1, 1)).ok());
+  const FfnTask own = next_is_shared(false);           // its own micro-batches
+  ASSERT_TRUE(machine_.Enqueue(Call(kB, 1, 1)).ok());  // while the device computes the other's
+  machine_.OnTaskDone(own, kNow);
+  machine_.OnTaskDone(next_is_shared(true), kNow);
+  ASSERT_TRUE(machine_.Enqueue(Call(kA, 2, 1)).ok());
+  ASSERT_TRUE(machine_.Enqueue(Call(kB, 2, 1)).ok());
+  machine_.OnTaskDone(next_is_shared(true), kNow);
+  ASSERT_TRUE(machine_.Enqueue(Call(kA, 3, 1)).ok());
+  machine_.OnTaskDone(next_is_shared(false), kNow);
+}
+
 TEST(FfnMachine, QueuedCallsAreBounded) {
   FfnConfig config = Config();
   config.max_queued_calls = 2;

@@ -286,6 +286,12 @@ void RandomWorld::Finish() {
       Pump();
       CheckAll();
     }
+    // A step may be held back; leases and waits are further away.
+    if (!moved && decode_->NextDeadline() <= now_ + Duration::Seconds(1)) {
+      now_ = std::max(now_, decode_->NextDeadline());
+      decode_->OnTime(now_);
+      moved = true;
+    }
     idle = moved ? 0 : idle + 1;
     if (::testing::Test::HasFailure()) return;
   }

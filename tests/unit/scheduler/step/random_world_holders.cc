@@ -77,8 +77,10 @@ bool RandomWorld::TurnHolder(Holder& holder) {
 
 // A reply is dropped only when its call, cut by columns, was begun anew or failed.
 void RandomWorld::TakeReply(Holder& holder, const QueuedCall& call) {
-  const std::optional<TakenReply> taken = decode_->OnFfnReply(holder.name, call.call, now_);
-  EXPECT_FALSE(decode_->OnFfnReply(holder.name, call.call, now_).has_value()) << "taken twice";
+  const std::optional<TakenReply> taken =
+      decode_->OnFfnReply(holder.name, call.call, Chance(50), now_);
+  EXPECT_FALSE(decode_->OnFfnReply(holder.name, call.call, Chance(50), now_).has_value())
+      << "taken twice";
   if (!taken.has_value()) {
     EXPECT_GT(holder.shard.columns, 1u) << "the reply of a whole layer was dropped";
     seen_.abandoned++;
