@@ -91,8 +91,7 @@ void RealTimeSource::WaitUntil(Instant when) const {
   static thread_local const bool precise = prctl(PR_SET_TIMERSLACK, 1UL) == 0;
   static_cast<void>(precise);
   const timespec at = {when.nanoseconds() / 1'000'000'000, when.nanoseconds() % 1'000'000'000};
-  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr) == EINTR) {
-  }
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr) == EINTR) {}
 }
 
 AlarmId RealTimeSource::CallAt(Instant when, absl::AnyInvocable<void()> fn) {

@@ -45,8 +45,7 @@ void CheckTimes(const CostTable& table) {
     CheckTime(table.FfnLayer(FfnShard(), layer, 4096));
     CheckTime(table.PrefillLayer(layer, 1 << 20, 1 << 13));
     TANDEM_CHECK(table.AttentionLayer(layer, one) <= table.AttentionLayer(layer, many));
-    TANDEM_CHECK(table.FfnLayer(FfnShard(), layer, 1) <=
-                 table.FfnLayer(FfnShard(), layer, 4096));
+    TANDEM_CHECK(table.FfnLayer(FfnShard(), layer, 1) <= table.FfnLayer(FfnShard(), layer, 4096));
   }
   TANDEM_CHECK(table.DecodeStep(one) <= table.DecodeStep(many));
   TANDEM_CHECK(table.Prefill(0, 1) > Duration() || table.Embed(1) == Duration());

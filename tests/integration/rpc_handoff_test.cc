@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "services/runtime/real_time.h"
-#include "tandem/v1/handoff.grpc.pb.h"
 #include "services/runtime/server_stream.h"
+#include "tandem/v1/handoff.grpc.pb.h"
 #include "tests/integration/rpc_handoff_fixture.h"
 #include "tests/integration/rpc_support.h"
 #include "workers/rpc/handoff_connector.h"

@@ -64,7 +64,7 @@ struct F2a {
   std::vector<float> data;
   Duration queue_time, compute_time;  // of the device's time
   uint32_t merged_rows = 0;
-  bool shared = false;  // computed with another attention worker's rows, or behind them
+  bool shared = false;   // computed with another attention worker's rows, or behind them
   Instant arrives_at{};  // as A2f's
   absl::Status
       status;  // kFailedPrecondition "STALE_SHARD ...", kInvalidArgument, kResourceExhausted

@@ -135,8 +135,8 @@ absl::Status CheckEmulated(WorkerConfig& config) {
     return absl::InvalidArgumentError("model_shape: name a model of the catalog");
   RETURN_IF_ERROR(CheckWord("payload", config.payload, {"elided", "real"}));
   if (!(config.time_scale > 0 && config.time_scale <= kMaxTimeScale)) {
-    return absl::InvalidArgumentError(absl::StrCat("time_scale: ", config.time_scale,
-                                                   " is not in (0, ", kMaxTimeScale, "]"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("time_scale: ", config.time_scale, " is not in (0, ", kMaxTimeScale, "]"));
   }
   if (!(config.perturbation >= 0 && config.perturbation <= 0.9)) {
     return absl::InvalidArgumentError(

@@ -22,7 +22,7 @@ namespace {
 
 // Positions of an emulated KV cache that nobody gave a size: more than a batch of long contexts.
 constexpr uint64_t kMostKvTokens = 1 << 20;
-constexpr uint32_t kElidedRowFloats = 4;   // 16 bytes: a digest of the row
+constexpr uint32_t kElidedRowFloats = 4;  // 16 bytes: a digest of the row
 constexpr uint32_t kElidedKvRowBytes = 16;
 
 bool KeepsKv(const WorkerConfig& config) {
@@ -63,7 +63,8 @@ uint32_t KvTokens(const WorkerConfig& config, const cost::CostTable& table,
   if (config.kv_tokens != 0) return config.kv_tokens;
   const uint64_t fit =
       cost::KvTokensThatFit(table.device(), table.shape(), table.precision(), holding);
-  return static_cast<uint32_t>(std::min(std::max<uint64_t>(fit, config.block_tokens), kMostKvTokens));
+  return static_cast<uint32_t>(
+      std::min(std::max<uint64_t>(fit, config.block_tokens), kMostKvTokens));
 }
 
 // The vocabulary of the tokenizer's file, so that every token has a text; the shape's without one.
@@ -107,11 +108,10 @@ absl::StatusOr<BuiltBackend> MakeEmulated(const WorkerConfig& config, const Real
   options.kv_tokens = kv_tokens;
   options.time_scale = config.time_scale;
   const uint32_t kv_blocks = synthetic.kv_blocks;
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<StageBackend> backend,
-      EmulatedBackend::Create(options, table,
-                              std::make_unique<SyntheticBackend>(std::move(synthetic)), time,
-                              [&time](Instant when) { time.WaitUntil(when); }));
+  ASSIGN_OR_RETURN(std::unique_ptr<StageBackend> backend,
+                   EmulatedBackend::Create(options, table,
+                                           std::make_unique<SyntheticBackend>(std::move(synthetic)),
+                                           time, [&time](Instant when) { time.WaitUntil(when); }));
   LogInfo("emulated", {{"device", config.device},
                        {"model_shape", config.model_shape},
                        {"weights", config.weights},

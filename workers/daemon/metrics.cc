@@ -92,8 +92,7 @@ class WorkerRegistry final : public prometheus::Registry {
     SetGauge("tandem_emulation_lag_ratio",
              "Lag gained for each second of the emulated device, lately; the host keeps up below "
              "0.02.",
-             {},
-             lag.ratio);
+             {}, lag.ratio);
   }
 
   void CountEvents(const EngineCounters& engine, const StreamCounts& streams) TANDEM_REQUIRES(mu_) {

@@ -37,7 +37,8 @@ struct EngineContext {
   // What a span of that clock is in the device's seconds.
   Duration DeviceTime(Duration machine) const {
     const DeviceTimeline* line = backend.timeline();
-    return line != nullptr ? Duration::FromSeconds(machine.seconds() / line->time_scale()) : machine;
+    return line != nullptr ? Duration::FromSeconds(machine.seconds() / line->time_scale())
+                           : machine;
   }
   // When a frame with that stamp is there. A stamp means something to an emulated device only.
   Instant Due(Instant arrives_at) const {

@@ -55,7 +55,7 @@ class FfnEngine {
  private:
   struct Stream {
     std::shared_ptr<FfnReplySink> sink;
-    cost::LinkSpeed link;  // the sender's, when emulated
+    cost::LinkSpeed link;                               // the sender's, when emulated
     bool own = false;                                   // of the attention stage of this worker
     std::map<step::CallId, std::vector<float>> queued;  // rows of calls in the machine
     std::map<uint32_t, uint32_t> next_layer;  // of micro-batches within a step, by micro-batch

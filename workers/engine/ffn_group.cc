@@ -97,10 +97,11 @@ void FfnGroup::Open(Holder& holder) {
   if (const DeviceTimeline* line = context_.backend.timeline()) hello.link = line->link();
   holder.id = next_id_++;
   holder.reopen_at = Instant::Never();
-  holder.link = connector_.Open(
-      holder.endpoint, hello,
-      std::make_shared<Listener>(*this, context_.mailbox, holder.endpoint.worker, holder.id,
-                                 context_.backend.timeline() != nullptr ? &context_.time : nullptr));
+  holder.link =
+      connector_.Open(holder.endpoint, hello,
+                      std::make_shared<Listener>(
+                          *this, context_.mailbox, holder.endpoint.worker, holder.id,
+                          context_.backend.timeline() != nullptr ? &context_.time : nullptr));
 }
 
 void FfnGroup::Send(const std::string& name, A2f call) {

@@ -135,7 +135,8 @@ class Kv final : public Doors, public KvDoor {
   void OnKvFrame(KvRows frame, absl::AnyInvocable<void(KvAckInfo)> ack) override {
     // The sender's window bounds what waits for its time; without one, the box does.
     const Instant due = context_.Due(frame.arrives_at);
-    auto event = [this, frame = std::move(frame), ack = std::move(ack)](absl::Status status) mutable {
+    auto event = [this, frame = std::move(frame),
+                  ack = std::move(ack)](absl::Status status) mutable {
       if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
       if (status.ok()) {
         ack(device_->decode()->OnKvFrame(frame));

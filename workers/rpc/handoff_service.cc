@@ -81,12 +81,12 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
       Reply(std::move(refusal));
       return true;
     }
-    door_.Call(*stream, A2f{.call = id,
-                            .rows = call.fields.rows(),
-                            .shard_epoch = call.fields.shard_epoch(),
-                            .data = std::move(call.rows),
-                            .arrives_at =
-                                Instant::FromNanoseconds(call.fields.arrives_at_nanoseconds())});
+    door_.Call(*stream,
+               A2f{.call = id,
+                   .rows = call.fields.rows(),
+                   .shard_epoch = call.fields.shard_epoch(),
+                   .data = std::move(call.rows),
+                   .arrives_at = Instant::FromNanoseconds(call.fields.arrives_at_nanoseconds())});
     return true;
   }
 

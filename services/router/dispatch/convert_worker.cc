@@ -38,9 +38,8 @@ absl::Status CheckRegistrationFields(const v1::Registration& proto) {
   RETURN_IF_ERROR(CheckText("registration.address", proto.address(), kMaxNameBytes, true));
   RETURN_IF_ERROR(CheckText("registration.device", proto.device(), kMaxNameBytes, false));
   if (!(proto.time_scale() >= 0 && proto.time_scale() <= kMaxTimeScale)) {
-    return absl::InvalidArgumentError(absl::StrCat("registration.time_scale is ",
-                                                   proto.time_scale(), "; 0 to ", kMaxTimeScale,
-                                                   " is taken"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "registration.time_scale is ", proto.time_scale(), "; 0 to ", kMaxTimeScale, " is taken"));
   }
   RETURN_IF_ERROR(CheckText("registration.metrics_url", proto.metrics_url(), kMaxTextBytes, false));
   RETURN_IF_ERROR(

@@ -16,7 +16,7 @@ namespace tandem {
 
 struct EmulatedOptions {
   std::set<Stage> stages;
-  FfnShard shard;    // of the FFN
+  FfnShard shard;          // of the FFN
   uint32_t kv_tokens = 0;  // positions that the KV cache holds; 0 without prefill and attention
   double time_scale = 1;   // machine seconds for one of the device's, > 0
 };

@@ -78,8 +78,8 @@ void ToProto(const tandem::GenerateSpec& spec, v1::GenerateRequest* out) {
 }
 
 ClusterInfo FromProto(const v1::ClusterState& state) {
-  ClusterInfo cluster{state.ready(), state.reason(), state.context_tokens(), {},
-                      state.time_scale()};
+  ClusterInfo cluster{
+      state.ready(), state.reason(), state.context_tokens(), {}, state.time_scale()};
   for (const v1::WorkerAddress& worker : state.attention_workers()) {
     cluster.attention_workers.push_back({WorkerId(worker.worker_id()), worker.address()});
   }

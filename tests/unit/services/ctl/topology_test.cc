@@ -46,7 +46,8 @@ TEST(Shape, OneThatDoesNotFitSaysWhichFormIsNeeded) {
 TEST(Topology, AnUnknownOneListsThoseThereAre) {
   const absl::Status status = FindTopology("dp").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("colocated, pd, afd, pd-afd, pd-sram, sram"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("colocated, pd, afd, pd-afd, pd-sram, sram"));
 }
 
 }  // namespace

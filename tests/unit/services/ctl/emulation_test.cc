@@ -1,0 +1,84 @@
+#include "services/ctl/emulation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "services/ctl/time_scale.h"
+#include "services/runtime/catalog_files.h"
+
+namespace tandem::ctl {
+namespace {
+
+using ::testing::HasSubstr;
+
+ClusterConfig Afd() {
+  ClusterConfig config = PresetCluster(**FindTopology("afd"), {1, 2});
+  config.emulation.model_shape = "llama-3-70b";
+  config.emulation.devices = "rubin-lpx";
+  return config;
+}
+
+TEST(Emulation, ASetGivesEachPoolItsDevice) {
+  ClusterConfig config = Afd();
+  ASSERT_TRUE(EmulateCluster(config).ok());
+  EXPECT_EQ(config.workers[0].flags.at("device"), "vera-rubin-x8");
+  EXPECT_EQ(config.workers[1].flags.at("device"), "groq3-lpx-rack");
+  EXPECT_EQ(config.workers[1].flags.at("weights"), "fp8");
+  EXPECT_EQ(config.workers[1].flags.at("time-scale"), "1");
+  EXPECT_EQ(config.model_name, "llama-3-70b");
+  ScaleCluster(config, 12);
+  for (const WorkerSet& workers : config.workers) EXPECT_EQ(workers.flags.at("time-scale"), "12");
+}
+
+TEST(Emulation, AWorkersOwnFlagsWin) {
+  ClusterConfig config = Afd();
+  config.workers[0].flags["device"] = "h100-x8";
+  config.emulation.weights = "bf16";
+  ASSERT_TRUE(EmulateCluster(config).ok());
+  EXPECT_EQ(config.workers[0].flags.at("device"), "h100-x8");
+  EXPECT_EQ(config.workers[0].flags.at("weights"), "bf16");
+}
+
+TEST(Emulation, WhatIsMissingIsNamed) {
+  ClusterConfig nothing = Afd();
+  nothing.emulation.model_shape.clear();
+  EXPECT_THAT(std::string(EmulateCluster(nothing).message()), HasSubstr("model_shape"));
+  ClusterConfig unknown = Afd();
+  unknown.emulation.devices = "abacus";
+  EXPECT_THAT(std::string(EmulateCluster(unknown).message()), HasSubstr("no set 'abacus'"));
+  ClusterConfig none = Afd();
+  none.emulation.devices.clear();
+  EXPECT_THAT(std::string(EmulateCluster(none).message()), HasSubstr("pool 'attention'"));
+  ClusterConfig zero = Afd();
+  zero.emulation.time_scale = "0";
+  EXPECT_THAT(std::string(EmulateCluster(zero).message()), HasSubstr("time_scale: '0'"));
+}
+
+TEST(Emulation, EveryDeviceOfTheSetsIsInTheCatalog) {
+  const std::string root = std::getenv("TANDEM_SOURCE_DIR");
+  const absl::StatusOr<model::Catalog> catalog = LoadCatalog({root + "/scheduler/model/catalog"});
+  ASSERT_TRUE(catalog.ok()) << catalog.status();
+  for (const DeviceSet& set : DeviceSets()) {
+    for (const absl::string_view device : {set.prefill, set.attention, set.ffn}) {
+      const absl::StatusOr<model::Device> found = catalog->FindDevice(std::string(device));
+      ASSERT_TRUE(found.ok()) << set.name << ": " << found.status();
+      EXPECT_TRUE(found->chip.dtypes.contains(*model::ParseDtype(set.weights))) << set.name;
+    }
+  }
+}
+
+TEST(TimeScale, TheNextOneCoversWhatTheHostLost) {
+  EXPECT_EQ(NextTimeScale(4, 0.785), 9);
+  EXPECT_GT(NextTimeScale(20, 0.03), 20);
+  EXPECT_GT(NextTimeScale(1, 0), 1);
+}
+
+TEST(TimeScale, TheRatioIsReadFromAMetricsPage) {
+  EXPECT_EQ(LagRatioOf("# TYPE x gauge\ntandem_emulation_lag_ratio{worker=\"f\"} 0.25\n"), 0.25);
+  EXPECT_EQ(LagRatioOf("tandem_worker_sequences{worker=\"f\"} 3\n"), 0);
+}
+
+}  // namespace
+}  // namespace tandem::ctl
