@@ -58,6 +58,7 @@ struct GroupHolder {
 // Holders of every layer, whole.
 inline std::vector<GroupHolder> WholeHolders(const std::vector<std::string>& names) {
   std::vector<GroupHolder> holders;
+  holders.reserve(names.size());
   for (const std::string& name : names) holders.push_back({name, {}});
   return holders;
 }

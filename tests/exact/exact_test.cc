@@ -190,6 +190,7 @@ std::vector<Sequence> ExactTest::RunShards(const std::vector<std::unique_ptr<Ggm
                                            std::vector<Sequence> sequences, uint32_t max_batch,
                                            uint32_t join_every, Fault fault) {
   std::vector<StageBackend*> holders;
+  holders.reserve(shards.size());
   for (const auto& shard : shards) holders.push_back(shard.get());
   SplitDriver driver({whole_.get(), whole_.get(), nullptr, holders}, kKvBlocks, kBlockTokens,
                      kSeed);

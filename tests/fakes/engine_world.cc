@@ -94,6 +94,7 @@ absl::Status EngineWorld::Release(EngineNode& node, const std::string& request, 
 absl::Status EngineWorld::SetGroup(EngineNode& node, const std::vector<std::string>& holders,
                                    uint64_t version, uint64_t shard_epoch) {
   std::vector<FfnEndpoint> endpoints;
+  endpoints.reserve(holders.size());
   for (const std::string& holder : holders)
     endpoints.push_back({WorkerId(holder), "loopback", shard_epoch, ShardOf(holder)});
   if (version == 0) version = ++group_version_;
@@ -116,8 +117,12 @@ FfnShard EngineWorld::ShardOf(const std::string& name) const {
   return {};
 }
 
-void EngineWorld::WaitForQueuedRows(EngineNode& node, uint64_t rows) {
-  while (node.core->Report().ffn_rows_queued != rows) Sync(node);
+void EngineWorld::WaitForQueuedRows(EngineNode& node, uint64_t computed_calls, uint64_t rows) {
+  for (;;) {
+    const WorkerReport report = node.core->Report();
+    if (report.counters.ffn_calls == computed_calls && report.ffn_rows_queued == rows) break;
+    Sync(node);
+  }
   Sync(node);
 }
 

@@ -63,8 +63,9 @@ class EngineWorld {
   absl::Status SetGroup(EngineNode& node, const std::vector<std::string>& holders,
                         uint64_t version = 0, uint64_t shard_epoch = 1);
   EngineNode& Node(const std::string& name);  // one that was added
-  // Its FFN holds so many rows that wait, and its device has seen it.
-  void WaitForQueuedRows(EngineNode& node, uint64_t rows);
+  // Its FFN has computed so many calls and holds so many rows that wait, and its device has noted
+  // that it does.
+  void WaitForQueuedRows(EngineNode& node, uint64_t computed_calls, uint64_t rows);
   // All events that were posted before are carried out, and the report tells of them.
   void Sync(EngineNode& node);
 

@@ -104,6 +104,7 @@ TEST_F(EngineShards, AHolderOfAnotherShardThanTheGroupSaysIsRefused) {
   world_.Start();
   std::vector<FfnEndpoint> group = {{WorkerId("L0"), "loopback", 1, {0, 3}}};
   a_->core->commands().SetGroup(1, 50, std::move(group), [](const absl::Status&) {});
+  world_.Sync(*a_);  // it has asked
   world_.Sync(world_.Node("L0"));
   world_.Sync(*a_);
   EXPECT_EQ(a_->listener.shards_lost("L0"), 1u);
@@ -124,7 +125,8 @@ TEST_F(EngineShards, AMergeWaitIsBatchWaitAtFAndPeerQueueAtA) {
   ASSERT_EQ(world_.Generate(b, nullptr, world_.Ask("b", {7}, 1)), absl::OkStatus());
   ASSERT_TRUE(there_.Wait());
   ASSERT_EQ(world_.Generate(*a_, nullptr, world_.Ask("a", {9}, 1)), absl::OkStatus());
-  world_.WaitForQueuedRows(f, 1);
+  world_.WaitForQueuedRows(f, /*computed_calls=*/2, /*rows=*/1);  // layer 0 of each; a's layer 1
+  world_.Sync(*a_);                                               // it has noted that it waits
   world_.time().Advance(Duration::Milliseconds(5));
   world_.gateway().WaitForEnd(Key("a"));
   world_.Sync(f);

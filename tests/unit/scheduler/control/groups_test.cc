@@ -101,6 +101,8 @@ TEST_F(GroupsTest, SequencesKeepWhatIsLeftOfTheirGroup) {
   Answer(WorkerId("a"), Only<SendDecode>().command);
   Lose("c1");
   EXPECT_EQ(Names(Only<SendSetGroup>()), Strings{"c0"});
+  AnswerGroups();
+  EXPECT_FALSE(controller_->Snapshot().ready) << "half a group is acknowledged, not a whole one";
   EXPECT_EQ(controller_->Snapshot().reason,
             "ffn: attention worker a waits for a group: no ready FFN worker holds layers [0, 4) "
             "column 1/2");

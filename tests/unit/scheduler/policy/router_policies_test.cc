@@ -131,6 +131,7 @@ std::vector<HolderView> Holders(std::initializer_list<const char*> names) {
 
 std::vector<std::string> Names(const std::vector<WorkerId>& group) {
   std::vector<std::string> names;
+  names.reserve(group.size());
   for (const WorkerId& id : group) names.push_back(id.value());
   return names;
 }

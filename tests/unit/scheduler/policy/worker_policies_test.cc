@@ -84,7 +84,7 @@ TEST(NextDeviceWork, PrefillAlternatesWithStepWorkAndNobodyStarves) {
 TEST(MergeUntil, WaitsOnlyForASenderOfTheLayerBeforeThatIsNear) {
   constexpr auto at = [](int64_t us) { return Instant() + Duration::Microseconds(us); };
   constexpr Duration kMax = Duration::Microseconds(100);
-  const auto until = [&](std::vector<ExpectedCall> expected, uint32_t rows = 1,
+  const auto until = [&](const std::vector<ExpectedCall>& expected, uint32_t rows = 1,
                          bool others = false) {
     return MergeUntil({3, rows, at(1000), others, expected}, kMax);
   };

@@ -142,6 +142,14 @@ TEST_F(MergeWaitTest, OneSenderNeverWaits) {
   }
 }
 
+TEST_F(MergeWaitTest, NorDoesItForItsOwnMicroBatches) {
+  Enqueue(kA, 0, At(0), 1, 0);
+  Enqueue(kA, 0, At(0), 1, 1);
+  Answer(At(10));
+  Enqueue(kA, 1, At(50), 1, 0);
+  EXPECT_EQ(machine_->ReadyAt(), At(50));
+}
+
 TEST_F(MergeWaitTest, ACallWaitsForTheSenderWhosePreviousCallWasTheLayerBefore) {
   Enqueue(kA, 0, At(0));
   Enqueue(kB, 0, At(0));
