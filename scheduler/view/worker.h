@@ -37,6 +37,8 @@ struct WorkerCapacity {
   uint32_t max_handoff_rows = 0;  // ffn
 };
 
+inline constexpr double kMaxTimeScale = 1e6;
+
 // Fixed for one incarnation.
 struct WorkerDescription {
   WorkerId id;

@@ -5,11 +5,10 @@
 #include <absl/strings/str_join.h>
 
 #include "scheduler/base/status.h"
+#include "scheduler/view/worker.h"
 
 namespace tandem::ctl {
 namespace {
-
-constexpr double kMaxTimeScale = 1e6;
 
 absl::StatusOr<DeviceSet> FindSet(const std::string& name) {
   std::vector<absl::string_view> names;

@@ -46,6 +46,13 @@ TEST_F(GatewayApiTest, ReadyzSaysWhyNotAndThenOk) {
   EXPECT_THAT(readyz("draining\n"), StartsWith("HTTP/1.1 503 "));
 }
 
+TEST_F(GatewayApiTest, AnswersOfEmulatedWorkersSayTheTimeScale) {
+  StartReady();
+  EXPECT_THAT(Ask(Post("/v1/completions", "{")), Not(HasSubstr("x-tandem-time-scale")));
+  relay_->ClusterChanged(0, {true, "", 1000, {{WorkerId("A"), "a:1"}}, 12.5});
+  EXPECT_THAT(Ask(Post("/v1/completions", "{")), HasSubstr("\r\nx-tandem-time-scale: 12.5\r\n"));
+}
+
 TEST_F(GatewayApiTest, ModelsAreListedAndNamed) {
   Start();
   EXPECT_THAT(Ask(Get("/v1/models")),

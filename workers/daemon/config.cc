@@ -19,7 +19,6 @@ namespace {
 
 constexpr int64_t kMaxKvTokens = int64_t{1} << 30;
 constexpr double kMaxDrainSeconds = 86400;
-constexpr double kMaxTimeScale = 1e6;
 constexpr double kMaxSeconds = std::max(kMaxDrainSeconds, kMaxTimeScale);
 constexpr uint32_t kMaxEmulatedChunk = 65536;
 

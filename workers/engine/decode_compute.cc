@@ -19,7 +19,7 @@ void DecodeEngine::RunTask() {
   step_cost_.Start(step);
   if (slots_.size() <= index) slots_.resize(index + 1);
 
-  const Instant start = context_.DeviceNow();
+  const Instant start = context_.line.Now();
   absl::Status status;
   std::vector<step::SampledToken> tokens;
   if (const auto* attention = std::get_if<step::AttentionTask>(&*task)) {
@@ -29,7 +29,7 @@ void DecodeEngine::RunTask() {
   } else {
     status = Compute(std::get<step::HeadTask>(*task), tokens);
   }
-  step_cost_.AddCall(context_.DeviceTime(context_.DeviceNow() - start));
+  step_cost_.AddCall(context_.line.DeviceTime(context_.line.Now() - start));
   const Instant done = context_.Now();
 
   if (!status.ok()) {
@@ -83,7 +83,7 @@ void DecodeEngine::CarryOut(step::SendA2f& send) {
   call.data.assign(*rows, *rows + size_t{send.rows} * context_.model().hidden);
   slot.call = send.call;
   slot.sent_at.resize(send.columns);
-  slot.sent_at[send.column] = context_.DeviceNow();
+  slot.sent_at[send.column] = context_.line.Now();
   slot.partials.resize(send.columns > 1 ? send.columns : 0);
   if (send.crosses_from != 0) NoteCrossing(send);
   if (send.call.attempt > 0) context_.counters.calls_resent++;
@@ -150,7 +150,7 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
   // Of several pieces the last one's reply ends the wait.
   if (taken->last) {
     const Duration round_trip =
-        context_.DeviceTime(context_.DeviceNow() - slot.sent_at[taken->column]);
+        context_.line.DeviceTime(context_.line.Now() - slot.sent_at[taken->column]);
     context_.books.OnReply({round_trip, reply.queue_time, reply.compute_time});
   }
   step_cost_.AddFfnCall(holder, reply.compute_time, slot.rows, reply.merged_rows);

@@ -78,21 +78,15 @@ void Device::Loop() {
 }
 
 void Device::DrainMailbox() {
-  DeviceTimeline* const line = context_.backend.timeline();
-  const bool waited = std::exchange(waited_, false);
-  if (line == nullptr) {
-    for (Mailbox::Event& event : context_.mailbox->Take()) event(absl::OkStatus());
-    return;
-  }
-  if (waited) {
+  if (std::exchange(waited_, false)) {
     // One arrival at a time: the device goes on at the first, whatever else the host has by now.
     if (auto first = context_.mailbox->TakeFirstTimed(context_.Now())) {
-      line->Arrived(first->first);
+      context_.line.Arrived(first->first);
       return first->second(absl::OkStatus());
     }
-    line->Woken();
+    context_.line.Woken();
   }
-  for (Mailbox::Event& event : context_.mailbox->Take(line->Now())) event(absl::OkStatus());
+  for (Mailbox::Event& event : context_.mailbox->Take(context_.line.Now())) event(absl::OkStatus());
 }
 
 void Device::OnTime() {

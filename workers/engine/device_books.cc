@@ -6,22 +6,19 @@ using ledger::Cause;
 using ledger::LedgerStage;
 using ledger::LedgerState;
 
-DeviceBooks::DeviceBooks(LedgerStage own_stage, const TimeSource& time, const DeviceTimeline* line)
+DeviceBooks::DeviceBooks(LedgerStage own_stage, const TimeSource& time, const DeviceTimeline& line)
     : time_(time),
       line_(line),
-      opened_(line != nullptr ? line->Now() : time.Now()),
+      opened_(line.Now()),
       ledger_(own_stage, opened_),
       state_(LedgerState::kIdle, Cause::kStarting),
       busy_stage_(own_stage) {}
 
 Instant DeviceBooks::OfDevice(Instant machine) const {
-  if (line_ == nullptr) return machine;
-  return opened_ + Duration::FromSeconds((machine - opened_).seconds() / line_->time_scale());
+  return opened_ + line_.DeviceTime(machine - opened_);
 }
 
-Instant DeviceBooks::DeviceNow() const {
-  return OfDevice(line_ != nullptr ? line_->Now() : time_.Now());
-}
+Instant DeviceBooks::DeviceNow() const { return OfDevice(line_.Now()); }
 
 Instant DeviceBooks::Now() const { return OfDevice(time_.Now()); }
 

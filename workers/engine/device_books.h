@@ -16,8 +16,8 @@ namespace tandem {
 
 class DeviceBooks {
  public:
-  // The device is idle{starting} until the first Enter. `line`: of an emulated device, or null.
-  DeviceBooks(ledger::LedgerStage own_stage, const TimeSource& time, const DeviceTimeline* line);
+  // The device is idle{starting} until the first Enter. `line`: the device's.
+  DeviceBooks(ledger::LedgerStage own_stage, const TimeSource& time, const DeviceTimeline& line);
 
   void EnterBusy(ledger::LedgerStage stage) TANDEM_EXCLUDES(mu_);
   void EnterWait(ledger::LedgerState state, ledger::Cause cause) TANDEM_EXCLUDES(mu_);
@@ -39,7 +39,7 @@ class DeviceBooks {
   Instant OfDevice(Instant machine) const;
 
   const TimeSource& time_;
-  const DeviceTimeline* const line_;
+  const DeviceTimeline& line_;
   const Instant opened_;  // the machine's
   mutable Mutex mu_;
   ledger::Ledger ledger_ TANDEM_GUARDED_BY(mu_);

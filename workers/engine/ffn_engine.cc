@@ -69,7 +69,7 @@ absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> FfnEngine::OpenStrea
   ASSIGN_OR_RETURN(grant.credit_bytes, machine_.OpenStream(id, hello.max_rows));
   grant.max_rows = std::min(hello.max_rows, context_.config.max_handoff_rows);
   grant.shard_epoch = context_.config.shard_epoch;
-  if (const DeviceTimeline* line = context_.backend.timeline()) grant.link = line->link();
+  grant.link = context_.line.link();
   next_stream_++;
   Stream& stream = streams_[id];
   stream.sink = std::move(sink);
@@ -101,8 +101,8 @@ void FfnEngine::Call(step::StreamId id, A2f call) {
   absl::Status taken = CheckCall(call);
   if (taken.ok() && stream.queued.contains(call.call))
     taken = absl::InvalidArgumentError("the same call is queued already");
-  const Instant stamp = context_.Due(call.arrives_at);
-  const Instant arrival = stamp != Instant() ? stamp : context_.DeviceNow();
+  const Instant stamp = context_.line.Due(call.arrives_at);
+  const Instant arrival = stamp != Instant() ? stamp : context_.line.Now();
   if (taken.ok()) taken = machine_.Enqueue({id, call.call, call.rows, arrival});
   if (!taken.ok()) {
     stream.sink->Reply(Refusal(call.call, taken));
@@ -135,14 +135,14 @@ void FfnEngine::RunTask() {
   context_.books.EnterBusy(ledger::LedgerStage::kFfn);
   context_.counters.ffn_calls += task->calls.size();
   if (task->calls.size() > 1) context_.counters.ffn_merged_calls += task->calls.size();
-  const Instant start = context_.DeviceNow();
+  const Instant start = context_.line.Now();
   absl::Status status = Gather(*task);
   if (status.ok() && task->rows > 0) {
     status =
         context_.backend.FfnLayer(task->layer, task->rows, *buffers_.residual, *buffers_.ffn_out)
             ->Wait();
   }
-  const Duration compute = context_.DeviceTime(context_.DeviceNow() - start);
+  const Duration compute = context_.line.DeviceTime(context_.line.Now() - start);
   machine_.OnTaskDone(*task, context_.Now());
   Answer(*task, status, start, compute);
 }
@@ -168,7 +168,7 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
     F2a reply;
     reply.call = call.call;
     reply.status = OwnCopy(status);
-    reply.queue_time = context_.DeviceTime(start - call.arrival);
+    reply.queue_time = context_.line.DeviceTime(start - call.arrival);
     reply.compute_time = compute;
     reply.merged_rows = task.rows;
     reply.shared = task.Shared(call);
@@ -184,8 +184,7 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
     } else {
       stream.next_layer[call.call.micro_batch] = next;
     }
-    if (DeviceTimeline* line = context_.backend.timeline(); line != nullptr && !stream.own)
-      reply.arrives_at = line->SendF2a(call.rows, stream.link);
+    if (!stream.own) reply.arrives_at = context_.line.SendF2a(call.rows, stream.link);
     stream.sink->Reply(std::move(reply));
   }
 }

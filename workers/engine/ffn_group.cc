@@ -11,13 +11,8 @@ namespace tandem {
 // group outlives them.
 class FfnGroup::Listener final : public FfnLinkListener {
  public:
-  Listener(FfnGroup& group, std::shared_ptr<Mailbox> mailbox, WorkerId worker, uint64_t id,
-           const TimeSource* emulated)
-      : group_(group),
-        mailbox_(std::move(mailbox)),
-        worker_(std::move(worker)),
-        id_(id),
-        emulated_(emulated) {}
+  Listener(FfnGroup& group, std::shared_ptr<Mailbox> mailbox, WorkerId worker, uint64_t id)
+      : group_(group), mailbox_(std::move(mailbox)), worker_(std::move(worker)), id_(id) {}
 
   void OnGrant(const HandoffGrantInfo& grant) override {
     mailbox_->PostBounded(
@@ -26,11 +21,7 @@ class FfnGroup::Listener final : public FfnLinkListener {
         });
   }
   void OnReply(F2a reply) override {
-    // Held while its time is not there, by who may be gone: no engine is touched here.
-    const Instant due =
-        emulated_ == nullptr
-            ? Instant()
-            : std::min(reply.arrives_at, emulated_->Now() + EngineContext::kLongestTransfer);
+    const Instant due = group_.context_.line.Due(reply.arrives_at);
     mailbox_->PostBoundedAt(due, [&group = group_, worker = worker_, id = id_,
                                   reply = std::move(reply)](const absl::Status& posted) mutable {
       if (posted.ok()) group.OnReply(worker, id, reply);
@@ -48,7 +39,6 @@ class FfnGroup::Listener final : public FfnLinkListener {
   const std::shared_ptr<Mailbox> mailbox_;
   const WorkerId worker_;
   const uint64_t id_;
-  const TimeSource* const emulated_;  // null: replies are there when they come
 };
 
 FfnGroup::FfnGroup(EngineContext& context, ActivationConnector& connector, uint32_t max_rows,
@@ -94,24 +84,20 @@ void FfnGroup::Open(Holder& holder) {
   hello.shard_epoch = holder.endpoint.shard_epoch;
   hello.max_rows = max_rows_;
   hello.shard = holder.endpoint.shard;
-  if (const DeviceTimeline* line = context_.backend.timeline()) hello.link = line->link();
+  hello.link = context_.line.link();
   holder.id = next_id_++;
   holder.reopen_at = Instant::Never();
-  holder.link =
-      connector_.Open(holder.endpoint, hello,
-                      std::make_shared<Listener>(
-                          *this, context_.mailbox, holder.endpoint.worker, holder.id,
-                          context_.backend.timeline() != nullptr ? &context_.time : nullptr));
+  holder.link = connector_.Open(
+      holder.endpoint, hello,
+      std::make_shared<Listener>(*this, context_.mailbox, holder.endpoint.worker, holder.id));
 }
 
 void FfnGroup::Send(const std::string& name, A2f call) {
   Holder& holder = holders_.at(WorkerId(name));
   TANDEM_CHECK(holder.up);
   call.shard_epoch = holder.endpoint.shard_epoch;
-  if (DeviceTimeline* line = context_.backend.timeline();
-      line != nullptr && holder.endpoint.worker != context_.config.worker) {
-    call.arrives_at = line->SendA2f(call.call.layer, call.rows, holder.link_speed);
-  }
+  if (holder.endpoint.worker != context_.config.worker)
+    call.arrives_at = context_.line.SendA2f(call.call.layer, call.rows, holder.link_speed);
   holder.in_flight++;
   holder.link->Send(std::move(call));
 }

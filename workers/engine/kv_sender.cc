@@ -57,8 +57,7 @@ void KvSender::Open(const WorkerId& attention_worker, const std::string& address
 void KvSender::Push(const WorkerId& attention_worker, KvRows frame) {
   const auto found = links_.find(attention_worker);
   if (found == links_.end()) return;
-  if (DeviceTimeline* line = context_.backend.timeline(); line != nullptr && !frame.cancel)
-    frame.arrives_at = line->SendKv(frame.count, {});
+  if (!frame.cancel) frame.arrives_at = context_.line.SendKv(frame.count, {});
   found->second.link->Push(std::move(frame));
 }
 

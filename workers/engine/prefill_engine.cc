@@ -93,10 +93,10 @@ void PrefillEngine::RunTask() {
   const std::optional<step::PrefillTask> task = machine_.NextTask();
   if (!task.has_value()) return;
   context_.books.EnterBusy(ledger::LedgerStage::kPrefill);
-  const Instant start = context_.DeviceNow();
+  const Instant start = context_.line.Now();
   const absl::Status status = Compute(*task);
   PrefillCost& cost = jobs_.at(task->reservation).cost;
-  cost.seconds += context_.DeviceTime(context_.DeviceNow() - start).seconds();
+  cost.seconds += context_.line.DeviceTime(context_.line.Now() - start).seconds();
   cost.calls++;
   if (status.ok()) {
     machine_.OnTaskDone(*task);

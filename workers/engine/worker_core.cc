@@ -114,7 +114,7 @@ class Ffn final : public Doors, public FfnDoor {
   }
   void Call(step::StreamId stream, A2f call) override {
     // Credit bounds the calls of a stream, and the grants the streams.
-    const Instant due = context_.Due(call.arrives_at);
+    const Instant due = context_.line.Due(call.arrives_at);
     context_.mailbox->PostBoundedAt(
         due, [this, stream, call = std::move(call)](const absl::Status& status) mutable {
           if (status.ok() && device_->ffn() != nullptr)
@@ -134,7 +134,7 @@ class Kv final : public Doors, public KvDoor {
 
   void OnKvFrame(KvRows frame, absl::AnyInvocable<void(KvAckInfo)> ack) override {
     // The sender's window bounds what waits for its time; without one, the box does.
-    const Instant due = context_.Due(frame.arrives_at);
+    const Instant due = context_.line.Due(frame.arrives_at);
     auto event = [this, frame = std::move(frame),
                   ack = std::move(ack)](absl::Status status) mutable {
       if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
@@ -193,10 +193,11 @@ struct WorkerCore::Parts {
   Parts(EngineConfig engine_config, StageBackend& backend, TimeSource& time,
         ActivationConnector& activation, KvConnector& kv_connector, WorkerListener& listener)
       : config(std::move(engine_config)),
-        books(ledger::StageOf(config.stages), time, backend.timeline()),
-        context{
-            config, backend, time, listener, std::make_shared<Mailbox>(config.max_mailbox_events),
-            books,  {}},
+        machine(time),
+        books(ledger::StageOf(config.stages), time, LineOf(backend)),
+        context{config,          backend,  time,
+                LineOf(backend), listener, std::make_shared<Mailbox>(config.max_mailbox_events),
+                books,           {}},
         commands(context),
         ffn(context),
         kv(context),
@@ -210,7 +211,13 @@ struct WorkerCore::Parts {
     }
   }
 
+  DeviceTimeline& LineOf(StageBackend& backend) {
+    DeviceTimeline* const own = backend.timeline();
+    return own != nullptr ? *own : machine;
+  }
+
   const EngineConfig config;
+  MachineTimeline machine;
   DeviceBooks books;
   EngineContext context;
   Commands commands;

@@ -17,8 +17,7 @@
 namespace tandem::router {
 
 inline constexpr uint32_t kProtocolVersion = 1;
-inline constexpr size_t kMaxIdBytes = 128;  // request, worker, gateway ids
-inline constexpr double kMaxTimeScale = 1e6;
+inline constexpr size_t kMaxIdBytes = 128;     // request, worker, gateway ids
 inline constexpr size_t kMaxNameBytes = 256;   // model and address: what other workers take
 inline constexpr size_t kMaxTextBytes = 1024;  // URLs, class parts
 inline constexpr int kMaxChoices = 128;        // of a request; each is below it

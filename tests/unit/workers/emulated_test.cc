@@ -85,6 +85,17 @@ TEST(EmulatedTimeline, ArrivalsMoveTheLineOnNeverBack) {
   EXPECT_EQ(line.Now(), Instant() + Duration::Milliseconds(9));
 }
 
+TEST(EmulatedTimeline, AStampIsBelievedWithinBoundsOnly) {
+  test::ManualTime time;
+  time.Advance(Duration::Seconds(5));
+  const EmulatedTimeline line(time, [](Instant) {}, 1, {1e9, 0});
+  const Instant soon = time.Now() + Duration::Milliseconds(3);
+  EXPECT_EQ(line.Due(soon), soon);
+  EXPECT_EQ(line.Due(Instant::Never()), time.Now() + Duration::Seconds(600));
+  EXPECT_EQ(line.Due(Instant::FromNanoseconds(INT64_MIN)), Instant()) << "at once";
+  EXPECT_EQ(MachineTimeline(time).Due(soon), Instant()) << "a real device takes what comes";
+}
+
 TEST(EmulatedTimeline, TransfersFollowEachOtherAtTheSpeedOfTheSlowerEnd) {
   test::ManualTime time;
   EmulatedTimeline line(time, [](Instant) {}, 10, {1e9, 1e-6});

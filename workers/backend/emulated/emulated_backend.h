@@ -55,6 +55,7 @@ class EmulatedBackend final : public StageBackend {
     Instant Now() const override { return line.Now(); }
     void Arrived(Instant at) override { line.Arrived(at); }
     void Woken() override { line.Woken(); }
+    Instant Due(Instant arrives_at) const override { return line.Due(arrives_at); }
     Instant SendA2f(uint32_t layer, uint32_t rows, const cost::LinkSpeed& peer) override;
     Instant SendF2a(uint32_t rows, const cost::LinkSpeed& peer) override;
     Instant SendKv(uint32_t positions, const cost::LinkSpeed& peer) override;

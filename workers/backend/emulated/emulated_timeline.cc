@@ -11,6 +11,9 @@ namespace {
 // What the lag's ratio forgets with each call: it looks back some thousand calls, ten steps or so.
 constexpr double kSmoothing = 1.0 / 2048;
 
+// Past it a stamp is not believed.
+constexpr Duration kLongestTransfer = Duration::Seconds(600);
+
 }  // namespace
 
 EmulatedTimeline::EmulatedTimeline(const TimeSource& time, std::function<void(Instant)> wait_until,
@@ -33,6 +36,10 @@ void EmulatedTimeline::Arrived(Instant at) { now_ = std::max(now_, at); }
 void EmulatedTimeline::Woken() {
   now_ = std::max(now_, time_.Now());
   woken_ = true;
+}
+
+Instant EmulatedTimeline::Due(Instant arrives_at) const {
+  return std::clamp(arrives_at, Instant(), time_.Now() + kLongestTransfer);
 }
 
 Instant EmulatedTimeline::Run(Duration work) { return now_ = now_ + Scaled(work); }

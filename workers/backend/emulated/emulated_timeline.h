@@ -19,6 +19,7 @@ class EmulatedTimeline {
   Instant Now() const { return now_; }
   void Arrived(Instant at);
   void Woken();
+  Instant Due(Instant arrives_at) const;
 
   // Work of that length starts at Now(), which moves to its end.
   Instant Run(Duration work);

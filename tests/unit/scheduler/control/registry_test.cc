@@ -7,14 +7,30 @@ namespace {
 
 using RegistryTest = ControllerTest;
 
-TEST_F(RegistryTest, RefusalsNameBothValues) {
-  Register(MakeWorker("c", kAllStages));
-  struct Case {
-    std::function<void(WorkerDescription&)> change;
-    absl::StatusCode code;
-    std::string message;
-  };
-  const Case cases[] = {
+// A worker that differs from one that would be taken, and why it is refused.
+struct Refusal {
+  std::function<void(WorkerDescription&)> change;
+  absl::StatusCode code;
+  std::string message;
+};
+
+class RefusalTest : public ControllerTest {
+ protected:
+  void ExpectRefused(const std::vector<Refusal>& cases) {
+    Register(MakeWorker("c", kAllStages));
+    for (const Refusal& c : cases) {
+      SCOPED_TRACE(c.message);
+      WorkerDescription worker = MakeWorker("x", kAllStages);
+      c.change(worker);
+      Tell(WorkerRegistered{worker});
+      EXPECT_EQ(Only<AnswerRegistration>().status, absl::Status(c.code, c.message));
+      EXPECT_EQ(controller_->Snapshot().workers.size(), 1u);
+    }
+  }
+};
+
+TEST_F(RefusalTest, WorkerThatDiffersFromTheOthersIsToldBothValues) {
+  ExpectRefused({
       {[](auto& w) { w.model = "other"; }, absl::StatusCode::kNotFound,
        "worker x serves model 'other', this router 'm'"},
       {[](auto& w) { w.dimensions.layers = 5; }, absl::StatusCode::kFailedPrecondition,
@@ -33,8 +49,13 @@ TEST_F(RegistryTest, RefusalsNameBothValues) {
        "worker x: numerics class of prefill is 'g', that of worker c is 'p-class'"},
       {[](auto& w) { w.numerics.attention = "g"; }, absl::StatusCode::kFailedPrecondition,
        "worker x: numerics class of attention is 'g', that of worker c is 'a-class'"},
-      {[](auto& w) { w.stages.clear(); }, absl::StatusCode::kInvalidArgument,
-       "worker x: it runs no stage"},
+      {[](auto& w) { w.time_scale = 20; }, absl::StatusCode::kFailedPrecondition,
+       "worker x: its time_scale is 20, that of worker c 0 (0: real time); a cluster has one"},
+  });
+}
+
+TEST_F(RefusalTest, ShardThatIsNoneOfTheModelsIsNamed) {
+  ExpectRefused({
       {[](auto& w) { w.dimensions.layers = 0; }, absl::StatusCode::kInvalidArgument,
        "worker x: its model has 0 layers; 1 to 4096 are possible"},
       {[](auto& w) {
@@ -64,6 +85,13 @@ TEST_F(RegistryTest, RefusalsNameBothValues) {
        },
        absl::StatusCode::kInvalidArgument,
        "worker x: its numerics class of ffn says 'whole', its shard 'column/2'"},
+  });
+}
+
+TEST_F(RefusalTest, WhatADescriptionLacksIsNamed) {
+  ExpectRefused({
+      {[](auto& w) { w.stages.clear(); }, absl::StatusCode::kInvalidArgument,
+       "worker x: it runs no stage"},
       {[](auto& w) { w.address.clear(); }, absl::StatusCode::kInvalidArgument,
        "worker x: its address is empty"},
       {[](auto& w) { w.numerics.ffn.clear(); }, absl::StatusCode::kInvalidArgument,
@@ -79,15 +107,7 @@ TEST_F(RegistryTest, RefusalsNameBothValues) {
        "be at least 1"},
       {[](auto& w) { w.dimensions.context_tokens = 0; }, absl::StatusCode::kInvalidArgument,
        "worker x: it runs attention with 0 context_tokens"},
-  };
-  for (const Case& c : cases) {
-    SCOPED_TRACE(c.message);
-    WorkerDescription worker = MakeWorker("x", kAllStages);
-    c.change(worker);
-    Tell(WorkerRegistered{worker});
-    EXPECT_EQ(Only<AnswerRegistration>().status, absl::Status(c.code, c.message));
-    EXPECT_EQ(controller_->Snapshot().workers.size(), 1u);
-  }
+  });
 }
 
 TEST_F(RegistryTest, PartsOfStagesThatAWorkerDoesNotRunAreNotCompared) {
