@@ -105,11 +105,12 @@ class EmulatedEngine : public ::testing::Test {
     ASSERT_EQ(answer.Wait(), absl::OkStatus());
   }
   // One greedy sequence to its end, with a local prefill.
-  void Generate(Node& node, const std::vector<TokenId>& prompt, uint32_t tokens) {
+  void Generate(Node& node, const std::vector<TokenId>& prompt, uint32_t tokens,
+                const std::string& name = "r") {
     step::DecodeRequest request;
-    request.reservation = ReservationId("r");
+    request.reservation = ReservationId(name);
     request.gateway = gateway_.id();
-    request.request = RequestId("r");
+    request.request = RequestId(name);
     request.choices = {ChoiceStart{}};
     request.prompt_ids = prompt;
     request.sampling.temperature = 0;
@@ -119,7 +120,7 @@ class EmulatedEngine : public ::testing::Test {
     node.core->commands().Decode(std::move(request),
                                  [&](absl::Status status) { answer.Set(std::move(status)); });
     ASSERT_EQ(answer.Wait(), absl::OkStatus());
-    const test::ReceivedSequence received = gateway_.WaitForEnd({RequestId("r"), 0, 0});
+    const test::ReceivedSequence received = gateway_.WaitForEnd({RequestId(name), 0, 0});
     ASSERT_TRUE(received.end.has_value());
     EXPECT_EQ(received.end->reason, EndReason::kLength) << received.end->status;
     Sampling greedy;
@@ -209,6 +210,22 @@ TEST_F(EmulatedEngine, AfdStepTakesWhatTheCostModelSaysAndTheLedgerKnowsWhere) {
   EXPECT_GT(starved, (busy_a + links - between) * (layers - 1) / layers * 0.99);
   for (const ledger::LedgerSnapshot* books : {&books_a, &books_f})
     EXPECT_NEAR(Sum(*books), books->elapsed.seconds(), 0.001 * books->elapsed.seconds());
+}
+
+// Goal: a device that was idle starts where the machine's clock is, not where its last work ended.
+// Method: the second sequence's work, from the moment at which it is asked for.
+TEST_F(EmulatedEngine, WorkAfterAnIdleTimeStartsNow) {
+  const cost::CostTable costs = Table("groq3-lpx-rack", "llama-3-8b");
+  Node& w = Add("W", {Stage::kPrefill, Stage::kAttention, Stage::kFfn}, costs);
+  Start();
+  Generate(w, {1, 2, 3}, 2, "first");
+  const double busy_before = Seconds(Books(w), LedgerState::kBusy);
+  const Instant asked = time_.Now();
+  Generate(w, {1, 2, 3}, 4, "second");
+  const double busy = Seconds(Books(w), LedgerState::kBusy) - busy_before;
+  EXPECT_GT(busy, 0);
+  EXPECT_GE((time_.Now() - asked).seconds(), busy * kTimeScale);
+  EXPECT_GE((w.backend->timeline()->Now() - asked).seconds(), busy * kTimeScale * 0.999999);
 }
 
 }  // namespace
