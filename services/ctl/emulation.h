@@ -4,7 +4,7 @@
 // cluster file:
 //
 //   emulated:
-//     model_shape: llama-3-70b   # required; tandemctl's catalog names them
+//     model_shape: llama-3-70b   # required; of share/tandem/catalog
 //     devices: rubin-lpx         # a set of DeviceSets(); or a `device` flag for each worker
 //     weights: fp8               # the set's by default
 //     time_scale: auto           # machine seconds for one of the devices'; auto: as the host

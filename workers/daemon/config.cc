@@ -33,7 +33,7 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("model", c.model, "GGUF file");
   bind("model-name", c.model_name, "name that clients ask for; default: the file's name");
   bind("backend", c.backend, "ggml, or emulated: a device of the catalog, in scaled time");
-  bind("device", c.device, "emulated: the device, such as h100-x8 (tandemctl catalog lists them)");
+  bind("device", c.device, "emulated: the device, such as h100-x8 (share/tandem/catalog has them)");
   bind("model-shape", c.model_shape, "emulated: the model, such as llama-3-70b");
   bind("weights", c.weights, "emulated: bf16, fp8, int8, int4, nvfp4 or mxfp4");
   bind("catalog", c.catalog, "emulated: directory of further chips, devices and models");
