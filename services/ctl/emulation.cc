@@ -90,6 +90,23 @@ absl::Status EmulateCluster(ClusterConfig& config) {
   return absl::OkStatus();
 }
 
+Emulation NothingGiven() {
+  return {.model_shape = "",
+          .devices = "",
+          .weights = "",
+          .time_scale = "",
+          .perturbation = "",
+          .payload = ""};
+}
+
+void Override(Emulation& emulation, const Emulation& given) {
+  for (std::string Emulation::*field :
+       {&Emulation::model_shape, &Emulation::devices, &Emulation::weights, &Emulation::time_scale,
+        &Emulation::perturbation, &Emulation::payload}) {
+    if (!(given.*field).empty()) emulation.*field = given.*field;
+  }
+}
+
 void ScaleCluster(ClusterConfig& config, double time_scale) {
   for (WorkerSet& workers : config.workers) workers.flags["time-scale"] = absl::StrCat(time_scale);
 }

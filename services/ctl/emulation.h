@@ -37,6 +37,10 @@ const std::vector<DeviceSet>& DeviceSets();
 // shape, an unknown set, a worker without a device, a time scale that is none.
 absl::Status EmulateCluster(ClusterConfig& config);
 
+// What of `given` is not empty goes before what `emulation` has.
+void Override(Emulation& emulation, const Emulation& given);
+Emulation NothingGiven();
+
 // Sets every emulated worker's time scale.
 void ScaleCluster(ClusterConfig& config, double time_scale);
 

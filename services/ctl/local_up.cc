@@ -38,7 +38,7 @@ struct Options {
   int ready_seconds = 180;
   bool once = false, foreground = false, no_chat = false;
   std::string backend = "ggml";
-  Emulation emulation;
+  Emulation emulation = NothingGiven();
 };
 
 std::string DefaultModel() {
@@ -64,13 +64,18 @@ absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
     config = PresetCluster(*topology, counts);
     RETURN_IF_ERROR(CutFfnPool(config, options.ffn_shards));
   }
-  if (options.backend == "emulated") config.emulation = options.emulation;
+  Override(config.emulation, options.emulation);
+  const bool emulated = options.backend == "emulated" || !config.emulation.model_shape.empty();
+  if (!emulated && options.emulation != NothingGiven()) {
+    return absl::InvalidArgumentError(
+        "an option of emulated clusters was given: add --backend emulated, or name a model with "
+        "--model-shape");
+  }
   if (!options.model.empty()) config.model = options.model;
   if (config.model.empty()) config.model = DefaultModel();
   config.model = std::filesystem::absolute(config.model).lexically_normal().string();
   if (!options.model_name.empty()) config.model_name = options.model_name;
-  if (!config.emulation.model_shape.empty() || options.backend == "emulated")
-    RETURN_IF_ERROR(EmulateCluster(config));
+  if (emulated) RETURN_IF_ERROR(EmulateCluster(config));
   if (config.model_name.empty())
     config.model_name = std::filesystem::path(config.model).stem().string();
   if (options.port != 0) config.gateway_port = options.port;

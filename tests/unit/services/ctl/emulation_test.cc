@@ -41,6 +41,17 @@ TEST(Emulation, AWorkersOwnFlagsWin) {
   EXPECT_EQ(config.workers[0].flags.at("weights"), "bf16");
 }
 
+TEST(Emulation, WhatIsGivenGoesBeforeTheFile) {
+  Emulation emulation = Afd().emulation;
+  Override(emulation, NothingGiven());
+  EXPECT_EQ(emulation, Afd().emulation);
+  Emulation given = NothingGiven();
+  given.time_scale = "20";
+  Override(emulation, given);
+  EXPECT_EQ(emulation.time_scale, "20");
+  EXPECT_EQ(emulation.devices, "rubin-lpx");
+}
+
 TEST(Emulation, WhatIsMissingIsNamed) {
   ClusterConfig nothing = Afd();
   nothing.emulation.model_shape.clear();
