@@ -73,10 +73,10 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
   void End(const absl::Status& status) TANDEM_EXCLUDES(mu_) {
     {
       MutexLock lock(mu_);
-      if (!end_.has_value()) end_ = ToGrpc(status);
+      EndLocked(status);
       AdvanceLocked();
     }
-    TellGone(std::string(status.message()));
+    TellGone();
   }
 
   // Ends the stream; what is queued is dropped. A peer may not read, and hold up a write in flight
@@ -86,11 +86,11 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
     {
       MutexLock lock(mu_);
       queue_.clear();
-      if (!end_.has_value()) end_ = ToGrpc(status);
+      EndLocked(status);
       if (writing_ && cancel_write && options_.context != nullptr) options_.context->TryCancel();
       AdvanceLocked();
     }
-    TellGone(std::string(status.message()));
+    TellGone();
   }
 
  protected:
@@ -136,7 +136,7 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
       MutexLock lock(mu_);
       self = std::move(self_);
     }
-    TellGone("the stream is done");
+    TellGone();
     OnClosed();
     options_.place.Release();
   }
@@ -160,12 +160,21 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
     }
   }
 
-  void TellGone(const std::string& reason) TANDEM_EXCLUDES(mu_) {
+  // The first end is the one that is told, to the peer and to OnGone.
+  void EndLocked(const absl::Status& status) TANDEM_REQUIRES(mu_) {
+    if (end_.has_value()) return;
+    end_ = ToGrpc(status);
+    reason_ = status.message().empty() ? "the stream ended" : std::string(status.message());
+  }
+
+  void TellGone() TANDEM_EXCLUDES(mu_) {
+    std::string reason;
     {
       MutexLock lock(mu_);
       if (std::exchange(gone_told_, true)) return;
+      reason = reason_;
     }
-    OnGone(reason.empty() ? "the stream ended" : reason);
+    OnGone(reason);
   }
 
   ServerStreamOptions options_;
@@ -180,6 +189,7 @@ class ServerStream : public grpc::ServerBidiReactor<In, Out>,
   bool finished_ TANDEM_GUARDED_BY(mu_) = false;
   bool gone_told_ TANDEM_GUARDED_BY(mu_) = false;
   std::optional<grpc::Status> end_ TANDEM_GUARDED_BY(mu_);
+  std::string reason_ TANDEM_GUARDED_BY(mu_) = "the stream is done";  // of the end
 };
 
 // The answer to a stream that is not taken.
