@@ -66,6 +66,7 @@ absl::Status ReadWorker(YamlReader fields, absl::string_view where, const model:
   GetSize(fields, "max_sequences", worker.max_sequences);
   GetSize(fields, "max_batch", worker.max_batch);
   GetSize(fields, "max_micro_batches", worker.max_micro_batches);
+  fields.Get("micro_batches", worker.micro_batches, 0, 16);
   GetSize(fields, "prefill_slots", worker.prefill_slots);
   GetSize(fields, "chunk_tokens", worker.chunk_tokens);
   GetSize(fields, "max_handoff_rows", worker.max_handoff_rows);

@@ -26,6 +26,7 @@ struct WorkerSpec {
   std::shared_ptr<const cost::CostTable> costs;  // of its device and the scenario's model
   uint32_t kv_blocks = 512, block_tokens = 16;
   uint32_t max_sequences = 64, max_batch = 32, max_micro_batches = 2;
+  uint32_t micro_batches = 0;  // step::DecodeConfig
   uint32_t prefill_slots = 4, chunk_tokens = 32;
   uint32_t max_handoff_rows = 64;
   Duration max_merge_wait;  // ffn

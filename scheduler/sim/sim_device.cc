@@ -104,6 +104,8 @@ void SimWorker::Compute(const step::AttentionTask& task) {
   TANDEM_CHECK(rows.size() == task.rows.size());
   for (size_t i = 0; i < rows.size(); i++)
     rows[i] = RunAttention(rows[i], task.rows[i], task.layer);
+  if (task.layer > 0)  // the first one's time has the embedding in it
+    decode_->call_times().AddAttention(static_cast<uint32_t>(rows.size()), TimeOf(task));
   decode_->OnAttentionDone(task, world_.Now());
 }
 
@@ -119,6 +121,7 @@ void SimWorker::Compute(const step::HeadTask& task) {
   std::erase_if(rows_, [&](const auto& older) { return older.first.first < task.step; });
   std::erase_if(sent_, [&](const auto& older) { return older.first.second.step < task.step; });
   std::erase_if(partials_, [&](const auto& older) { return older.first.first < task.step; });
+  decode_->call_times().AddHead(static_cast<uint32_t>(tokens.size()), TimeOf(task));
   decode_->OnHeadDone(task, std::move(tokens), world_.Now());
 }
 
@@ -180,8 +183,12 @@ void SimWorker::BookIdle() {
 // A reply that ended a wait of the device takes that wait on its account (PROTOCOL section 7).
 void SimWorker::BookReply(const WorkerId& holder, const F2aReply& reply) {
   const auto sent = sent_.find({holder, reply.call});
-  if (busy_ || book_state_ != LedgerState::kStall || sent == sent_.end()) return;
-  ledger_->BookExposedWait({world_.Now() - sent->second, reply.queue, reply.compute}, world_.Now());
+  if (sent == sent_.end()) return;
+  const Duration round_trip = world_.Now() - sent->second;
+  decode_->call_times().AddFfn(static_cast<uint32_t>(reply.rows.size()), reply.compute,
+                               round_trip - reply.queue - reply.compute);
+  if (busy_ || book_state_ != LedgerState::kStall) return;
+  ledger_->BookExposedWait({round_trip, reply.queue, reply.compute}, world_.Now());
 }
 
 }  // namespace tandem::sim

@@ -66,6 +66,7 @@ SimWorker::SimWorker(World& world, const WorkerSpec& spec, uint64_t incarnation)
   config.max_sequences = spec.max_sequences;
   config.max_batch = spec.max_batch;
   config.max_micro_batches = own_ffn ? 1 : spec.max_micro_batches;
+  config.micro_batches = spec.micro_batches;
   config.hidden_bytes = cost::F2aBytes(shape, precision, 1);
   config.end_tokens = {0};
   decode_ = std::make_unique<step::DecodeMachine>(config, book_);

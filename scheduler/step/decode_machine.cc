@@ -213,6 +213,8 @@ void DecodeMachine::OnTaskFailed(const DecodeTask& task, const absl::Status& sta
   state_->Settle(now);
 }
 
+policy::CallTimes& DecodeMachine::call_times() { return state_->call_times; }
+
 Instant DecodeMachine::NextDeadline() const {
   return std::min({state_->reservations.NextDeadline(), state_->FfnDeadline(), state_->pace.held});
 }

@@ -24,6 +24,7 @@
 
 #include "scheduler/base/time.h"
 #include "scheduler/base/transitions.h"
+#include "scheduler/policy/call_times.h"
 #include "scheduler/step/kv_book.h"
 #include "scheduler/step/types.h"
 
@@ -35,6 +36,7 @@ struct DecodeConfig {
   uint32_t max_sequences = 256;     // held at once, in any state
   uint32_t max_batch = 64;          // rows of one step
   uint32_t max_micro_batches = 2;   // in flight at once when the FFN is remote; 1 for loopback
+  uint32_t micro_batches = 0;       // of a step; 0: what call_times() makes best, within the above
   uint64_t hidden_bytes = 0;        // bytes of one F2A row
   std::vector<TokenId> end_tokens;  // the model's end-of-generation ids
   Duration max_ffn_wait =
@@ -258,6 +260,10 @@ class DecodeMachine {
   void OnAttentionDone(const AttentionTask& task, Instant now);
   void OnHeadDone(const HeadTask& task, std::vector<SampledToken> tokens, Instant now);
   void OnTaskFailed(const DecodeTask& task, const absl::Status& status, Instant now);
+
+  // What calls took, by the clock of the device: the shell adds them as they end. From them the
+  // next steps' micro-batches are chosen.
+  policy::CallTimes& call_times();
 
   // Leases, max_ffn_wait, and a step that is held back (policy/stagger.h): call OnTime when it is
   // due.

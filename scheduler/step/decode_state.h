@@ -32,6 +32,7 @@ struct DecodeMachine::State {
   Reservations reservations;
   FfnHolders holders;
   MicroBatches batches;
+  policy::CallTimes call_times;
   std::vector<DecodeEffect> effects;
 
   uint64_t step = 0;  // of the last step started
@@ -71,6 +72,7 @@ struct DecodeMachine::State {
   // ---- decode_step.cc
   bool CanStartStep() const;
   bool StartStep(Instant now);
+  uint32_t MicroBatchesOf(uint32_t rows) const;
   std::vector<Sequence*> RowsWithKv();
   bool GrowOrPreempt(Sequence& sequence);  // false: no row for it in this step, it may even be gone
   void FinishStep(Instant now);

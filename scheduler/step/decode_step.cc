@@ -26,11 +26,18 @@ bool DecodeMachine::State::StartStep(Instant now) {
     kv_blocked_at = book.free_blocks();
     return false;
   }
-  const policy::MicroBatchLimits limits{config.max_micro_batches, *holders.RowLimit()};
   pace.since = now;
   pace.calls = pace.shared = 0;
-  batches.Start(++step, rows, policy::MicroBatchCount(static_cast<uint32_t>(rows.size()), limits));
+  batches.Start(++step, rows, MicroBatchesOf(static_cast<uint32_t>(rows.size())));
   return true;
+}
+
+uint32_t DecodeMachine::State::MicroBatchesOf(uint32_t rows) const {
+  policy::MicroBatchLimits limits{config.max_micro_batches, *holders.RowLimit()};
+  if (config.micro_batches == 0)
+    return policy::MicroBatchCount(rows, limits, call_times, config.layers);
+  limits.max_micro_batches = std::min(config.micro_batches, config.max_micro_batches);
+  return policy::MostMicroBatches(rows, limits);
 }
 
 // The step's rows, by ascending admission, each with a block for its position.
@@ -92,6 +99,7 @@ void DecodeMachine::State::HoldBack(Instant now) {
 }
 
 void DecodeMachine::State::FinishStep(Instant now) {
+  call_times.EndStep();
   HoldBack(now);
   std::vector<Sequence*> rows;
   for (const auto& batch : batches.all())

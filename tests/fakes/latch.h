@@ -17,8 +17,8 @@ namespace tandem::test {
 inline constexpr std::chrono::seconds kPatience{30};
 
 // A value that comes once, and is taken: moved out, so that no two threads hold what it shares. (An
-// absl::Status counts its copies inside Debian's libabsl_status, which TSan does not see: a copy here
-// was reported as a race with the last one's end, once in some hundred runs.)
+// absl::Status counts its copies inside Debian's libabsl_status, which TSan does not see: a copy
+// here was reported as a race with the last one's end, once in some hundred runs.)
 template <typename T>
 class Promise {
  public:
@@ -38,7 +38,7 @@ class Promise {
       if (!set_.WaitFor(lock, kPatience)) break;
     }
     if (!value_.has_value()) ADD_FAILURE() << "nothing came within " << kPatience.count() << " s";
-    return std::move(value_);   // value_ stays set: IsSet() is true ever after
+    return std::move(value_);  // value_ stays set: IsSet() is true ever after
   }
 
  private:

@@ -153,7 +153,7 @@ TEST_F(EngineLoss, AHungHolderThatIsCutIsReplacedAtOnce) {
 }
 
 TEST_F(EngineLoss, TwoMicroBatchesOverlapAttentionWithFfn) {
-  Build({"F1"});
+  Build({"F1"}, [](EngineConfig& config, FakeOptions&) { config.micro_batches = 2; });
   // Decoding begins for both at once, or the first step would hold one row.
   HoldAt(*a_, FakeCallKind::kHead, 0, there_, go_);
   ASSERT_EQ(world_.Generate(*a_, nullptr, world_.Ask("warm", {1}, 1)), absl::OkStatus());

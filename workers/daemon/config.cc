@@ -52,6 +52,8 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("max-batch", c.max_batch, "sequences in one decode step");
   bind("max-micro-batches", c.max_micro_batches,
        "micro-batches in flight with a remote FFN worker");
+  bind("micro-batches", c.micro_batches,
+       "into how many a step is cut; 0: what its calls' measured times make best");
   bind("chunk-tokens", c.chunk_tokens, "rows of one prefill chunk; under 64 in the exact class");
   bind("layers", c.layers,
        "layers whose FFN an ffn worker holds: all, FIRST:LAST (last exclusive) or I/N");
@@ -180,6 +182,7 @@ absl::Status CheckWorkerConfig(WorkerConfig& config) {
     RETURN_IF_ERROR(CheckRange("kv_tokens", config.kv_tokens, config.block_tokens, kMaxKvTokens));
   RETURN_IF_ERROR(CheckRange("max_batch", config.max_batch, 1, 4096));
   RETURN_IF_ERROR(CheckRange("max_micro_batches", config.max_micro_batches, 1, 16));
+  RETURN_IF_ERROR(CheckRange("micro_batches", config.micro_batches, 0, config.max_micro_batches));
   RETURN_IF_ERROR(CheckRange("chunk_tokens", config.chunk_tokens, 1,
                              config.emulated() ? kMaxEmulatedChunk : 63));
   RETURN_IF_ERROR(CheckRange("max_merge_wait_us", config.max_merge_wait_us, 0, 1'000'000));

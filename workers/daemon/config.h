@@ -46,7 +46,8 @@ struct WorkerConfig {
                            // device's memory; unused on an FFN worker
   uint32_t block_tokens = 16;
   uint32_t max_batch = 64;         // rows of one step
-  uint32_t max_micro_batches = 2;  // in flight with a remote FFN
+  uint32_t max_micro_batches = 3;  // in flight with a remote FFN
+  uint32_t micro_batches = 0;      // of a step; 0: chosen by measurement
   uint32_t chunk_tokens = 0;       // rows of one prefill chunk; 0: 32, or 512 when emulated
   uint32_t threads = 1;            // compute threads
   // The part of the FFN that an ffn worker holds; other stages need it whole.

@@ -45,6 +45,7 @@ EngineConfig MakeEngineConfig(const WorkerConfig& config, uint32_t kv_blocks) {
   engine.block_tokens = config.block_tokens;
   engine.max_batch = config.max_batch;
   engine.max_micro_batches = config.max_micro_batches;
+  engine.micro_batches = config.micro_batches;
   engine.chunk_tokens = config.chunk_tokens;
   engine.max_merge_wait = Duration::Microseconds(config.max_merge_wait_us);
   engine.shard_epoch = WallNanoseconds();

@@ -26,6 +26,7 @@ struct EngineConfig {
   uint32_t max_batch = 64;       // rows of one step
   uint32_t max_micro_batches =
       2;  // in flight with a remote FFN; a worker with an FFN stage of its own uses 1
+  uint32_t micro_batches = 0;  // of a step; 0: what measured calls make best, within the above
   Duration max_ffn_wait =
       Duration::Seconds(10);  // without a holder: then the step's sequences end kUnavailable
   Duration holder_reopen_delay =

@@ -29,7 +29,9 @@ void DecodeEngine::RunTask() {
   } else {
     status = Compute(std::get<step::HeadTask>(*task), tokens);
   }
-  step_cost_.AddCall(context_.line.DeviceTime(context_.line.Now() - start));
+  const Duration took = context_.line.DeviceTime(context_.line.Now() - start);
+  step_cost_.AddCall(took);
+  NoteTime(*task, took);
   const Instant done = context_.Now();
 
   if (!status.ok()) {
@@ -41,6 +43,15 @@ void DecodeEngine::RunTask() {
     machine_.OnHeadDone(std::get<step::HeadTask>(*task), std::move(tokens), done);
   }
   CarryOut();
+}
+
+void DecodeEngine::NoteTime(const step::DecodeTask& task, Duration took) {
+  policy::CallTimes& times = machine_.call_times();
+  if (const auto* head = std::get_if<step::HeadTask>(&task)) {
+    times.AddHead(static_cast<uint32_t>(head->rows.size()), took);
+  } else if (const auto& attention = std::get<step::AttentionTask>(task); attention.layer > 0) {
+    times.AddAttention(static_cast<uint32_t>(attention.rows.size()), took);
+  }  // the first layer's time has the embedding in it
 }
 
 absl::Status DecodeEngine::Compute(const step::AttentionTask& task) {
@@ -152,6 +163,8 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
     const Duration round_trip =
         context_.line.DeviceTime(context_.line.Now() - slot.sent_at[taken->column]);
     context_.books.OnReply({round_trip, reply.queue_time, reply.compute_time});
+    machine_.call_times().AddFfn(slot.rows, reply.compute_time,
+                                 round_trip - reply.queue_time - reply.compute_time);
   }
   step_cost_.AddFfnCall(holder, reply.compute_time, slot.rows, reply.merged_rows);
   CarryOut();

@@ -20,6 +20,7 @@ step::DecodeConfig MachineConfig(const EngineContext& context) {
   machine.max_batch = config.max_batch;
   // An FFN on the same device cannot overlap with attention.
   machine.max_micro_batches = context.Runs(Stage::kFfn) ? 1 : config.max_micro_batches;
+  machine.micro_batches = config.micro_batches;
   machine.hidden_bytes = uint64_t{context.model().hidden} * sizeof(float);
   machine.end_tokens = context.backend.info().end_tokens;
   machine.max_ffn_wait = config.max_ffn_wait;

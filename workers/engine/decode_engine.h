@@ -82,6 +82,7 @@ class DecodeEngine {
   };
 
   // ---- decode_compute.cc
+  void NoteTime(const step::DecodeTask& task, Duration took);
   absl::Status Compute(const step::AttentionTask& task);
   absl::Status Compute(const step::HeadTask& task, std::vector<step::SampledToken>& tokens);
   void OnReply(const std::string& holder, F2a& reply);

@@ -6,7 +6,6 @@
 #include "scheduler/policy/batch_join.h"
 #include "scheduler/policy/device_order.h"
 #include "scheduler/policy/merge_wait.h"
-#include "scheduler/policy/micro_batch_count.h"
 #include "scheduler/policy/preemption.h"
 #include "scheduler/policy/prefill_chunk.h"
 #include "scheduler/policy/stagger.h"
@@ -26,27 +25,6 @@ TEST(PreemptionVictim, IsTheNewestAndNeverTheOldest) {
   EXPECT_EQ(PreemptionVictim(held), 1u);
   EXPECT_EQ(PreemptionVictim(std::vector<HeldSequence>{{1}}), std::nullopt);
   EXPECT_EQ(PreemptionVictim({}), std::nullopt);
-}
-
-TEST(MicroBatchCount, OneRowOrALoopbackIsOneMicroBatch) {
-  EXPECT_EQ(MicroBatchCount(1, {4, 256}), 1u);
-  EXPECT_EQ(MicroBatchCount(64, {1, 256}), 1u);
-}
-
-TEST(MicroBatchCount, UsesAsManyAsMayBeInFlight) {
-  EXPECT_EQ(MicroBatchCount(2, {2, 256}), 2u);
-  EXPECT_EQ(MicroBatchCount(3, {4, 256}), 3u);
-  EXPECT_EQ(MicroBatchCount(64, {2, 256}), 2u);
-}
-
-TEST(MicroBatchCount, NoCallExceedsTheHoldersRows) {
-  for (uint32_t rows = 1; rows <= 64; rows++) {
-    for (uint32_t max_rows = 1; max_rows <= 10; max_rows++) {
-      const uint32_t count = MicroBatchCount(rows, {2, max_rows});
-      EXPECT_LE((rows - 1) / count + 1, max_rows) << rows << " rows in " << count;
-      EXPECT_LE(count, rows);
-    }
-  }
 }
 
 TEST(PrefillChunkRows, AreFullChunksThenTheRest) {
