@@ -33,6 +33,10 @@ class DeviceTimeline {
   Duration DeviceTime(Duration span) const {
     return time_scale() == 1 ? span : Duration::FromSeconds(span.seconds() / time_scale());
   }
+  // What a span of the device's seconds is on the line.
+  Duration MachineTime(Duration span) const {
+    return time_scale() == 1 ? span : Duration::FromSeconds(span.seconds() * time_scale());
+  }
   virtual Instant Now() const = 0;
   // Something stamped with this time has come: the line moves there, if it was before.
   virtual void Arrived(Instant at) = 0;

@@ -103,8 +103,10 @@ void Device::ArmAlarm() {
   if (deadline >= armed_for_) return;
   if (armed_for_ != Instant::Never()) context_.time.Cancel(alarm_);
   armed_for_ = deadline;
-  alarm_ = context_.time.CallAt(deadline, [this, mailbox = context_.mailbox] {
-    mailbox->PostBounded([this](const absl::Status& posted) {
+  // An emulated device goes on at the deadline, whenever the host gets to it.
+  const Instant stamp = context_.line.Due(deadline);
+  alarm_ = context_.time.CallAt(deadline, [this, stamp, mailbox = context_.mailbox] {
+    mailbox->PostBoundedAt(stamp, [this](const absl::Status& posted) {
       if (posted.ok()) armed_for_ = Instant::Never();
     });
   });

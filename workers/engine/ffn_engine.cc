@@ -16,7 +16,7 @@ step::FfnConfig MachineConfig(const EngineContext& context) {
   config.max_queued_bytes = context.config.max_queued_bytes;
   config.hidden_bytes = uint64_t{context.model().hidden} * sizeof(float);
   config.shard = context.backend.info().shard;
-  config.max_merge_wait = context.config.max_merge_wait;
+  config.max_merge_wait = context.line.MachineTime(context.config.max_merge_wait);
   return config;
 }
 
@@ -130,7 +130,7 @@ void FfnEngine::EndAll(const absl::Status& status) {
 }
 
 void FfnEngine::RunTask() {
-  const std::optional<step::FfnTask> task = machine_.NextTask(context_.Now());
+  const std::optional<step::FfnTask> task = machine_.NextTask(context_.line.Now());
   if (!task.has_value()) return;
   context_.books.EnterBusy(ledger::LedgerStage::kFfn);
   context_.counters.ffn_calls += task->calls.size();
@@ -143,7 +143,7 @@ void FfnEngine::RunTask() {
             ->Wait();
   }
   const Duration compute = context_.line.DeviceTime(context_.line.Now() - start);
-  machine_.OnTaskDone(*task, context_.Now());
+  machine_.OnTaskDone(*task, context_.line.Now());
   Answer(*task, status, start, compute);
 }
 

@@ -34,7 +34,7 @@ class FfnEngine {
   // Answers every queued call with `status`.
   void EndAll(const absl::Status& status);
 
-  bool HasWork() const { return machine_.ReadyAt() <= context_.Now(); }
+  bool HasWork() const { return machine_.ReadyAt() <= context_.line.Now(); }
   // The oldest call waits for rows that may join it, until then. Never(): none is queued.
   Instant ReadyAt() const { return machine_.ReadyAt(); }
   bool waits_to_merge() const { return machine_.HasWork() && !HasWork(); }
