@@ -55,7 +55,7 @@ EmulatedNode& EmulatedWorld::Add(const std::string& name, std::set<Stage> stages
   EmulatedOptions options{.stages = stages,
                           .shard = {},
                           .kv_tokens = numbers.kv_blocks * kBlockTokens,
-                          .time_scale = kTimeScale};
+                          .time_scale = time_scale_};
   auto node = std::make_unique<EmulatedNode>();
   auto backend =
       EmulatedBackend::Create(options, table, std::make_unique<SyntheticBackend>(numbers), time_,

@@ -33,6 +33,7 @@ class EmulatedWorld {
   static constexpr uint32_t kBlockTokens = 16;
   static constexpr double kTimeScale = 20;  // several engines and a sanitizer must keep up
 
+  explicit EmulatedWorld(double time_scale = kTimeScale) : time_scale_(time_scale) {}
   ~EmulatedWorld();
 
   // The table of a device and a model of the catalog, fp8; `change` makes another device of it.
@@ -66,6 +67,7 @@ class EmulatedWorld {
   ledger::LedgerSnapshot Books(EmulatedNode& node);
 
  private:
+  const double time_scale_;
   RealTimeSource time_;
   LoopbackActivationConnector activation_;
   LoopbackKvConnector kv_;

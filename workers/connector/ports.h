@@ -148,6 +148,7 @@ struct KvAckInfo {
   uint32_t layer = 0;
   uint32_t positions = 0;  // rows 0 to positions-1 are there
   absl::Status status;     // kNotFound: no such reservation
+  Instant arrives_at{};    // as A2f's
 };
 
 class KvLinkListener {

@@ -16,8 +16,9 @@ class KvSender::Listener final : public KvLinkListener {
   void OnAck(const KvAckInfo& theirs) override {
     KvAckInfo ack = theirs;
     ack.status = OwnCopy(theirs.status);
-    mailbox_->PostBounded([&sender = sender_, worker = worker_, id = id_,
-                           ack = std::move(ack)](const absl::Status& posted) {
+    const Instant due = sender_.context_.line.Due(ack.arrives_at);
+    mailbox_->PostBoundedAt(due, [&sender = sender_, worker = worker_, id = id_,
+                                  ack = std::move(ack)](const absl::Status& posted) {
       if (posted.ok()) sender.OnAck(worker, id, ack);
     });
   }

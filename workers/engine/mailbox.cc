@@ -14,6 +14,11 @@ void Mailbox::Post(Event event) { Put(std::move(event), Instant(), max_events_);
 
 void Mailbox::PostBounded(Event event) { Put(std::move(event), Instant(), UINT32_MAX); }
 
+// At a time that has always passed, and moves no time line.
+void Mailbox::PostNote(Event event) {
+  Put(std::move(event), Instant::FromNanoseconds(1), max_events_);
+}
+
 void Mailbox::PostBoundedAt(Instant at, Event event) { Put(std::move(event), at, UINT32_MAX); }
 
 void Mailbox::Put(Event event, Instant at, uint32_t limit) {
@@ -21,7 +26,7 @@ void Mailbox::Put(Event event, Instant at, uint32_t limit) {
   {
     MutexLock lock(mu_);
     refused = OwnCopy(closed_);
-    if (refused.ok() && events_.size() >= limit) {
+    if (refused.ok() && events_.size() + timed_.size() >= limit) {
       refused = absl::ResourceExhaustedError(
           absl::StrCat("the device is behind: ", limit, " events wait"));
     }

@@ -31,6 +31,9 @@ class Mailbox {
   // For events that another limit bounds (replies by calls, losses by links): refused only when
   // closed.
   void PostBounded(Event event) TANDEM_EXCLUDES(mu_);
+  // For what brings the device no work: an emulated device that waits for something else goes on
+  // waiting, at the time at which it began. Refused while `max_events` wait.
+  void PostNote(Event event) TANDEM_EXCLUDES(mu_);
 
   // The same, at that time; Instant() is at once.
   void PostBoundedAt(Instant at, Event event) TANDEM_EXCLUDES(mu_);

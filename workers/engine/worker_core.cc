@@ -139,7 +139,9 @@ class Kv final : public Doors, public KvDoor {
                   ack = std::move(ack)](absl::Status status) mutable {
       if (status.ok() && device_->decode() == nullptr) status = NoStage("attention");
       if (status.ok()) {
-        ack(device_->decode()->OnKvFrame(frame));
+        KvAckInfo answer = device_->decode()->OnKvFrame(frame);
+        answer.arrives_at = context_.line.SendKv(0, {});
+        ack(std::move(answer));
       } else {
         ack({frame.reservation, frame.attempt, frame.layer, 0, OwnCopy(status)});
       }
@@ -174,7 +176,7 @@ class Tokens final : public Doors, public TokenDoor {
     });
   }
   void Acknowledge(const GatewayId& gateway, uint64_t step) override {
-    context_.mailbox->Post([this, gateway, step](const absl::Status& status) {
+    context_.mailbox->PostNote([this, gateway, step](const absl::Status& status) {
       if (status.ok() && device_->decode() != nullptr)
         device_->decode()->Acknowledge(gateway, step);
     });

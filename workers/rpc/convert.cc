@@ -292,6 +292,7 @@ absl::StatusOr<KvAckInfo> ToKvAck(const v1::KvAck& ack) {
   out.layer = ack.layer();
   out.positions = ack.positions();
   if (ack.has_error()) out.status = FromProto(ack.error());
+  out.arrives_at = Instant::FromNanoseconds(ack.arrives_at_nanoseconds());
   return out;
 }
 
@@ -301,6 +302,7 @@ void ToProto(const KvAckInfo& ack, v1::KvAck* out) {
   out->set_layer(ack.layer);
   out->set_positions(ack.positions);
   if (!ack.status.ok()) ToProto(ack.status, out->mutable_error());
+  out->set_arrives_at_nanoseconds(ack.arrives_at.nanoseconds());
 }
 
 absl::StatusOr<GatewayHello> ToGatewayHello(const v1::TokenHello& hello) {
