@@ -62,6 +62,9 @@ class FaultyActivationConnector::Link final : public FfnLink {
   void Send(A2f call) override {
     if (!wire_->broken()) inner_->Send(std::move(call));
   }
+  void SetLive(bool live, Instant arrives_at) override {
+    if (!wire_->broken()) inner_->SetLive(live, arrives_at);
+  }
 
  private:
   std::shared_ptr<Wire> wire_;

@@ -77,12 +77,16 @@ void OneA2f(absl::string_view bytes) {
     }
   }
   if (frame.ok() && frame->call) CheckCallIsWhole(*frame->call);
-  CheckAgainstProtobuf<v1::A2fMessage>(bytes, DecodeA2f,
-                                       [](const A2fFrame& read, const v1::A2fMessage& message) {
-                                         TANDEM_CHECK(read.open.has_value() == message.has_open());
-                                         TANDEM_CHECK(read.call.has_value() == message.has_call());
-                                         if (read.call) CheckRows(*read.call, message.call());
-                                       });
+  CheckAgainstProtobuf<v1::A2fMessage>(
+      bytes, DecodeA2f, [](const A2fFrame& read, const v1::A2fMessage& message) {
+        TANDEM_CHECK(read.open.has_value() == message.has_open());
+        TANDEM_CHECK(read.call.has_value() == message.has_call());
+        TANDEM_CHECK(read.live.has_value() == message.has_live());
+        if (read.call) CheckRows(*read.call, message.call());
+        if (read.live) {
+          TANDEM_CHECK(read.live->SerializeAsString() == message.live().SerializeAsString());
+        }
+      });
 }
 
 void OneF2a(absl::string_view bytes) {

@@ -41,6 +41,7 @@ HANDOFF = {
     "a2f_call": ("a", "A2fMessage", CALL),
     "a2f_call_without_rows": ("a", "A2fMessage", "call { step: 1 dtype: DATA_TYPE_F32 }"),
     "a2f_call_of_half_a_float": ("a", "A2fMessage", 'call { rows: 1 dtype: DATA_TYPE_F32 data: "abcdef" }'),
+    "a2f_live": ("a", "A2fMessage", "live { live: true arrives_at_nanoseconds: 5000000000 }"),
     "f2a_grant": ("f", "F2aMessage", "grant { credit_bytes: 65536 max_rows: 64 shard_epoch: 3 }"),
     "f2a_refusal": ("f", "F2aMessage", 'grant { error { code: 9 message: "another model" } }'),
     "f2a_reply": ("f", "F2aMessage",

@@ -125,10 +125,11 @@ TEST(EmulatedLedger, ALongerLinkIsHandoffAtA) {
 TEST(EmulatedLedger, ALongerKvTransferIsKvTransferAtA) {
   Changes changes;
   changes.prefill = [](model::Device& device) { device.link.latency_seconds.value += kMore; };
-  // P waits for the last acknowledgement just as long.
+  // P waits for the last acknowledgement just as long, and F for rows of a sequence that lives.
   ExpectMore(PlayPrefill({}), PlayPrefill(changes),
              {{"A", LedgerState::kStall, Cause::kKvTransfer},
-              {"P", LedgerState::kStall, Cause::kKvTransfer}});
+              {"P", LedgerState::kStall, Cause::kKvTransfer},
+              {"F", LedgerState::kIdle, Cause::kStarved}});
 }
 
 struct Answered final : FfnReplySink {

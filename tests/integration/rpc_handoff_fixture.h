@@ -30,6 +30,7 @@ class PuppetDoor final : public FfnDoor {
     std::map<step::StreamId, std::shared_ptr<FfnReplySink>> sinks;
     std::deque<std::pair<step::StreamId, A2f>> calls;
     std::vector<step::StreamId> closed;
+    std::vector<std::pair<bool, Instant>> live;
   };
 
   void OpenStream(
@@ -58,6 +59,9 @@ class PuppetDoor final : public FfnDoor {
       if (!echo) s.calls.emplace_back(stream, call);
     });
     if (echo) sink->Reply(Answer(call));
+  }
+  void SetLive(step::StreamId, bool live, Instant arrives_at) override {
+    seen.Change([&](Seen& s) { s.live.emplace_back(live, arrives_at); });
   }
   void CloseStream(step::StreamId stream) override {
     seen.Change([&](Seen& s) { s.closed.push_back(stream); });

@@ -53,6 +53,19 @@ TEST_F(HandoffRpc, ZeroRowsAreACallLikeAnyOther) {
   EXPECT_TRUE(listener->heard.Get().replies.at(0).data.empty());
 }
 
+TEST_F(HandoffRpc, WhetherASequenceLivesIsToldInOrder) {
+  auto listener = std::make_shared<Listener>();
+  auto link = Open(listener);
+  ASSERT_TRUE(listener->AwaitGrant());
+  const Instant at = Instant::FromNanoseconds(5'000'000'000);
+  link->SetLive(true, at);
+  link->SetLive(false, Instant());
+  ASSERT_TRUE(door_.seen.Await("two words", [](const auto& s) { return s.live.size() == 2; }));
+  const auto live = door_.seen.Get().live;
+  EXPECT_EQ(live[0], std::pair(true, at));
+  EXPECT_EQ(live[1], std::pair(false, Instant()));
+}
+
 TEST_F(HandoffRpc, CallsInFlightAreAnsweredInAnyOrder) {
   door_.echo = false;
   auto listener = std::make_shared<Listener>();
@@ -317,13 +330,18 @@ TEST_F(HandoffRpc, MessagesOutOfOrderEndTheStream) {
   RawPeer no_open(server_.address());
   ASSERT_TRUE(no_open.Write(GoodCall()));
   ends_with(no_open, "before the grant");
+  RawPeer early(server_.address());
+  v1::A2fMessage live;
+  live.mutable_live()->set_live(true);
+  ASSERT_TRUE(early.Write(live));
+  ends_with(early, "live before the grant");
   RawPeer twice(server_.address());
   ASSERT_TRUE(twice.Open());
   ASSERT_TRUE(twice.Write(RawPeer::OpenMessage()));
   ends_with(twice, "second open");
   RawPeer empty(server_.address());
   ASSERT_TRUE(empty.Write(v1::A2fMessage()));
-  ends_with(empty, "without open or call");
+  ends_with(empty, "without open, call or live");
   EXPECT_TRUE(door_.seen.Await("CloseStream",
                                [](const PuppetDoor::Seen& s) { return s.closed.size() == 1; }));
 }

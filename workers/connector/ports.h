@@ -86,6 +86,8 @@ class FfnLink {
  public:
   virtual ~FfnLink() = default;
   virtual void Send(A2f call) = 0;  // never blocks: the caller holds credit for the reply
+  // Whether a sequence lives on the sender: for the holder's account. After the grant.
+  virtual void SetLive(bool /*live*/, Instant /*arrives_at*/) {}
 };
 
 struct FfnEndpoint {
@@ -123,6 +125,7 @@ class FfnDoor {
   virtual void OpenStream(const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink,
                           Opened opened) = 0;
   virtual void Call(step::StreamId stream, A2f call) = 0;
+  virtual void SetLive(step::StreamId /*stream*/, bool /*live*/, Instant /*arrives_at*/) {}
   virtual void CloseStream(step::StreamId stream) = 0;
 };
 

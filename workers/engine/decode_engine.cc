@@ -176,6 +176,7 @@ void DecodeEngine::CarryOut() {
     }
     SendTokens();
   }
+  group_.SetLive(machine_.sequences() > 0);
   carrying_out_ = false;
 }
 

@@ -57,7 +57,7 @@ class Device {
 
   policy::DeviceTurn turn_;
   bool stopping_ = false;
-  bool waited_ = false;  // nothing was computed since the last look into the mailbox
+  bool waited_ = true;  // nothing was computed since the last look into the mailbox
   bool draining_ = false;
   std::vector<Answer> drains_;
   Instant armed_for_ = Instant::Never();

@@ -111,6 +111,11 @@ void FfnEngine::Call(step::StreamId id, A2f call) {
   stream.queued[call.call] = std::move(call.data);
 }
 
+void FfnEngine::SetLive(step::StreamId id, bool live) {
+  const auto found = streams_.find(id);
+  if (found != streams_.end()) found->second.live = live;
+}
+
 void FfnEngine::CloseStream(step::StreamId id) {
   const auto found = streams_.find(id);
   if (found == streams_.end()) return;
@@ -178,12 +183,6 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
     if (!reply.data.empty())
       std::memcpy(reply.data.data(), from, reply.data.size() * sizeof(float));
     if (from != nullptr) from += reply.data.size();
-    const uint32_t next = task.layer + 1;
-    if (next == context_.model().layers || !context_.backend.info().shard.HoldsLayer(next)) {
-      stream.next_layer.erase(call.call.micro_batch);
-    } else {
-      stream.next_layer[call.call.micro_batch] = next;
-    }
     if (!stream.own) reply.arrives_at = context_.line.SendF2a(call.rows, stream.link);
     stream.sink->Reply(std::move(reply));
   }
@@ -191,7 +190,7 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
 
 bool FfnEngine::starved() const {
   return std::any_of(streams_.begin(), streams_.end(),
-                     [](const auto& stream) { return !stream.second.next_layer.empty(); });
+                     [](const auto& stream) { return stream.second.live; });
 }
 
 }  // namespace tandem

@@ -30,6 +30,8 @@ class FfnEngine {
       const HandoffHello& hello, std::shared_ptr<FfnReplySink> sink);
   // Answered on the stream's sink, once; without a stream it is dropped.
   void Call(step::StreamId stream, A2f call);
+  // A sequence lives on the sender, or none does any more.
+  void SetLive(step::StreamId stream, bool live);
   void CloseStream(step::StreamId stream);
   // Answers every queued call with `status`.
   void EndAll(const absl::Status& status);
@@ -46,10 +48,7 @@ class FfnEngine {
     return static_cast<uint32_t>(streams_.size() - own_streams_);
   }  // streams of other workers
   uint64_t queued_rows() const { return machine_.queued_rows(); }
-  // Some stream is within a step: its last answered call was not of the last layer, so the next
-  // call is on its way. Between steps the sender cannot be told from one without sequences, so that
-  // time counts as no_work: starvation is under-reported by the sender's head and sampling time,
-  // and by its time at other layer shards, never over-reported.
+  // A sequence lives on some sender, so a call is to come.
   bool starved() const;
 
  private:
@@ -57,8 +56,8 @@ class FfnEngine {
     std::shared_ptr<FfnReplySink> sink;
     cost::LinkSpeed link;                               // the sender's, when emulated
     bool own = false;                                   // of the attention stage of this worker
+    bool live = false;                                  // a sequence lives on the sender
     std::map<step::CallId, std::vector<float>> queued;  // rows of calls in the machine
-    std::map<uint32_t, uint32_t> next_layer;  // of micro-batches within a step, by micro-batch
   };
 
   absl::Status CheckHello(const HandoffHello& hello) const;

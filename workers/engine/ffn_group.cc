@@ -102,6 +102,18 @@ void FfnGroup::Send(const std::string& name, A2f call) {
   holder.link->Send(std::move(call));
 }
 
+void FfnGroup::SetLive(bool live) {
+  if (std::exchange(live_, live) == live) return;
+  for (auto& [worker, holder] : holders_) {
+    if (holder.up) TellLive(holder);
+  }
+}
+
+void FfnGroup::TellLive(Holder& holder) {
+  if (holder.endpoint.worker == context_.config.worker) return;  // the same device, with sequences
+  holder.link->SetLive(live_, context_.line.SendA2f(0, 0, holder.link_speed));
+}
+
 void FfnGroup::GiveUp(const std::string& name, const absl::Status& status) {
   const auto holder = holders_.find(WorkerId(name));
   if (holder != holders_.end() && holder->second.link != nullptr) Lose(holder->second, status);
@@ -121,6 +133,7 @@ void FfnGroup::OnGrant(const WorkerId& worker, uint64_t id, const HandoffGrantIn
   holder->up = true;
   holder->loss_reported = false;
   holder->link_speed = grant.link;
+  if (live_) TellLive(*holder);
   callbacks_.on_up(worker.value(), grant);
 }
 

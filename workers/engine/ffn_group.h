@@ -36,6 +36,8 @@ class FfnGroup {
   void SetGroup(std::vector<FfnEndpoint> holders, Answer switched);
   // `call.shard_epoch` is filled here. Only to holders that are up.
   void Send(const std::string& holder, A2f call);
+  // Whether a sequence lives on this worker: every holder that is up, or comes up, is told.
+  void SetLive(bool live);
   // The holder answered that it is not what the group says, or broke a promise: as if its stream
   // had broken.
   void GiveUp(const std::string& holder, const absl::Status& status);
@@ -60,6 +62,7 @@ class FfnGroup {
   class Listener;
 
   void Open(Holder& holder);
+  void TellLive(Holder& holder);
   void OnGrant(const WorkerId& worker, uint64_t id, const HandoffGrantInfo& grant);
   void OnReply(const WorkerId& worker, uint64_t id, F2a& reply);
   void OnBroken(const WorkerId& worker, uint64_t id, const absl::Status& status);
@@ -75,6 +78,7 @@ class FfnGroup {
   std::map<WorkerId, Holder> holders_;
   std::vector<Answer> switching_;
   uint64_t next_id_ = 1;
+  bool live_ = false;
 };
 
 }  // namespace tandem

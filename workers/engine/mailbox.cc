@@ -16,7 +16,12 @@ void Mailbox::PostBounded(Event event) { Put(std::move(event), Instant(), UINT32
 
 // At a time that has always passed, and moves no time line.
 void Mailbox::PostNote(Event event) {
-  Put(std::move(event), Instant::FromNanoseconds(1), max_events_);
+  Put(std::move(event), Instant::FromNanoseconds(-1), max_events_);
+}
+
+void Mailbox::PostNoteAt(Instant at, Event event) {
+  if (at == Instant()) return PostNote(std::move(event));
+  Put(std::move(event), at, max_events_);
 }
 
 void Mailbox::PostBoundedAt(Instant at, Event event) { Put(std::move(event), at, UINT32_MAX); }

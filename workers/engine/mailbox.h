@@ -34,6 +34,7 @@ class Mailbox {
   // For what brings the device no work: an emulated device that waits for something else goes on
   // waiting, at the time at which it began. Refused while `max_events` wait.
   void PostNote(Event event) TANDEM_EXCLUDES(mu_);
+  void PostNoteAt(Instant at, Event event) TANDEM_EXCLUDES(mu_);  // Instant() is at once
 
   // The same, at that time; Instant() is at once.
   void PostBoundedAt(Instant at, Event event) TANDEM_EXCLUDES(mu_);

@@ -121,6 +121,14 @@ class Ffn final : public Doors, public FfnDoor {
             device_->ffn()->Call(stream, std::move(call));
         });
   }
+  // A flood of them is dropped: the next one puts the account right.
+  void SetLive(step::StreamId stream, bool live, Instant arrives_at) override {
+    context_.mailbox->PostNoteAt(context_.line.Due(arrives_at),
+                                 [this, stream, live](const absl::Status& status) {
+                                   if (status.ok() && device_->ffn() != nullptr)
+                                     device_->ffn()->SetLive(stream, live);
+                                 });
+  }
   void CloseStream(step::StreamId stream) override {
     context_.mailbox->PostBounded([this, stream](const absl::Status& status) {
       if (status.ok() && device_->ffn() != nullptr) device_->ffn()->CloseStream(stream);

@@ -26,13 +26,16 @@ using google::protobuf::io::StringOutputStream;
 
 static_assert(std::endian::native == std::endian::little, "rows travel as little-endian F32");
 
-// Field numbers of handoff.proto: the second alternative of both messages carries rows.
+// Field numbers of handoff.proto: the second alternative of both messages carries rows; an A2F
+// message has a third.
 constexpr int kFirstAlternative = 1;
 constexpr int kRowsAlternative = 2;
+constexpr int kLiveAlternative = 3;
 constexpr int kA2fData = v1::A2fCall::kDataFieldNumber;
 constexpr int kF2aData = v1::F2aReply::kDataFieldNumber;
 static_assert(v1::A2fMessage::kOpenFieldNumber == kFirstAlternative &&
-              v1::A2fMessage::kCallFieldNumber == kRowsAlternative);
+              v1::A2fMessage::kCallFieldNumber == kRowsAlternative &&
+              v1::A2fMessage::kLiveFieldNumber == kLiveAlternative);
 static_assert(v1::F2aMessage::kGrantFieldNumber == kFirstAlternative &&
               v1::F2aMessage::kReplyFieldNumber == kRowsAlternative);
 
@@ -132,32 +135,43 @@ bool ReadWithRows(CodedInputStream& in, int data_field, Fields& fields, std::vec
   return fields.ParseFromString(rest);
 }
 
-template <typename First>
-bool ReadFirst(CodedInputStream& in, First& first) {
+template <typename Message>
+bool ReadPlain(CodedInputStream& in, Message& message) {
   int length = 0;
   std::string bytes;
   return in.ReadVarintSizeAsInt(&length) && in.ReadString(&bytes, length) &&
-         first.ParseFromString(bytes);
+         message.ParseFromString(bytes);
 }
 
 // The outer message. As in protobuf the last alternative on the wire is the one that counts.
+// `live` is null where the message has no such alternative: then it is an unknown field.
 template <typename First, typename WithRows>
 bool ReadMessage(grpc::ByteBuffer& buffer, int data_field, std::optional<First>& first,
-                 std::optional<WithRows>& second) {
+                 std::optional<WithRows>& second, std::optional<v1::HandoffLive>* live) {
   grpc::ProtoBufferReader reader(&buffer);
   if (!reader.status().ok()) return false;
   CodedInputStream in(&reader);
+  const auto is = [](uint32_t tag, int alternative) {
+    return tag == WireFormatLite::MakeTag(alternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  };
+  const auto forget_live = [live] {
+    if (live != nullptr) live->reset();
+  };
   while (const uint32_t tag = in.ReadTag()) {
-    if (tag ==
-        WireFormatLite::MakeTag(kFirstAlternative, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
+    if (is(tag, kFirstAlternative)) {
       second.reset();
-      if (!ReadFirst(in, first.emplace())) return false;
-    } else if (tag == WireFormatLite::MakeTag(kRowsAlternative,
-                                              WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) {
+      forget_live();
+      if (!ReadPlain(in, first.emplace())) return false;
+    } else if (is(tag, kRowsAlternative)) {
       first.reset();
+      forget_live();
       WithRows& message = second.emplace();
       if (!ReadWithRows(in, data_field, message.fields, message.rows, message.data_bytes))
         return false;
+    } else if (live != nullptr && is(tag, kLiveAlternative)) {
+      first.reset();
+      second.reset();
+      if (!ReadPlain(in, live->emplace())) return false;
     } else if (!WireFormatLite::SkipField(&in, tag)) {
       return false;
     }
@@ -215,6 +229,13 @@ grpc::ByteBuffer EncodeCall(A2f call) {
   return EncodeWithRows(fields, kA2fData, std::move(call.data));
 }
 
+grpc::ByteBuffer EncodeLive(bool live, Instant arrives_at) {
+  v1::A2fMessage message;
+  message.mutable_live()->set_live(live);
+  message.mutable_live()->set_arrives_at_nanoseconds(arrives_at.nanoseconds());
+  return Encode(message);
+}
+
 grpc::ByteBuffer EncodeGrant(const HandoffGrantInfo& grant) {
   v1::F2aMessage message;
   message.mutable_grant()->set_credit_bytes(grant.credit_bytes);
@@ -249,18 +270,18 @@ grpc::ByteBuffer EncodeReply(F2a reply, uint64_t shard_epoch) {
 
 absl::StatusOr<A2fFrame> DecodeA2f(grpc::ByteBuffer& buffer) {
   A2fFrame frame;
-  if (!ReadMessage(buffer, kA2fData, frame.open, frame.call)) {
+  if (!ReadMessage(buffer, kA2fData, frame.open, frame.call, &frame.live)) {
     return absl::InvalidArgumentError(
         absl::StrCat("hand-off: ", buffer.Length(), " bytes are no A2fMessage"));
   }
-  if (!frame.open && !frame.call)
-    return absl::InvalidArgumentError("hand-off: an A2fMessage without open or call");
+  if (!frame.open && !frame.call && !frame.live)
+    return absl::InvalidArgumentError("hand-off: an A2fMessage without open, call or live");
   return frame;
 }
 
 absl::StatusOr<F2aFrame> DecodeF2a(grpc::ByteBuffer& buffer) {
   F2aFrame frame;
-  if (!ReadMessage(buffer, kF2aData, frame.grant, frame.reply)) {
+  if (!ReadMessage(buffer, kF2aData, frame.grant, frame.reply, nullptr)) {
     return absl::InvalidArgumentError(
         absl::StrCat("hand-off: ", buffer.Length(), " bytes are no F2aMessage"));
   }

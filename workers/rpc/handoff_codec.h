@@ -19,6 +19,7 @@ namespace tandem {
 
 grpc::ByteBuffer EncodeOpen(const HandoffHello& hello);
 grpc::ByteBuffer EncodeCall(A2f call);
+grpc::ByteBuffer EncodeLive(bool live, Instant arrives_at);
 grpc::ByteBuffer EncodeGrant(const HandoffGrantInfo& grant);
 grpc::ByteBuffer EncodeRefusal(const absl::Status& status, uint64_t shard_epoch);
 // `shard_epoch` is the holder's own, sent with an error.
@@ -33,11 +34,12 @@ struct FrameWithRows {
   uint64_t data_bytes = 0;
 };
 
-// One message of an attention worker: exactly one of the two is set.
+// One message of an attention worker: exactly one of the three is set.
 struct A2fFrame {
   using Call = FrameWithRows<v1::A2fCall>;
   std::optional<v1::HandoffOpen> open;
   std::optional<Call> call;
+  std::optional<v1::HandoffLive> live;
 };
 // kInvalidArgument: these bytes are no A2fMessage, or an empty one.
 absl::StatusOr<A2fFrame> DecodeA2f(grpc::ByteBuffer& buffer);

@@ -81,6 +81,8 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
     Write(EncodeCall(std::move(call)));
   }
 
+  void SetLive(bool live, Instant arrives_at) { Write(EncodeLive(live, arrives_at)); }
+
   // The link is gone: no listener call follows.
   void Shut() {
     ended_.store(true);
@@ -186,6 +188,7 @@ class GrpcFfnLink final : public FfnLink {
   explicit GrpcFfnLink(std::shared_ptr<HandoffClient> client) : client_(std::move(client)) {}
   ~GrpcFfnLink() override { client_->Shut(); }
   void Send(A2f call) override { client_->Send(std::move(call)); }
+  void SetLive(bool live, Instant arrives_at) override { client_->SetLive(live, arrives_at); }
 
  private:
   const std::shared_ptr<HandoffClient> client_;

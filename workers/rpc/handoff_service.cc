@@ -25,6 +25,7 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
     absl::StatusOr<A2fFrame> frame = DecodeA2f(message);
     message.Clear();
     if (!frame.ok()) return Fail(frame.status());
+    if (frame->live) return OnLive(*frame->live);
     return frame->open ? OnOpen(*frame->open) : OnCall(*std::move(frame->call));
   }
 
@@ -63,14 +64,21 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
     Write(EncodeGrant(grant));
   }
 
+  // The granted stream and the rows of its largest call.
+  std::pair<std::optional<step::StreamId>, uint32_t> Granted() {
+    MutexLock lock(mu_);
+    return {stream_, max_rows_};
+  }
+
+  bool OnLive(const v1::HandoffLive& live) {
+    const auto [stream, max_rows] = Granted();
+    if (!stream) return Fail(absl::InvalidArgumentError("hand-off: live before the grant"));
+    door_.SetLive(*stream, live.live(), Instant::FromNanoseconds(live.arrives_at_nanoseconds()));
+    return true;
+  }
+
   bool OnCall(A2fFrame::Call call) {
-    std::optional<step::StreamId> stream;
-    uint32_t max_rows = 0;
-    {
-      MutexLock lock(mu_);
-      stream = stream_;
-      max_rows = max_rows_;
-    }
+    const auto [stream, max_rows] = Granted();
     if (!stream) return Fail(absl::InvalidArgumentError("hand-off: a call before the grant"));
     const step::CallId id = CallIdOf(call.fields);
     if (absl::Status status = CheckCall(call, *hello_, max_rows); !status.ok()) {

@@ -49,6 +49,14 @@ class LoopbackStream {
     if (stream.has_value())
       door_.Call(*stream, std::move(call));  // else it is closed, and the listener was told
   }
+  void SetLive(bool live, Instant arrives_at) TANDEM_EXCLUDES(mu_) {
+    std::optional<step::StreamId> stream;
+    {
+      MutexLock lock(mu_);
+      stream = stream_;
+    }
+    if (stream.has_value()) door_.SetLive(*stream, live, arrives_at);
+  }
   void Close() TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
     listener_ = nullptr;
@@ -80,6 +88,9 @@ class LoopbackFfnLink final : public FfnLink {
   }
   void Send(A2f call) override {
     if (stream_ != nullptr) stream_->Send(std::move(call));
+  }
+  void SetLive(bool live, Instant arrives_at) override {
+    if (stream_ != nullptr) stream_->SetLive(live, arrives_at);
   }
 
  private:
