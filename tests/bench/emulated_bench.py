@@ -21,8 +21,8 @@ PORT = 18480
 
 
 def stream(model, tokens):
-    body = {"model": model, "prompt": "How busy is the specialist?", "max_tokens": tokens, "stream": True, "temperature": 0,
-            "tandem": {"timings": True}}
+    body = {"model": model, "prompt": "How busy is the specialist?", "max_tokens": tokens, "stream": True, "temperature": 0, "ignore_eos": True,
+            "return_token_ids": True, "tandem": {"timings": True}}
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})
     start = time.monotonic()
@@ -34,7 +34,7 @@ def stream(model, tokens):
                 continue
             chunk = json.loads(line[6:])
             last = chunk if "tandem" in chunk else last
-            if chunk["choices"] and chunk["choices"][0].get("text"):
+            if chunk["choices"] and chunk["choices"][0].get("token_ids"):  # not every token is a text
                 arrivals.append(time.monotonic() - start)
     return scale, arrivals, last
 
