@@ -132,6 +132,7 @@ absl::StatusOr<ClusterConfig> ReadCluster(const YAML::Node& node, const std::str
     part.Get("weights", config.emulation.weights);
     part.Get("time_scale", config.emulation.time_scale);
     part.Get("perturbation", config.emulation.perturbation);
+    part.Get("numerics", config.emulation.numerics);
     part.Get("payload", config.emulation.payload);
     return part.Finish();
   });
@@ -252,6 +253,7 @@ json::value ToJson(const ClusterConfig& config) {
             {"weights", config.emulation.weights},
             {"time_scale", config.emulation.time_scale},
             {"perturbation", config.emulation.perturbation},
+            {"numerics", config.emulation.numerics},
             {"payload", config.emulation.payload}}},
           {"gateway_flags", FlagsJson(config.gateway_flags)},
           {"router_flags", FlagsJson(config.router_flags)},
@@ -274,6 +276,7 @@ absl::StatusOr<ClusterConfig> ClusterFromJson(const json::value& value) {
                         .weights = text("weights"),
                         .time_scale = text("time_scale"),
                         .perturbation = text("perturbation"),
+                        .numerics = text("numerics"),
                         .payload = text("payload")};
     config.gateway_flags = FlagsFromJson(value.at("gateway_flags"));
     config.router_flags = FlagsFromJson(value.at("router_flags"));

@@ -45,7 +45,8 @@ struct Emulation {
   std::string weights;  // empty: the device set's
   std::string time_scale = "auto";
   std::string perturbation = "0";
-  std::string payload = "elided";
+  std::string numerics = "synthetic";  // or model, model:FILE.gguf
+  std::string payload;                 // empty: what the numerics need
   bool operator==(const Emulation&) const = default;
 };
 

@@ -1,14 +1,19 @@
 #include "services/ctl/emulation.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
+
+#include <filesystem>
 
 #include "scheduler/base/status.h"
 #include "scheduler/view/worker.h"
 
 namespace tandem::ctl {
 namespace {
+
+constexpr absl::string_view kModelNumerics = "model:";
 
 absl::StatusOr<DeviceSet> FindSet(const std::string& name) {
   std::vector<absl::string_view> names;
@@ -24,6 +29,19 @@ absl::string_view DeviceFor(const DeviceSet& set, const WorkerSet& workers) {
   if (workers.stages == "prefill") return set.prefill;
   if (workers.stages == "ffn") return set.ffn;
   return set.attention;
+}
+
+// The worker's flag.
+absl::StatusOr<std::string> WorkersNumerics(const ClusterConfig& config) {
+  const std::string& given = config.emulation.numerics;
+  if (given == "synthetic") return given;
+  if (given == "model") return absl::StrCat(kModelNumerics, config.model);
+  const std::string file = NumericsFile(config.emulation);
+  if (!file.empty())
+    return absl::StrCat(kModelNumerics,
+                        std::filesystem::absolute(file).lexically_normal().string());
+  return absl::InvalidArgumentError(
+      absl::StrCat("numerics: '", given, "' is neither synthetic, model nor model:FILE.gguf"));
 }
 
 }  // namespace
@@ -60,11 +78,18 @@ absl::StatusOr<double> ParseTimeScale(const std::string& text) {
       "time_scale: '", text, "' is neither auto nor a number in (0, ", kMaxTimeScale, "]"));
 }
 
+std::string NumericsFile(const Emulation& emulation) {
+  const absl::string_view numerics = emulation.numerics;
+  if (!absl::StartsWith(numerics, kModelNumerics)) return "";
+  return std::string(numerics.substr(kModelNumerics.size()));
+}
+
 absl::Status EmulateCluster(ClusterConfig& config) {
   const Emulation& wanted = config.emulation;
   if (wanted.model_shape.empty())
     return absl::InvalidArgumentError("emulated: model_shape is missing");
   ASSIGN_OR_RETURN(const double scale, ParseTimeScale(wanted.time_scale));
+  ASSIGN_OR_RETURN(const std::string numerics, WorkersNumerics(config));
   DeviceSet set = {};
   if (!wanted.devices.empty()) {
     ASSIGN_OR_RETURN(set, FindSet(wanted.devices));
@@ -82,7 +107,8 @@ absl::Status EmulateCluster(ClusterConfig& config) {
     workers.flags.emplace("backend", "emulated");
     workers.flags.emplace("model-shape", wanted.model_shape);
     workers.flags.emplace("weights", weights);
-    workers.flags.emplace("payload", wanted.payload);
+    workers.flags.emplace("numerics", numerics);
+    if (!wanted.payload.empty()) workers.flags.emplace("payload", wanted.payload);
     workers.flags.emplace("perturbation", wanted.perturbation);
   }
   ScaleCluster(config, scale > 0 ? scale : 1);
@@ -96,13 +122,14 @@ Emulation NothingGiven() {
           .weights = "",
           .time_scale = "",
           .perturbation = "",
+          .numerics = "",
           .payload = ""};
 }
 
 void Override(Emulation& emulation, const Emulation& given) {
   for (std::string Emulation::*field :
        {&Emulation::model_shape, &Emulation::devices, &Emulation::weights, &Emulation::time_scale,
-        &Emulation::perturbation, &Emulation::payload}) {
+        &Emulation::perturbation, &Emulation::numerics, &Emulation::payload}) {
     if (!(given.*field).empty()) emulation.*field = given.*field;
   }
 }

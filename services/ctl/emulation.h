@@ -7,9 +7,10 @@
 //     model_shape: llama-3-70b   # required; of share/tandem/catalog
 //     devices: rubin-lpx         # a set of DeviceSets(); or a `device` flag for each worker
 //     weights: fp8               # the set's by default
-//     time_scale: auto           # machine seconds for one of the devices'; auto: as the host
-//     allows perturbation: 0            # share that each worker's cost table is off by payload:
-//     elided            # or real
+//     time_scale: auto           # machine seconds for one of the devices'; auto: as the host allows
+//     perturbation: 0            # share that each worker's cost table is off by
+//     numerics: synthetic        # or model: the text of the cluster's model; or model:FILE.gguf
+//     payload: elided            # or real; what the numerics need by default
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
@@ -33,13 +34,17 @@ struct DeviceSet {
 const std::vector<DeviceSet>& DeviceSets();
 
 // Makes every worker of `config` emulated: fills in the flags that its set does not have. The time
-// scale stays 1 when it is auto: ScaleCluster sets it. kInvalidArgument names the key: no model
-// shape, an unknown set, a worker without a device, a time scale that is none.
+// scale stays 1 when it is auto: ScaleCluster sets it. Numerics `model` are those of
+// `config.model`, which is set and absolute. kInvalidArgument names the key: no model shape, an
+// unknown set, a worker without a device, a time scale or numerics that are none.
 absl::Status EmulateCluster(ClusterConfig& config);
 
 // What of `given` is not empty goes before what `emulation` has.
 void Override(Emulation& emulation, const Emulation& given);
 Emulation NothingGiven();
+
+// The file of numerics model:FILE.gguf; empty for others.
+std::string NumericsFile(const Emulation& emulation);
 
 // Sets every emulated worker's time scale.
 void ScaleCluster(ClusterConfig& config, double time_scale);

@@ -72,6 +72,8 @@ absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
         "--model-shape");
   }
   if (!options.model.empty()) config.model = options.model;
+  // The tokenizer of the text that is computed.
+  if (config.model.empty()) config.model = NumericsFile(config.emulation);
   if (config.model.empty()) config.model = DefaultModel();
   config.model = std::filesystem::absolute(config.model).lexically_normal().string();
   if (!options.model_name.empty()) config.model_name = options.model_name;
@@ -273,8 +275,11 @@ void AddEmulation(CLI::App& command, Options& options) {
       "Emulated: machine seconds for one of the devices' [auto: as the host allows]");
   command.add_option("--perturbation", options.emulation.perturbation,
                      "Emulated: share that each worker's cost table is off by [0]");
+  command.add_option("--numerics", options.emulation.numerics,
+                     "Emulated: synthetic (a hash chain), model (the text of --model) or "
+                     "model:FILE.gguf [synthetic]");
   command.add_option("--payload", options.emulation.payload,
-                     "Emulated: elided or real rows [elided]");
+                     "Emulated: elided or real rows [elided; real with numerics model]");
 }
 
 }  // namespace

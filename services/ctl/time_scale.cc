@@ -25,6 +25,7 @@ absl::Status SendOne(const ClusterState& state, int number) {
   const boost::json::value body = {{"model", state.config.model_name},
                                    {"prompt", absl::StrCat("Measure the host, part ", number)},
                                    {"max_tokens", kTokens},
+                                   {"ignore_eos", true},
                                    {"stream", true}};
   const absl::StatusOr<HttpReply> reply =
       HttpPostStreaming(state.gateway, "/v1/completions", boost::json::serialize(body), kSilence,

@@ -25,7 +25,8 @@ PROMPT = list(range(1, 17))
 
 
 def stream(model, tokens):
-    body = {"model": model, "prompt": PROMPT, "max_tokens": tokens, "stream": True, "temperature": 0, "ignore_eos": True}
+    body = {"model": model, "prompt": PROMPT, "max_tokens": tokens, "stream": True, "temperature": 0, "ignore_eos": True,
+            "return_token_ids": True}
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})
     start = time.monotonic()
@@ -36,8 +37,8 @@ def stream(model, tokens):
             if not line.startswith(b"data: {"):
                 continue
             chunk = json.loads(line[6:])
-            if chunk["choices"] and chunk["choices"][0].get("text"):
-                arrivals.append(time.monotonic() - start)
+            for choice in chunk["choices"]:  # not every token is a text
+                arrivals += [time.monotonic() - start] * len(choice.get("token_ids") or [])
     return scale, arrivals
 
 

@@ -25,9 +25,9 @@ def tokens():
     return {}
 
 
-def model_shape(name):
-    text = (clusters.SOURCE / "deploy" / "local" / (name + ".yaml")).read_text()
-    return next(line.split()[1] for line in text.splitlines() if "model_shape:" in line)
+def what_decides_the_tokens(name):
+    lines = (clusters.SOURCE / "deploy" / "local" / (name + ".yaml")).read_text().splitlines()
+    return tuple(line.split()[1] for line in lines if line.split()[:1] in (["model_shape:"], ["numerics:"]))
 
 
 def complete(cluster):
@@ -46,8 +46,8 @@ def test_every_set_answers_and_accounts_for_its_time(name, tokens):
         assert f"time_scale {scale:g}: " in out, out
         ids = reply.choices[0].model_extra["token_ids"]
         assert len(ids) == 12 and reply.choices[0].finish_reason == "length"
-        # A hash chain: one swapped row, stale block or skipped layer would change every later token.
-        assert ids == tokens.setdefault(model_shape(name), ids)
+        # A hash chain (or a model): one swapped row, stale block or skipped layer would change every later token.
+        assert ids == tokens.setdefault(what_decides_the_tokens(name), ids)
         for worker in cluster.workers().values():
             assert worker["device"].startswith("emulated/") and worker["time_scale"] == scale
             booked = sum(entry["seconds"] for entry in worker["ledger"])

@@ -1,8 +1,10 @@
 #include <absl/strings/str_cat.h>
 #include <unistd.h>
 
+#include "scheduler/base/status.h"
 #include "tests/exact/backend_conformance.h"
 #include "tests/exact/tiny_model.h"
+#include "workers/backend/deepened/deepened_backend.h"
 #include "workers/backend/ggml/ggml_backend.h"
 
 namespace tandem::exact {
@@ -44,15 +46,58 @@ TinyModel WithOutputMatrix() {
   return model;
 }
 
+// The tiny model's two layers as the first of five: the second half of them is none of its own.
+constexpr uint32_t kDeepLayers = 5;
+
+absl::StatusOr<std::unique_ptr<StageBackend>> MakeDeepened(std::set<Stage> stages,
+                                                           uint32_t kv_blocks,
+                                                           uint32_t block_tokens,
+                                                           const ShardRequest& request) {
+  ASSIGN_OR_RETURN(const FfnShard shard, ResolveRequest(request, kDeepLayers));
+  const std::string path = absl::StrCat(testing::TempDir(), "/tandem_deep_", getpid(), ".gguf");
+  if (!WriteTinyModel(TinyModel(), path)) return absl::UnknownError("no file");
+  ASSIGN_OR_RETURN(const auto file, ggml_cpu::GgufModel::Open(path));
+  const uint32_t blocks = stages == std::set<Stage>{Stage::kFfn} ? 0 : kv_blocks;
+  ASSIGN_OR_RETURN(std::unique_ptr<StageBackend> real,
+                   GgmlBackend::Create({path, stages, blocks, block_tokens, 1, {}}, *file,
+                                       RealPart(shard, file->shape().layers)));
+  unlink(path.c_str());
+  return DeepenedBackend::Create(std::move(real), kDeepLayers, shard);
+}
+
+BackendCase Deepened() {
+  return {"tiny_deepened",
+          [](std::set<Stage> stages, uint32_t kv_blocks, uint32_t block_tokens) {
+            auto backend = MakeDeepened(std::move(stages), kv_blocks, block_tokens, {});
+            EXPECT_TRUE(backend.ok()) << backend.status();
+            return backend.ok() ? *std::move(backend) : nullptr;
+          },
+          [](const ShardRequest& shard) { return MakeDeepened({Stage::kFfn}, 0, 16, shard); }};
+}
+
 INSTANTIATE_TEST_SUITE_P(Ggml, BackendConformance,
                          testing::Values(Case("tiny_q8_0_tied", TinyModel()),
-                                         Case("tiny_q4_1_output_matrix", WithOutputMatrix())),
+                                         Case("tiny_q4_1_output_matrix", WithOutputMatrix()),
+                                         Deepened()),
                          [](const auto& info) { return info.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(Ggml, ShardConformance,
                          testing::Values(Case("tiny_q8_0_tied", TinyModel()),
-                                         Case("tiny_q4_1_output_matrix", WithOutputMatrix())),
+                                         Case("tiny_q4_1_output_matrix", WithOutputMatrix()),
+                                         Deepened()),
                          [](const auto& info) { return info.param.name; });
+
+TEST(GgmlBackend, OfAShardWithoutALayerNothingIsLoaded) {
+  const auto none = MakeDeepened({Stage::kFfn}, 0, 16, *ParseShardRequest("2:5", "1/2"));
+  ASSERT_TRUE(none.ok()) << none.status();
+  const BackendInfo& info = (*none)->info();
+  EXPECT_EQ(info.ffn_bytes + info.attention_bytes + info.head_bytes, 0u);
+  EXPECT_EQ(info.shard, (FfnShard{2, 5, 1, 2}));
+  const auto piece = MakeDeepened({Stage::kFfn}, 0, 16, *ParseShardRequest("0:2", "1/2"));
+  ASSERT_TRUE(piece.ok()) << piece.status();
+  EXPECT_GT((*piece)->info().ffn_bytes, 0u);
+  EXPECT_EQ((*piece)->info().numerics, info.numerics) << "one class of one cut";
+}
 
 TEST(GgmlBackend, AShardIsForTheFfnStageAloneAndCutsWholeBlocks) {
   const ShardRequest half = *ParseShardRequest("all", "0/2");

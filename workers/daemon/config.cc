@@ -1,5 +1,6 @@
 #include "workers/daemon/config.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
@@ -21,6 +22,7 @@ constexpr int64_t kMaxKvTokens = int64_t{1} << 30;
 constexpr double kMaxDrainSeconds = 86400;
 constexpr double kMaxSeconds = std::max(kMaxDrainSeconds, kMaxTimeScale);
 constexpr uint32_t kMaxEmulatedChunk = 65536;
+constexpr char kSynthetic[] = "synthetic", kModelNumerics[] = "model:";
 
 // A flag and its key are one thing: both are named here, once.
 template <typename Bind>
@@ -41,7 +43,12 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("perturbation", c.perturbation,
        "emulated: share by which each coefficient of the device is off, 0 to 0.9");
   bind("perturbation-seed", c.perturbation_seed, "emulated: which coefficients, by how much");
-  bind("payload", c.payload, "emulated: elided (16 bytes a row) or real (the model's width)");
+  bind("numerics", c.numerics,
+       "emulated: synthetic (a hash chain), or model:FILE.gguf (its text; its layers are the first "
+       "of the emulated model's, the rest pass rows through)");
+  bind("payload", c.payload,
+       "emulated: elided (16 bytes a row) or real (the model's width); default: elided, or real "
+       "with numerics model:FILE.gguf");
   bind("listen", c.listen, "host:port of the gRPC server");
   bind("advertise", c.advertise, "host:port that peers dial; default: LISTEN");
   bind("router", c.routers, "host:port of a router; may be given several times");
@@ -118,15 +125,30 @@ absl::Status CheckReal(WorkerConfig& config) {
   if (config.model.empty())
     return absl::InvalidArgumentError("model: name a GGUF file with --model");
   for (const auto& [key, value] :
-       {std::pair("device", config.device), std::pair("model_shape", config.model_shape)}) {
+       {std::pair("device", config.device), std::pair("model_shape", config.model_shape),
+        std::pair("numerics", config.numerics == kSynthetic ? "" : config.numerics)}) {
     if (!value.empty()) {
       return absl::InvalidArgumentError(
           absl::StrCat(key, ": '", value, "' is of the emulated backend, not of ggml"));
     }
   }
-  if (config.kv_tokens == 0) config.kv_tokens = 16384;
+  if (config.kv_tokens == 0) config.kv_tokens = kDefaultKvTokens;
   if (config.chunk_tokens == 0) config.chunk_tokens = 32;
   return absl::OkStatus();
+}
+
+absl::Status CheckNumerics(WorkerConfig& config) {
+  const bool model = !config.NumericsFile().empty();
+  if (!model && config.numerics != kSynthetic) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("numerics: '", config.numerics, "' is neither synthetic nor model:FILE.gguf"));
+  }
+  if (config.payload.empty()) config.payload = model ? "real" : "elided";
+  RETURN_IF_ERROR(CheckWord("payload", config.payload, {"elided", "real"}));
+  if (!model || config.payload == "real") return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("payload: elided frames hold no numbers, and numerics ", config.numerics,
+                   " computes with them: leave payload out, or say real"));
 }
 
 absl::Status CheckEmulated(WorkerConfig& config) {
@@ -134,7 +156,7 @@ absl::Status CheckEmulated(WorkerConfig& config) {
     return absl::InvalidArgumentError("device: name a device of the catalog, such as h100-x8");
   if (config.model_shape.empty())
     return absl::InvalidArgumentError("model_shape: name a model of the catalog");
-  RETURN_IF_ERROR(CheckWord("payload", config.payload, {"elided", "real"}));
+  RETURN_IF_ERROR(CheckNumerics(config));
   if (!(config.time_scale > 0 && config.time_scale <= kMaxTimeScale)) {
     return absl::InvalidArgumentError(
         absl::StrCat("time_scale: ", config.time_scale, " is not in (0, ", kMaxTimeScale, "]"));
@@ -161,6 +183,11 @@ std::set<Stage> WorkerConfig::StageSet() const {
 
 MemoryClass WorkerConfig::Memory() const {
   return memory_class == "sram" ? MemoryClass::kSram : MemoryClass::kHbm;
+}
+
+std::string WorkerConfig::NumericsFile() const {
+  if (!absl::StartsWith(numerics, kModelNumerics)) return "";
+  return numerics.substr(sizeof(kModelNumerics) - 1);
 }
 
 ShardRequest WorkerConfig::Shard() const { return *ParseShardRequest(layers, column); }

@@ -16,6 +16,10 @@
 
 namespace tandem {
 
+// Positions of a real model's KV cache that nobody gave a size: the host's memory, at 23 KB each
+// for SmolLM2-135M.
+inline constexpr uint32_t kDefaultKvTokens = 16384;
+
 struct WorkerConfig {
   std::vector<std::string> stages;  // "prefill", "attention", "ffn"; at least one
   std::string worker_id;            // default: pool@listen
@@ -33,7 +37,9 @@ struct WorkerConfig {
   double time_scale = 1;             // machine seconds for one of the device's
   double perturbation = 0;           // share that each coefficient of the cost table is off by
   uint32_t perturbation_seed = 1;
-  std::string payload = "elided";  // or real: rows and KV as wide as the model's
+  std::string numerics = "synthetic";  // a hash chain; or model:FILE.gguf, of a real model's text
+  std::string payload;  // elided or real; default: what the numerics need. Real rows and KV are as
+                        // wide as the model's: the shape's, or FILE.gguf's
 
   std::string listen = "127.0.0.1:9200";
   std::string
@@ -43,13 +49,14 @@ struct WorkerConfig {
   std::string admin_listen = "127.0.0.1:9301";
 
   uint32_t kv_tokens = 0;  // positions of the KV cache; 0: 16384, or what fits of an emulated
-                           // device's memory; unused on an FFN worker
+                           // device's memory (with a real model's numerics no more than 16384);
+                           // unused on an FFN worker
   uint32_t block_tokens = 16;
   uint32_t max_batch = 64;         // rows of one step
   uint32_t max_micro_batches = 3;  // in flight with a remote FFN
   uint32_t micro_batches = 0;      // of a step; 0: chosen by measurement
   uint32_t chunk_tokens = 0;       // rows of one prefill chunk; 0: 32, or 512 when emulated
-  uint32_t threads = 1;            // compute threads
+  uint32_t threads = 1;            // compute threads; of the host, when emulated
   // The part of the FFN that an ffn worker holds; other stages need it whole.
   std::string layers = "all";  // "FIRST:LAST" (last exclusive), or "I/N": the I-th of N even parts
   std::string column = "0/1";  // "I/N": piece I of the layers' columns, cut into N; 0/1 is whole
@@ -63,6 +70,7 @@ struct WorkerConfig {
   std::string log_format = "text";  // or json
 
   bool emulated() const { return backend == "emulated"; }
+  std::string NumericsFile() const;  // of model:FILE.gguf; empty: synthetic
   std::set<Stage> StageSet() const;
   MemoryClass Memory() const;
   ShardRequest Shard() const;  // of a checked configuration

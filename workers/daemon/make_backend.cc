@@ -14,16 +14,13 @@
 #include "services/runtime/log.h"
 #include "workers/backend/emulated/emulated_backend.h"
 #include "workers/backend/ggml/ggml_backend.h"
-#include "workers/backend/ggml/gguf_model.h"
-#include "workers/backend/synthetic/synthetic_backend.h"
+#include "workers/daemon/make_numerics.h"
 
 namespace tandem {
 namespace {
 
 // Positions of an emulated KV cache that nobody gave a size: more than a batch of long contexts.
 constexpr uint64_t kMostKvTokens = 1 << 20;
-constexpr uint32_t kElidedRowFloats = 4;  // 16 bytes: a digest of the row
-constexpr uint32_t kElidedKvRowBytes = 16;
 
 bool KeepsKv(const WorkerConfig& config) {
   const std::set<Stage> stages = config.StageSet();
@@ -63,15 +60,9 @@ uint32_t KvTokens(const WorkerConfig& config, const cost::CostTable& table,
   if (config.kv_tokens != 0) return config.kv_tokens;
   const uint64_t fit =
       cost::KvTokensThatFit(table.device(), table.shape(), table.precision(), holding);
-  return static_cast<uint32_t>(
-      std::min(std::max<uint64_t>(fit, config.block_tokens), kMostKvTokens));
-}
-
-// The vocabulary of the tokenizer's file, so that every token has a text; the shape's without one.
-absl::StatusOr<uint32_t> Vocabulary(const WorkerConfig& config, const model::ModelShape& shape) {
-  if (config.model.empty()) return static_cast<uint32_t>(shape.vocabulary);
-  ASSIGN_OR_RETURN(const auto file, ggml_cpu::GgufModel::Open(config.model));
-  return file->vocabulary();
+  // The KV of a real model is real: the host's memory.
+  const uint64_t most = config.NumericsFile().empty() ? kMostKvTokens : kDefaultKvTokens;
+  return static_cast<uint32_t>(std::min(std::max<uint64_t>(fit, config.block_tokens), most));
 }
 
 absl::StatusOr<BuiltBackend> MakeEmulated(const WorkerConfig& config, const RealTimeSource& time) {
@@ -84,37 +75,22 @@ absl::StatusOr<BuiltBackend> MakeEmulated(const WorkerConfig& config, const Real
                    ResolveRequest(config.Shard(), static_cast<uint32_t>(shape.layers)));
   if (stages.contains(Stage::kFfn)) holding.ffn = shard;
   const uint32_t kv_tokens = KvTokens(config, table, holding);
-  const bool real = config.payload == "real";
+  const uint32_t kv_blocks = kv_tokens / config.block_tokens;
+  ASSIGN_OR_RETURN(std::unique_ptr<StageBackend> numerics,
+                   MakeNumerics(config, table, shard, kv_blocks));
 
-  SyntheticOptions synthetic;
-  synthetic.stages = stages;
-  synthetic.dimensions.layers = static_cast<uint32_t>(shape.layers);
-  synthetic.dimensions.hidden = real ? static_cast<uint32_t>(shape.hidden) : kElidedRowFloats;
-  synthetic.dimensions.kv_heads = static_cast<uint32_t>(shape.kv_heads);
-  synthetic.dimensions.head_dim = static_cast<uint32_t>(shape.head_dim);
-  ASSIGN_OR_RETURN(synthetic.dimensions.vocabulary, Vocabulary(config, shape));
-  synthetic.dimensions.context_tokens = static_cast<uint32_t>(shape.context_tokens);
-  synthetic.kv_blocks = kv_tokens / config.block_tokens;
-  synthetic.block_tokens = config.block_tokens;
-  synthetic.shard = shard;
-  if (real) {
-    synthetic.kv_row_bytes = static_cast<uint32_t>(cost::KvRowBytes(shape, table.precision()));
-  } else {
-    synthetic.kv_row_bytes = kElidedKvRowBytes;
-  }
   EmulatedOptions options;
   options.stages = stages;
   options.shard = shard;
   options.kv_tokens = kv_tokens;
   options.time_scale = config.time_scale;
-  const uint32_t kv_blocks = synthetic.kv_blocks;
   ASSIGN_OR_RETURN(std::unique_ptr<StageBackend> backend,
-                   EmulatedBackend::Create(options, table,
-                                           std::make_unique<SyntheticBackend>(std::move(synthetic)),
-                                           time, [&time](Instant when) { time.WaitUntil(when); }));
+                   EmulatedBackend::Create(options, table, std::move(numerics), time,
+                                           [&time](Instant when) { time.WaitUntil(when); }));
   LogInfo("emulated", {{"device", config.device},
                        {"model_shape", config.model_shape},
                        {"weights", config.weights},
+                       {"numerics", config.numerics},
                        {"time_scale", config.time_scale},
                        {"perturbation", config.perturbation}});
   return BuiltBackend{std::move(backend), kv_blocks};

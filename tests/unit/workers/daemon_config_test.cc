@@ -116,6 +116,8 @@ TEST(WorkerConfig, ErrorsNameTheKeyAndTheNumber) {
        "router: 'host:99999' is no host:port"},
       {{"--stages", "ffn", "--model", "m", "--drain-timeout-seconds", "-1"},
        "drain_timeout_seconds: -1"},
+      {{"--stages", "ffn", "--model", "m", "--numerics", "model:x.gguf"},
+       "numerics: 'model:x.gguf' is of the emulated backend, not of ggml"},
       {{"--stages", "ffn", "--model", "m", "--speed", "11"}, "--speed"},
   };
   for (const Case& c : cases) {
@@ -124,6 +126,37 @@ TEST(WorkerConfig, ErrorsNameTheKeyAndTheNumber) {
     const auto command = ParseWorkerCommand(static_cast<int>(argv.size()), argv.data());
     ASSERT_FALSE(command.ok()) << c.reason;
     EXPECT_THAT(std::string(command.status().message()), HasSubstr(c.reason));
+  }
+}
+
+TEST(WorkerConfig, NumericsDecideWhatThePayloadIs) {
+  const std::initializer_list<const char*> synthetic = {
+      "--stages", "ffn", "--backend", "emulated", "--device", "h100-x8", "--model-shape", "m"};
+  const auto parse = [&](std::initializer_list<const char*> more) {
+    std::vector<const char*> argv = {"tandem-worker"};
+    argv.insert(argv.end(), synthetic);
+    argv.insert(argv.end(), more);
+    return ParseWorkerCommand(static_cast<int>(argv.size()), argv.data());
+  };
+  EXPECT_EQ((*parse({}))->config.payload, "elided");
+  EXPECT_EQ((*parse({}))->config.NumericsFile(), "");
+  EXPECT_EQ((*parse({"--payload", "real"}))->config.payload, "real");
+  const WorkerConfig model = (*parse({"--numerics", "model:/models/small.gguf"}))->config;
+  EXPECT_EQ(model.payload, "real");
+  EXPECT_EQ(model.NumericsFile(), "/models/small.gguf");
+  const std::string path = WriteFile(ToYaml(model));
+  EXPECT_EQ(ToYaml(MustParse({"--config", path.c_str()})), ToYaml(model));
+
+  const auto error = [&](std::initializer_list<const char*> more) {
+    return std::string(parse(more).status().message());
+  };
+  EXPECT_THAT(error({"--numerics", "model:x.gguf", "--payload", "elided"}),
+              HasSubstr("payload: elided frames hold no numbers, and numerics model:x.gguf"));
+  EXPECT_THAT(error({"--payload", "none"}), HasSubstr("payload: 'none' is none of elided, real"));
+  for (const char* word : {"real", "model", "model:"}) {
+    EXPECT_THAT(error({"--numerics", word}),
+                HasSubstr(std::string("numerics: '") + word +
+                          "' is neither synthetic nor model:FILE.gguf"));
   }
 }
 

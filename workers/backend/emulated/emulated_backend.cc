@@ -2,6 +2,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "scheduler/base/status.h"
@@ -85,6 +86,8 @@ EmulatedBackend::EmulatedBackend(const EmulatedOptions& options, const cost::Cos
       timeline_(table_, time, std::move(wait_until), options.time_scale) {
   info_.name = absl::StrCat("emulated/", table_.device().name);
   info_.model_name = table_.shape().name;
+  info_.dimensions.context_tokens = static_cast<uint32_t>(
+      std::min<uint64_t>(info_.dimensions.context_tokens, table_.shape().context_tokens));
   const cost::Holding holding = HoldingOf(options);
   const auto bytes = [&](const cost::Holding& part) {
     return cost::WeightBytes(table_.shape(), table_.precision(), part);

@@ -9,7 +9,6 @@
 
 #include "scheduler/base/check.h"
 #include "scheduler/base/status.h"
-#include "workers/backend/ggml/gguf_model.h"
 #include "workers/backend/ggml/row_kernels.h"
 #include "workers/backend/sampler.h"
 
@@ -48,14 +47,14 @@ bool NeedsKv(const std::set<Stage>& stages) {
   return stages.contains(Stage::kPrefill) || stages.contains(Stage::kAttention);
 }
 
-NumericsClass NumericsOf(const GgufModel& model, const ShardSpec& spec) {
+NumericsClass NumericsOf(const GgufModel& model, const ShardSpec& spec, const FfnShard& shard) {
   const std::string prefix =
       absl::StrCat("gguf:", model.sha256().substr(0, 16), "/ggml/cpu/", ggml_version(), "+",
                    ggml_commit(), "/", TANDEM_CPU_VARIANT, "/threads:", spec.threads, "/");
   NumericsClass numerics;
   if (spec.stages.contains(Stage::kPrefill)) numerics.prefill = prefix + "paged/kv:f16";
   if (spec.stages.contains(Stage::kAttention)) numerics.attention = prefix + "paged/kv:f16";
-  if (spec.stages.contains(Stage::kFfn)) numerics.ffn = prefix + GeometryOf(spec.shard.columns);
+  if (spec.stages.contains(Stage::kFfn)) numerics.ffn = prefix + GeometryOf(shard.columns);
   return numerics;
 }
 
@@ -66,7 +65,7 @@ BackendInfo InfoOf(const GgufModel& model, const ShardWeights& weights, const Sh
   info.model_name = model.name();
   info.dimensions = {shape.layers,   shape.hidden,       shape.kv_heads,
                      shape.head_dim, model.vocabulary(), shape.context_tokens};
-  info.numerics = NumericsOf(model, spec);
+  info.numerics = NumericsOf(model, spec, weights.shard());
   info.shard = weights.shard();
   info.attention_bytes = weights.bytes(TensorGroup::kAttention);
   info.ffn_bytes = weights.bytes(TensorGroup::kFfn);
@@ -78,11 +77,11 @@ BackendInfo InfoOf(const GgufModel& model, const ShardWeights& weights, const Sh
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GgmlBackend>> GgmlBackend::Create(const ShardSpec& spec) {
+absl::Status GgmlBackend::CheckSpec(const ShardSpec& spec, bool whole) {
   if (spec.stages.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(spec.model_path, ": no stage to load"));
   }
-  if (!spec.shard.IsWhole() && spec.stages != std::set<Stage>{Stage::kFfn}) {
+  if (!whole && spec.stages != std::set<Stage>{Stage::kFfn}) {
     return absl::InvalidArgumentError(
         absl::StrCat(spec.model_path, ": a part of the FFN is for the ffn stage alone"));
   }
@@ -91,22 +90,33 @@ absl::StatusOr<std::unique_ptr<GgmlBackend>> GgmlBackend::Create(const ShardSpec
         absl::StrCat(spec.model_path, ": prefill and attention need KV, not ", spec.kv_blocks,
                      " blocks of ", spec.block_tokens, " tokens"));
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<GgmlDevice> device, GgmlDevice::Create(spec.threads));
-  ASSIGN_OR_RETURN(std::unique_ptr<GgufModel> model, GgufModel::Open(spec.model_path));
-  absl::StatusOr<FfnShard> shard = ResolveRequest(spec.shard, model->shape().layers);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<GgmlBackend>> GgmlBackend::Create(const ShardSpec& spec) {
+  RETURN_IF_ERROR(CheckSpec(spec, spec.shard.IsWhole()));  // before the file is read
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufModel> model, GgufModel::Open(spec.model_path));
+  const absl::StatusOr<FfnShard> shard = ResolveRequest(spec.shard, model->shape().layers);
   if (!shard.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat(spec.model_path, ": ", shard.status().message()));
   }
+  return Create(spec, *model, *shard);
+}
+
+absl::StatusOr<std::unique_ptr<GgmlBackend>> GgmlBackend::Create(const ShardSpec& spec,
+                                                                 const GgufModel& model,
+                                                                 const FfnShard& shard) {
+  RETURN_IF_ERROR(CheckSpec(spec, shard.IsWhole(model.shape().layers)));
+  ASSIGN_OR_RETURN(std::unique_ptr<GgmlDevice> device, GgmlDevice::Create(spec.threads));
   ASSIGN_OR_RETURN(std::unique_ptr<ShardWeights> weights,
-                   ShardWeights::Load(*model, spec.stages, *shard, *device));
+                   ShardWeights::Load(model, spec.stages, shard, *device));
   std::unique_ptr<KvPool> kv;
   if (NeedsKv(spec.stages)) {
-    ASSIGN_OR_RETURN(kv,
-                     KvPool::Create(model->shape(), spec.kv_blocks, spec.block_tokens, *device));
+    ASSIGN_OR_RETURN(kv, KvPool::Create(model.shape(), spec.kv_blocks, spec.block_tokens, *device));
   }
   return std::unique_ptr<GgmlBackend>(
-      new GgmlBackend(std::move(device), *model, std::move(weights), std::move(kv), spec));
+      new GgmlBackend(std::move(device), model, std::move(weights), std::move(kv), spec));
 }
 
 GgmlBackend::GgmlBackend(std::unique_ptr<GgmlDevice> device, const GgufModel& model,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "workers/backend/ggml/ggml_device.h"
+#include "workers/backend/ggml/gguf_model.h"
 #include "workers/backend/ggml/graph_cache.h"
 #include "workers/backend/ggml/kv_pool.h"
 #include "workers/backend/ggml/layer_graphs.h"
@@ -34,6 +35,12 @@ class GgmlBackend final : public StageBackend {
   // GgufModel::Open, ShardWeights::Load and KvPool::Create. kInvalidArgument: no stage; KV blocks
   // wanted of none; a shard that the model has not, or that is not for the ffn stage alone.
   static absl::StatusOr<std::unique_ptr<GgmlBackend>> Create(const ShardSpec& spec);
+  // The same of an opened file. `shard` is resolved and stands for the spec's; without a layer
+  // (first_layer == last_layer), nothing is loaded for the ffn stage, and every FfnLayer is
+  // kNotFound: the holder of layers that the file has not (backend/deepened).
+  static absl::StatusOr<std::unique_ptr<GgmlBackend>> Create(const ShardSpec& spec,
+                                                             const ggml_cpu::GgufModel& model,
+                                                             const FfnShard& shard);
 
   const BackendInfo& info() const override { return info_; }
   absl::StatusOr<BufferRef> AllocateRows(uint32_t rows) override;
@@ -57,6 +64,7 @@ class GgmlBackend final : public StageBackend {
   GgmlBackend(std::unique_ptr<ggml_cpu::GgmlDevice> device, const ggml_cpu::GgufModel& model,
               std::unique_ptr<ggml_cpu::ShardWeights> weights, std::unique_ptr<ggml_cpu::KvPool> kv,
               const ShardSpec& spec);
+  static absl::Status CheckSpec(const ShardSpec& spec, bool whole);
   absl::Status CheckLoaded(ggml_cpu::TensorGroup group, const char* call) const;
   absl::Status CheckRows(size_t rows) const;
   absl::Status CheckKv() const;

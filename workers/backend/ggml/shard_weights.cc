@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<ShardWeights>> ShardWeights::Load(const GgufModel
     RETURN_IF_ERROR(weights->AddTensor(model, spec));
     bytes += ggml_nbytes(weights->tensors_.at(spec.name));
   }
+  if (weights->tensors_.empty()) return weights;  // of a shard without a layer
   weights->buffer_.reset(ggml_backend_alloc_ctx_tensors(weights->context_.get(), device.backend()));
   if (weights->buffer_ == nullptr) {
     return absl::ResourceExhaustedError(

@@ -24,10 +24,10 @@ namespace tandem::ggml_cpu {
 // quantisation blocks; ffn_norm is there whole. Immutable once loaded.
 class ShardWeights {
  public:
-  // `shard` is resolved; other than whole only with the ffn stage alone. kInvalidArgument: the
-  // columns cannot be cut so (CutColumns). kResourceExhausted names the bytes that could not be
-  // had; kUnimplemented names a tensor whose product depends on the batch (see invariance_check.h);
-  // else what GgufModel::Read says.
+  // `shard` is resolved, and may be without a layer; other than whole only with the ffn stage
+  // alone. kInvalidArgument: the columns cannot be cut so (CutColumns). kResourceExhausted names
+  // the bytes that could not be had; kUnimplemented names a tensor whose product depends on the
+  // batch (see invariance_check.h); else what GgufModel::Read says.
   static absl::StatusOr<std::unique_ptr<ShardWeights>> Load(const GgufModel& model,
                                                             const std::set<Stage>& stages,
                                                             const FfnShard& shard,

@@ -102,9 +102,26 @@ TEST(ClusterJson, RoundTrips) {
   config.gateway_port = 1;
   config.gateway_flags = {{"a", "b"}};
   config.workers[2].flags = {{"threads", "1"}};
+  config.emulation = {.model_shape = "s",
+                      .devices = "d",
+                      .weights = "w",
+                      .time_scale = "t",
+                      .perturbation = "p",
+                      .numerics = "n",
+                      .payload = "real"};
   const absl::StatusOr<ClusterConfig> back = ClusterFromJson(ToJson(config));
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(*back, config);
+}
+
+TEST(ClusterFile, TheEmulatedExampleWithTextIsRead) {
+  const std::string local = std::string(std::getenv("TANDEM_SOURCE_DIR")) + "/deploy/local/";
+  const auto text = ReadClusterFile(local + "emulated-rubin-lpx-text.yaml");
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_EQ(text->emulation.numerics, "model");
+  const auto chain = ReadClusterFile(local + "emulated-rubin-lpx.yaml");
+  ASSERT_TRUE(chain.ok()) << chain.status();
+  EXPECT_EQ(chain->emulation.numerics, "synthetic");
 }
 
 // ---- Shards of the FFN.

@@ -1,5 +1,6 @@
 #include "services/ctl/emulation.h"
 
+#include <absl/strings/str_cat.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -50,6 +51,27 @@ TEST(Emulation, WhatIsGivenGoesBeforeTheFile) {
   Override(emulation, given);
   EXPECT_EQ(emulation.time_scale, "20");
   EXPECT_EQ(emulation.devices, "rubin-lpx");
+}
+
+TEST(Emulation, NumericsOfTheClustersModelOrOfAnotherFile) {
+  const auto flags_with = [](const std::string& numerics) {
+    ClusterConfig config = Afd();
+    config.model = "/models/small.gguf";
+    config.emulation.numerics = numerics;
+    const absl::Status status = EmulateCluster(config);
+    EXPECT_TRUE(status.ok()) << status;
+    return config.workers[1].flags;
+  };
+  EXPECT_EQ(flags_with("synthetic").at("numerics"), "synthetic");
+  EXPECT_FALSE(flags_with("synthetic").contains("payload")) << "the worker knows what it needs";
+  EXPECT_EQ(flags_with("model").at("numerics"), "model:/models/small.gguf");
+  EXPECT_EQ(flags_with("model:/other/../big.gguf").at("numerics"), "model:/big.gguf");
+  for (const char* word : {"chain", "model:", ""}) {
+    ClusterConfig config = Afd();
+    config.emulation.numerics = word;
+    EXPECT_THAT(std::string(EmulateCluster(config).message()),
+                HasSubstr(absl::StrCat("numerics: '", word, "' is neither synthetic, model nor")));
+  }
 }
 
 TEST(Emulation, WhatIsMissingIsNamed) {
