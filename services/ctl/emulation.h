@@ -7,9 +7,9 @@
 //     model_shape: llama-3-70b   # required; of share/tandem/catalog
 //     devices: rubin-lpx         # a set of DeviceSets(); or a `device` flag for each worker
 //     weights: fp8               # the set's by default
-//     time_scale: auto           # machine seconds for one of the devices'; auto: as the host allows
+//     time_scale: auto           # machine seconds for one of the devices'; auto: the host decides
 //     perturbation: 0            # share that each worker's cost table is off by
-//     numerics: synthetic        # or model: the text of the cluster's model; or model:FILE.gguf
+//     numerics: synthetic        # or model, or model:FILE.gguf: the text of a real model
 //     payload: elided            # or real; what the numerics need by default
 
 #include <absl/status/status.h>
