@@ -52,7 +52,18 @@ def test_every_set_answers_and_accounts_for_its_time(name, tokens):
             assert worker["device"].startswith("emulated/") and worker["time_scale"] == scale
             booked = sum(entry["seconds"] for entry in worker["ledger"])
             assert booked == pytest.approx(worker["elapsed_seconds"], rel=1e-3)
+            if worker["stages"] == ["ffn"]:  # it waited for rows of a sequence that lived
+                assert any(entry["cause"] == "starved" and entry["seconds"] > 0 for entry in worker["ledger"])
         cluster.wait_idle()
+
+
+def test_rows_as_wide_as_the_models_give_the_same_ids():
+    ids = []
+    for name in ("emulated-h100", "emulated-rubin-lpx"):  # one device; attention and FFN apart
+        cluster = Emulated(name, ["--model-shape", "llama-3-8b", "--payload", "real"])
+        with clusters.started(cluster):
+            ids.append(complete(cluster)[1].choices[0].model_extra["token_ids"])
+    assert len(ids[0]) == 12 and ids[0] == ids[1]
 
 
 @pytest.mark.parametrize("flags, words", [
