@@ -77,6 +77,7 @@ absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> FfnEngine::OpenStrea
   stream.own =
       context_.Runs(Stage::kAttention) && hello.attention_worker == context_.config.worker.value();
   if (stream.own) own_streams_++;
+  stream.peer = context_.trace.PeerIndex(hello.attention_worker);
   return std::pair(id, grant);
 }
 
@@ -142,9 +143,23 @@ void FfnEngine::RunTask() {
         context_.backend.FfnLayer(task->layer, task->rows, *buffers_.residual, *buffers_.ffn_out)
             ->Wait();
   }
-  const Duration compute = context_.line.DeviceTime(context_.line.Now() - start);
+  const Instant end = context_.line.Now();
+  TraceTask(*task, start, end);
   machine_.OnTaskDone(*task, context_.Now());
-  Answer(*task, status, start, compute);
+  Answer(*task, status, start, context_.line.DeviceTime(end - start));
+}
+
+void FfnEngine::TraceTask(const step::FfnTask& task, Instant start, Instant end) {
+  const step::QueuedCall& first = task.calls.front();
+  context_.trace.Add({.kind = SpanKind::kFfn,
+                      .peer = streams_.at(first.stream).peer,
+                      .calls = static_cast<uint16_t>(std::min<size_t>(task.calls.size(), 0xffff)),
+                      .layer = task.layer,
+                      .micro_batch = first.call.micro_batch,
+                      .rows = task.rows,
+                      .step = first.call.step,
+                      .begin = start,
+                      .end = end});
 }
 
 absl::Status FfnEngine::Gather(const step::FfnTask& task) {
@@ -185,6 +200,15 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
       stream.next_layer[call.call.micro_batch] = next;
     }
     if (!stream.own) reply.arrives_at = context_.line.SendF2a(call.rows, stream.link);
+    context_.trace.Add({.kind = SpanKind::kServed,
+                        .peer = stream.peer,
+                        .layer = call.call.layer,
+                        .micro_batch = call.call.micro_batch,
+                        .attempt = call.call.attempt,
+                        .rows = call.rows,
+                        .step = call.call.step,
+                        .begin = call.arrival,
+                        .end = context_.line.Now()});
     stream.sink->Reply(std::move(reply));
   }
 }

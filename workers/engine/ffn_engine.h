@@ -57,6 +57,7 @@ class FfnEngine {
     std::shared_ptr<FfnReplySink> sink;
     cost::LinkSpeed link;                               // the sender's, when emulated
     bool own = false;                                   // of the attention stage of this worker
+    uint16_t peer = kNoPeer;                            // the sender, in the trace
     std::map<step::CallId, std::vector<float>> queued;  // rows of calls in the machine
     std::map<uint32_t, uint32_t> next_layer;  // of micro-batches within a step, by micro-batch
   };
@@ -66,6 +67,7 @@ class FfnEngine {
   absl::Status Gather(const step::FfnTask& task);
   void Answer(const step::FfnTask& task, const absl::Status& status, Instant start,
               Duration compute);
+  void TraceTask(const step::FfnTask& task, Instant start, Instant end);
 
   EngineContext& context_;
   step::FfnMachine machine_;
