@@ -111,10 +111,10 @@ class Writer {
   }
 
  private:
-  // Monotonic in `at_ns`, so rounding makes no overlap.
+  // Monotonic in `at_ns`, so rounding makes no overlap; saturates at 146 years.
   int64_t DeviceNs(uint32_t worker, int64_t at_ns) const {
-    return std::llround(static_cast<double>(at_ns + clocks_[worker].offset_ns - origin_ns_) /
-                        workers_[worker].time_scale);
+    const double machine_ns = static_cast<double>(at_ns + clocks_[worker].offset_ns - origin_ns_);
+    return std::llround(std::min(machine_ns / workers_[worker].time_scale, 0x1p62));
   }
 
   std::vector<Event> Events() const {
