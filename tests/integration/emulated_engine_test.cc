@@ -51,6 +51,30 @@ struct Node {
   std::unique_ptr<WorkerCore> core;
 };
 
+// All spans of a device, added up in the device's seconds.
+class SpanSums {
+ public:
+  explicit SpanSums(const TraceLog& log) {
+    uint64_t mark = 0;
+    std::vector<Span> spans;
+    EXPECT_EQ(log.ring().Read(mark, kTraceSpans, spans), 0u);
+    for (const Span& span : spans) {
+      const double seconds = (span.end - span.begin).seconds() / kTimeScale;
+      count_[span.kind]++;
+      seconds_[span.kind] += seconds;
+      if (span.kind == SpanKind::kWait) waits_[span.cause] += seconds;
+    }
+  }
+  uint64_t count(SpanKind kind) { return count_[kind]; }
+  double seconds(SpanKind kind) { return seconds_[kind]; }
+  double seconds(Cause cause) { return waits_[cause]; }
+
+ private:
+  std::map<SpanKind, uint64_t> count_;
+  std::map<SpanKind, double> seconds_;
+  std::map<Cause, double> waits_;
+};
+
 class EmulatedEngine : public ::testing::Test {
  protected:
   ~EmulatedEngine() override {
@@ -210,6 +234,56 @@ TEST_F(EmulatedEngine, AfdStepTakesWhatTheCostModelSaysAndTheLedgerKnowsWhere) {
   EXPECT_GT(starved, (busy_a + links - between) * (layers - 1) / layers * 0.99);
   for (const ledger::LedgerSnapshot* books : {&books_a, &books_f})
     EXPECT_NEAR(Sum(*books), books->elapsed.seconds(), 0.001 * books->elapsed.seconds());
+}
+
+// Goal: the trace and the ledger tell one story, and a hand-off's two ends differ by its links.
+// Method: the same run; every span of both devices, summed by kind in the devices' seconds.
+TEST_F(EmulatedEngine, TheTraceSaysWhatTheLedgerSays) {
+  const cost::CostTable attention = Table("vera-rubin", "llama-3-8b");
+  const cost::CostTable ffn = Table("groq3-lpx-rack", "llama-3-8b");
+  Node& a = Add("A", {Stage::kPrefill, Stage::kAttention}, attention);
+  Node& f = Add("F", {Stage::kFfn}, ffn);
+  Start();
+  SetGroup(a, {"F"});
+  constexpr uint32_t kTokens = 12;
+  Generate(a, {1, 2, 3, 4, 5, 6, 7}, kTokens);
+  const ledger::LedgerSnapshot books_a = Books(a), books_f = Books(f);
+
+  SpanSums sums_a(a.core->trace()), sums_f(f.core->trace());
+  const uint64_t calls = uint64_t{dimensions_.layers} * kTokens;
+  EXPECT_EQ(sums_a.count(SpanKind::kStep), kTokens);
+  EXPECT_EQ(sums_a.count(SpanKind::kEmbed), kTokens);
+  EXPECT_EQ(sums_a.count(SpanKind::kHead), kTokens);
+  EXPECT_EQ(sums_a.count(SpanKind::kPrefill), dimensions_.layers);
+  EXPECT_EQ(sums_a.count(SpanKind::kAttention), calls);
+  EXPECT_EQ(sums_a.count(SpanKind::kA2f), calls);
+  EXPECT_EQ(sums_f.count(SpanKind::kFfn), calls);
+  EXPECT_EQ(sums_f.count(SpanKind::kServed), calls);
+
+  const auto busy = [&](const ledger::LedgerSnapshot& books, ledger::LedgerStage stage) {
+    return Seconds(books, LedgerState::kBusy, std::nullopt, stage);
+  };
+  EXPECT_NEAR(sums_a.seconds(SpanKind::kPrefill), busy(books_a, ledger::LedgerStage::kPrefill),
+              1e-6);
+  EXPECT_NEAR(sums_a.seconds(SpanKind::kEmbed) + sums_a.seconds(SpanKind::kAttention) +
+                  sums_a.seconds(SpanKind::kHead),
+              busy(books_a, ledger::LedgerStage::kAttention), 1e-6);
+  EXPECT_NEAR(sums_f.seconds(SpanKind::kFfn), busy(books_f, ledger::LedgerStage::kFfn), 1e-6);
+  // The ledger splits a wait for a reply by its causes, the trace does not.
+  EXPECT_NEAR(sums_a.seconds(Cause::kHandoff), Seconds(books_a, LedgerState::kStall), 1e-6);
+  EXPECT_NEAR(sums_f.seconds(Cause::kStarved),
+              Seconds(books_f, LedgerState::kIdle, Cause::kStarved), 1e-6);
+  EXPECT_NEAR(sums_a.seconds(SpanKind::kA2f) - sums_f.seconds(SpanKind::kServed),
+              Seconds(books_a, LedgerState::kStall, Cause::kHandoff), 1e-6);
+  EXPECT_EQ(a.core->trace().Peers(0), std::vector<std::string>{"F"});
+  EXPECT_EQ(f.core->trace().Peers(0), std::vector<std::string>{"A"});
+  // The wait that they are in is not over.
+  for (const Node* node : {&a, &f}) {
+    const std::optional<Span> open = node->core->OpenWait();
+    ASSERT_TRUE(open.has_value());
+    EXPECT_EQ(open->cause, Cause::kNoWork);
+    EXPECT_GT(open->end, open->begin);
+  }
 }
 
 // Goal: a device that was idle starts where the machine's clock is, not where its last work ended.

@@ -145,12 +145,13 @@ absl::Status RunWorker(const WorkerConfig& config) {
   HandoffService handoff_service(core.ffn());
   KvService kv_service(core.kv());
   TokenService token_service(core.tokens());
+  RealTimeSource trace_time;  // readers work on its thread, not on that of the engine's deadlines
   TraceService trace_service({.worker = config.worker_id,
                               .device = info.name,
                               .stages = engine.stages,
                               .time_scale = config.emulated() ? config.time_scale : 0,
                               .open_wait = [&core] { return core.OpenWait(); }},
-                             core.trace(), time);
+                             core.trace(), trace_time);
   ASSIGN_OR_RETURN(GrpcServer server,
                    StartGrpcServer(config.listen, {&handoff_service, &kv_service, &token_service,
                                                    &trace_service}));

@@ -31,7 +31,8 @@ struct TracedWorker {
 // kMaxTraceReaders, and to a reader that does not read, kResourceExhausted.
 class TraceService final : public v1::Trace::CallbackService {
  public:
-  // `log`, `time` and what `worker` refers to outlive the server that this is registered with.
+  // `log`, `time` and what `worker` refers to outlive the server that this is registered with. The
+  // log is read and written to messages on the thread of `time`'s alarms.
   TraceService(TracedWorker worker, const TraceLog& log, TimeSource& time)
       : worker_(std::move(worker)), log_(log), time_(time) {}
 

@@ -23,6 +23,11 @@ namespace json = boost::json;
 
 constexpr size_t kFlushBytes = 1 << 16;
 
+// Thread ids are unique in the file and no process's: some readers take an equal one for its main
+// thread.
+constexpr uint32_t kThreadsOfProcess = 10'000;
+static_assert(kThreadsOfProcess > kMaxLanes + 100);
+
 enum class EventKind : uint8_t { kSpan, kFlowStart, kFlowEnd };
 
 // What is written, in order; times are nanoseconds of the devices' time since the trace's first.
@@ -180,8 +185,9 @@ class Writer {
   void WriteMetadata(uint32_t worker, uint32_t thread, absl::string_view name,
                      const json::object& args) {
     Begin();
-    absl::StrAppend(&text_, "{\"ph\":\"M\",\"pid\":", worker + 1, ",\"tid\":", thread,
-                    ",\"ts\":0,\"name\":\"", name, "\",\"args\":", json::serialize(args), "}");
+    absl::StrAppend(&text_, "{\"ph\":\"M\",\"pid\":", worker + 1,
+                    ",\"tid\":", ThreadOf(worker, thread), ",\"ts\":0,\"name\":\"", name,
+                    "\",\"args\":", json::serialize(args), "}");
   }
 
   void WriteSpan(const Event& event) {
@@ -207,9 +213,14 @@ class Writer {
 
   void AppendPlace(const Event& event) {
     const Tracks& tracks = tracks_[event.worker];
-    absl::StrAppend(&text_, "\"pid\":", event.worker + 1,
-                    ",\"tid\":", tracks.tracks[tracks.of_span[event.span]].id, ",\"ts\":");
+    absl::StrAppend(&text_, "\"pid\":", event.worker + 1, ",\"tid\":",
+                    ThreadOf(event.worker, tracks.tracks[tracks.of_span[event.span]].id),
+                    ",\"ts\":");
     AppendMicroseconds(event.begin_ns);
+  }
+
+  static uint32_t ThreadOf(uint32_t worker, uint32_t track) {
+    return (worker + 1) * kThreadsOfProcess + track;
   }
 
   void AppendMicroseconds(int64_t ns) {
