@@ -100,8 +100,11 @@ std::string OverlapText(const Overlap& overlap, double seconds) {
   return absl::StrFormat(
       "; attention and FFN computed at once %.1f %% of the time (%.1f %% of the time that either "
       "did)",
-      100 * overlap.both_seconds / seconds, 100 * overlap.both_seconds / either);
+      100 * overlap.both_seconds / std::max(seconds, either), 100 * overlap.both_seconds / either);
 }
+
+// To a microsecond, and never -0.
+double Milliseconds(int64_t ns) { return static_cast<double>(ns / 1000) * 1e-3; }
 
 std::string Summary(const std::string& path, const std::vector<WorkerTrace>& workers,
                     const std::vector<WorkerClock>& clocks) {
@@ -126,8 +129,7 @@ std::string Summary(const std::string& path, const std::vector<WorkerTrace>& wor
   }
   if (workers.size() > 1) {
     absl::StrAppendFormat(&text, "; largest clock offset %.3f ms, clocks known to %.3f ms",
-                          static_cast<double>(offset_ns) * 1e-6,
-                          static_cast<double>(error_ns) * 1e-6);
+                          Milliseconds(offset_ns), Milliseconds(error_ns));
   }
   absl::StrAppend(&text, OwnClocks(workers, clocks));
   absl::StrAppendFormat(&text, "; %u spans lost (%.2g %%)", lost,

@@ -185,15 +185,17 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
     if (taken->last) SumPartials(slot);
   }
   const Instant sent = slot.sent_at[taken->column], received = context_.line.Now();
-  context_.trace.Add({.kind = SpanKind::kA2f,
-                      .peer = context_.trace.PeerIndex(holder),
-                      .layer = reply.call.layer,
-                      .micro_batch = reply.call.micro_batch,
-                      .attempt = reply.call.attempt,
-                      .rows = slot.rows,
-                      .step = reply.call.step,
-                      .begin = sent,
-                      .end = received});
+  if (!context_.Runs(Stage::kFfn)) {  // its own FFN stage is no hand-off
+    context_.trace.Add({.kind = SpanKind::kA2f,
+                        .peer = context_.trace.PeerIndex(holder),
+                        .layer = reply.call.layer,
+                        .micro_batch = reply.call.micro_batch,
+                        .attempt = reply.call.attempt,
+                        .rows = slot.rows,
+                        .step = reply.call.step,
+                        .begin = sent,
+                        .end = received});
+  }
   // Of several pieces the last one's reply ends the wait.
   if (taken->last) {
     const Duration round_trip = context_.line.DeviceTime(received - sent);

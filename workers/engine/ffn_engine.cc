@@ -199,18 +199,24 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
     } else {
       stream.next_layer[call.call.micro_batch] = next;
     }
-    if (!stream.own) reply.arrives_at = context_.line.SendF2a(call.rows, stream.link);
-    context_.trace.Add({.kind = SpanKind::kServed,
-                        .peer = stream.peer,
-                        .layer = call.call.layer,
-                        .micro_batch = call.call.micro_batch,
-                        .attempt = call.call.attempt,
-                        .rows = call.rows,
-                        .step = call.call.step,
-                        .begin = call.arrival,
-                        .end = context_.line.Now()});
+    if (!stream.own) {
+      reply.arrives_at = context_.line.SendF2a(call.rows, stream.link);
+      TraceServed(call, stream.peer);
+    }
     stream.sink->Reply(std::move(reply));
   }
+}
+
+void FfnEngine::TraceServed(const step::QueuedCall& call, uint16_t peer) {
+  context_.trace.Add({.kind = SpanKind::kServed,
+                      .peer = peer,
+                      .layer = call.call.layer,
+                      .micro_batch = call.call.micro_batch,
+                      .attempt = call.call.attempt,
+                      .rows = call.rows,
+                      .step = call.call.step,
+                      .begin = call.arrival,
+                      .end = context_.line.Now()});
 }
 
 bool FfnEngine::starved() const {

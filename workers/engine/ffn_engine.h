@@ -68,6 +68,7 @@ class FfnEngine {
   void Answer(const step::FfnTask& task, const absl::Status& status, Instant start,
               Duration compute);
   void TraceTask(const step::FfnTask& task, Instant start, Instant end);
+  void TraceServed(const step::QueuedCall& call, uint16_t peer);  // answered now
 
   EngineContext& context_;
   step::FfnMachine machine_;

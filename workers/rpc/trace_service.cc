@@ -25,11 +25,9 @@ static_assert(static_cast<int>(ledger::Cause::kHandoff) == v1::WAIT_CAUSE_HANDOF
 static_assert(static_cast<int>(ledger::Cause::kNoWork) == v1::WAIT_CAUSE_NO_WORK);
 static_assert(static_cast<int>(ledger::Cause::kDown) == v1::WAIT_CAUSE_DOWN);
 
-void ToProto(const Span& span, Instant started, v1::TraceSpan* out) {
-  const Instant begin =
-      span.kind == SpanKind::kWait ? std::clamp(started, span.begin, span.end) : span.begin;
+void ToProto(const Span& span, v1::TraceSpan* out) {
   out->set_kind(static_cast<v1::SpanKind>(static_cast<int>(span.kind) + 1));
-  out->set_begin_nanoseconds(begin.nanoseconds());
+  out->set_begin_nanoseconds(span.begin.nanoseconds());
   out->set_end_nanoseconds(span.end.nanoseconds());
   out->set_step(span.step);
   out->set_layer(span.layer);
@@ -134,13 +132,25 @@ class TraceService::Stream final : public ServerStream<v1::TraceRequest, v1::Tra
         out.add_peers(std::move(peer));
         peers_told_++;
       }
-      for (const Span& span : spans) ToProto(span, started_, out.add_spans());
+      for (Span& span : spans) {
+        CutLocked(span);
+        ToProto(span, out.add_spans());
+      }
     }
   }
 
+  // The wait that the device was in at the request may have begun long before. Only that one: an
+  // emulated device may be behind its machine, and its later waits begin before the request too.
+  void CutLocked(Span& span) TANDEM_REQUIRES(mu_) {
+    if (span.kind != SpanKind::kWait || std::exchange(wait_told_, true)) return;
+    span.begin = std::clamp(started_, span.begin, span.end);
+  }
+
   void EndLocked(Messages& messages) TANDEM_REQUIRES(mu_) {
-    if (const std::optional<Span> wait = service_.worker_.open_wait())
-      ToProto(*wait, started_, messages.emplace_back().mutable_spans()->add_spans());
+    if (std::optional<Span> wait = service_.worker_.open_wait()) {
+      CutLocked(*wait);
+      ToProto(*wait, messages.emplace_back().mutable_spans()->add_spans());
+    }
     messages.emplace_back().mutable_end()->set_ended_at_nanoseconds(time_.Now().nanoseconds());
   }
 
@@ -172,6 +182,7 @@ class TraceService::Stream final : public ServerStream<v1::TraceRequest, v1::Tra
   std::optional<AlarmId> alarm_ TANDEM_GUARDED_BY(mu_);
   uint64_t mark_ TANDEM_GUARDED_BY(mu_) = 0;
   size_t peers_told_ TANDEM_GUARDED_BY(mu_) = 0;
+  bool wait_told_ TANDEM_GUARDED_BY(mu_) = false;  // the first
 };
 
 grpc::ServerBidiReactor<v1::TraceRequest, v1::TraceMessage>* TraceService::Watch(

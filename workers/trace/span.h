@@ -18,7 +18,8 @@ enum class SpanKind : uint8_t {
   kHead,       // attention: output matrix and sampling of one micro-batch
   kFfn,        // FFN: one merged layer call; step, micro-batch and peer are its first call's
   kA2f,        // attention: a call's rows sent until its reply was taken
-  kServed,     // FFN: a call's rows arrived until they were answered; queue and compute
+  kServed,     // FFN: a call's rows arrived until they were answered; queue and compute. Neither
+               // is said of a worker's own FFN stage
   kKvSent,     // prefill: KV rows of a layer on their way: until the emulated link has brought
                // them, or a real one has taken them
   kWait,       // no compute: `cause` says why (PROTOCOL section 7)
