@@ -3,6 +3,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <absl/strings/str_join.h>
+#include <unistd.h>
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -41,11 +42,19 @@ class OutFile {
   // kInvalidArgument: it cannot be written, and why.
   static absl::StatusOr<OutFile> Open(const std::string& path) {
     if (path == "-") return OutFile(path, File(stdout, [](std::FILE*) { return 0; }));
-    File file(std::fopen(path.c_str(), "w"), &std::fclose);
+    // An older trace stays until there is a new one.
+    File file(std::fopen(path.c_str(), "a"), &std::fclose);
     if (file == nullptr) return Failed(path);
     return OutFile(path, std::move(file));
   }
 
+  // Before the first Write.
+  absl::Status Clear() {
+    // EINVAL: a pipe or a device, which keeps nothing.
+    if (is_stdout() || ftruncate(fileno(file_.get()), 0) == 0 || errno == EINVAL)
+      return absl::OkStatus();
+    return Failed(path_);
+  }
   absl::Status Write(absl::string_view text) {
     const size_t written = std::fwrite(text.data(), 1, text.size(), file_.get());
     return written == text.size() ? absl::OkStatus() : Failed(path_);
@@ -159,6 +168,7 @@ absl::Status Trace(const Options& options) {
   if (workers.empty()) return failed;
   const std::vector<Handoff> handoffs = MatchHandoffs(workers);
   const std::vector<WorkerClock> clocks = AlignClocks(workers.size(), handoffs);
+  RETURN_IF_ERROR(file.Clear());
   RETURN_IF_ERROR(WriteChromeTrace(workers, clocks, handoffs,
                                    [&](absl::string_view text) { return file.Write(text); }));
   RETURN_IF_ERROR(file.Close());

@@ -234,6 +234,14 @@ def test_what_cannot_be_traced_is_refused_with_its_reason(arguments, words, pd_a
         assert word in result.stdout + result.stderr, (word, result.stdout, result.stderr)
 
 
+def test_an_older_trace_stays_until_there_is_a_new_one(pd_afd, tmp_path):
+    file = tmp_path / "trace.json"
+    file.write_text("older, and longer than nothing" * 100_000)
+    assert pd_afd.ctl("trace", "-o", str(file), "--router", "127.0.0.1:1", check=False).returncode == 1
+    assert file.read_text().startswith("older")
+    take(pd_afd, 0.2, file)
+
+
 def test_no_more_readers_than_a_worker_takes(pd_afd):
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         ask = [pool.submit(pd_afd.ctl, "trace", "--seconds", "3", "-o", "-", "--state-dir", str(pd_afd.state_dir), check=False)
