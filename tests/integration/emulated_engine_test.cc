@@ -51,14 +51,25 @@ struct Node {
   std::unique_ptr<WorkerCore> core;
 };
 
-// All spans of a device, added up in the device's seconds.
+// What the device did or waited for: one thing after the other.
+bool FillsTheLine(SpanKind kind) {
+  return kind != SpanKind::kStep && kind != SpanKind::kA2f && kind != SpanKind::kServed &&
+         kind != SpanKind::kKvSent;
+}
+
+// All spans of a device, added up in the device's seconds. Its line has no gap between them.
 class SpanSums {
  public:
   explicit SpanSums(const TraceLog& log) {
     uint64_t mark = 0;
     std::vector<Span> spans;
     EXPECT_EQ(log.ring().Read(mark, kTraceSpans, spans), 0u);
+    std::optional<Instant> line;
     for (const Span& span : spans) {
+      if (FillsTheLine(span.kind)) {
+        EXPECT_EQ(span.begin, line.value_or(span.begin)) << static_cast<int>(span.kind);
+        line = span.end;
+      }
       const double seconds = (span.end - span.begin).seconds() / kTimeScale;
       count_[span.kind]++;
       seconds_[span.kind] += seconds;

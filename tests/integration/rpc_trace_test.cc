@@ -23,8 +23,10 @@ using ::testing::HasSubstr;
 
 class Reader {
  public:
-  explicit Reader(const std::string& address)
-      : stub_(v1::Trace::NewStub(MakeChannel(address))), stream_(stub_->Watch(&context_)) {}
+  explicit Reader(const std::string& address) : stub_(v1::Trace::NewStub(MakeChannel(address))) {
+    context_.set_deadline(std::chrono::system_clock::now() + test::kDeadline);  // no hang
+    stream_ = stub_->Watch(&context_);
+  }
   ~Reader() {
     if (finished_) return;
     context_.TryCancel();
