@@ -113,7 +113,10 @@ std::string OverlapText(const Overlap& overlap, double seconds) {
 }
 
 // To a microsecond, and never -0.
-double Milliseconds(int64_t ns) { return static_cast<double>(ns / 1000) * 1e-3; }
+double Milliseconds(int64_t ns) {
+  const int64_t microseconds = ns / 1000;
+  return static_cast<double>(microseconds) * 1e-3;
+}
 
 std::string Summary(const std::string& path, const std::vector<WorkerTrace>& workers,
                     const std::vector<WorkerClock>& clocks) {
