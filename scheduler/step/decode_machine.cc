@@ -243,6 +243,8 @@ uint32_t DecodeMachine::sequences() const {
 std::vector<SequenceKey> DecodeMachine::live() const { return state_->sequences.Keys(); }
 uint64_t DecodeMachine::tokens_total() const { return state_->tokens_total; }
 uint64_t DecodeMachine::tokens_wasted() const { return state_->tokens_wasted; }
+bool DecodeMachine::in_step() const { return state_->batches.running(); }
+
 bool DecodeMachine::waits_for_ffn() const {
   return state_->batches.running() && !state_->task_out && !state_->batches.HasReady();
 }

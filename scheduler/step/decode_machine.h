@@ -276,6 +276,7 @@ class DecodeMachine {
   std::vector<SequenceKey> live() const;  // ascending
   uint64_t tokens_total() const;
   uint64_t tokens_wasted() const;  // computed after a Stop
+  bool in_step() const;            // some micro-batch of a step is not done
   bool waits_for_ffn() const;      // a micro-batch waits and no task is ready: the device stalls
 
  private:

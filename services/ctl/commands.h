@@ -16,6 +16,7 @@ namespace tandem::ctl {
 
 void AddVersion(CLI::App& parent, int& exit_code);
 void AddStatus(CLI::App& parent, int& exit_code);
+void AddTrace(CLI::App& parent, int& exit_code);
 void AddLocal(CLI::App& parent, int& exit_code);  // up, down, status, supervise
 
 void AddLocalUp(CLI::App& local, int& exit_code);
@@ -25,6 +26,15 @@ void AddLocalSupervise(CLI::App& local, int& exit_code);
 
 // Prints "tandemctl: <message>" on stderr unless OK; returns the exit code.
 int Report(const absl::Status& status);
+
+// Adds --router and --state-dir, which say whom RouterAddress asks.
+struct RouterOptions {
+  std::string router;
+  std::string state_dir;
+};
+void AddRouterOptions(CLI::App& command, RouterOptions& options);
+// The router's admin address: --router, else the local cluster's, else 127.0.0.1:9300.
+std::string RouterAddress(const RouterOptions& options);
 
 // Adds --state-dir.
 void AddStateDirOption(CLI::App& command, std::string& state_dir);

@@ -28,6 +28,18 @@ void AddStateDirOption(CLI::App& command, std::string& state_dir) {
                      "Folder of the cluster's state and logs [" + StateDir::At("").path() + "]");
 }
 
+void AddRouterOptions(CLI::App& command, RouterOptions& options) {
+  command.add_option("--router", options.router,
+                     "Router's admin address [the local cluster's, or 127.0.0.1:9300]");
+  AddStateDirOption(command, options.state_dir);
+}
+
+std::string RouterAddress(const RouterOptions& options) {
+  if (!options.router.empty()) return options.router;
+  const absl::StatusOr<ClusterState> local = StateDir::At(options.state_dir).Load();
+  return local.ok() ? local->router_admin : "127.0.0.1:9300";
+}
+
 void AddVersion(CLI::App& parent, int& exit_code) {
   CLI::App* command = parent.add_subcommand("version", "Prints the version");
   command->callback([&exit_code] {

@@ -13,7 +13,6 @@
 #include "scheduler/base/status.h"
 #include "services/ctl/admin_client.h"
 #include "services/ctl/commands.h"
-#include "services/ctl/state.h"
 #include "services/runtime/proto_words.h"
 
 namespace tandem::ctl {
@@ -22,8 +21,7 @@ namespace {
 namespace json = boost::json;
 
 struct Options {
-  std::string router;
-  std::string state_dir;
+  RouterOptions router;
   bool json = false;
 };
 
@@ -196,11 +194,7 @@ std::string StatusText(const v1::StatusReply& reply, const std::string& address)
 }
 
 absl::Status Status(const Options& options) {
-  std::string address = options.router;
-  if (address.empty()) {
-    const absl::StatusOr<ClusterState> local = StateDir::At(options.state_dir).Load();
-    address = local.ok() ? local->router_admin : "127.0.0.1:9300";
-  }
+  const std::string address = RouterAddress(options.router);
   ASSIGN_OR_RETURN(const v1::StatusReply reply, AskRouterStatus(address, /*timeout_seconds=*/10));
   std::printf("%s\n", options.json ? json::serialize(StatusJson(reply, address)).c_str()
                                    : StatusText(reply, address).c_str());
@@ -214,9 +208,7 @@ void AddStatus(CLI::App& parent, int& exit_code) {
   CLI::App* command = parent.add_subcommand("status",
                                             "Shows workers, pools, stages, sequences, occupancy, "
                                             "KV use and numerics class, as the router knows them");
-  command->add_option("--router", options->router,
-                      "Router's admin address [the local cluster's, or 127.0.0.1:9300]");
-  AddStateDirOption(*command, options->state_dir);
+  AddRouterOptions(*command, options->router);
   command->add_flag("--json", options->json, "As JSON");
   command->callback([options, &exit_code] { exit_code = Report(Status(*options)); });
 }

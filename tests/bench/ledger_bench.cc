@@ -2,11 +2,10 @@
 //
 //   ledger_bench [SECONDS]     prints nanoseconds a change, and of a thread at 100,000 a second
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
-
-#include <algorithm>
 
 #include "services/runtime/real_time.h"
 #include "workers/engine/device_books.h"
@@ -30,7 +29,8 @@ double SecondsOfAChange(DeviceBooks& books, const TimeSource& time) {
 int Main(double seconds) {
   RealTimeSource time;
   MachineTimeline line(time);
-  DeviceBooks books(ledger::LedgerStage::kAttention, time, line);
+  TraceLog trace;  // waits are spans of it
+  DeviceBooks books(ledger::LedgerStage::kAttention, time, line, trace);
   std::vector<double> rounds;
   const Instant end = time.Now() + Duration::FromSeconds(seconds);
   while (time.Now() < end) rounds.push_back(SecondsOfAChange(books, time));

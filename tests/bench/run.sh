@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Runs the benchmarks whose figures stand in RESULTS.md, from a release build.
-#   tests/bench/run.sh BUILD_DIR [split_decode|handoff|cluster|gateway|emulated|occupancy|ledger ...]      default: all
+#   tests/bench/run.sh BUILD_DIR [split_decode|handoff|trace|cluster|gateway|emulated|occupancy|ledger ...]      default: all
 set -euo pipefail
 build=${1:?usage: run.sh BUILD_DIR [NAME ...]}; shift
 here=$(dirname "$(readlink -f "$0")")
 model=${TANDEM_MODEL:-$HOME/.cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-[ $# -gt 0 ] || set -- split_decode handoff cluster gateway emulated occupancy ledger
+[ $# -gt 0 ] || set -- split_decode handoff trace cluster gateway emulated occupancy ledger
 echo "# $(date -u +%F) $(git -C "$here" rev-parse --short HEAD) $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg): $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
 for name in "$@"; do
   echo "## $name"
   case $name in
     split_decode) "$build/tests/split_decode_bench" "$model" ;;
     handoff) "$build/tests/handoff_rtt_bench" ;;
+    trace) "$build/tests/trace_bench" ;;
     cluster) /usr/bin/python3 "$here/cluster_bench.py" --bin "$build/bin" --model "$model" ;;
     gateway) /usr/bin/python3 "$here/gateway_bench.py" --build "$build" --model "$model" ;;
     emulated) /usr/bin/python3 "$here/emulated_bench.py" "$build" ;;

@@ -21,7 +21,7 @@ def save(target, name, data):
 def encode(kind, text):
     """The bytes of message tandem.v1.<kind>."""
     protos = [os.path.join(ROOT, "proto", "tandem", "v1", name + ".proto")
-              for name in ("registry", "router", "step_tokens", "kv_transfer", "handoff")]
+              for name in ("registry", "router", "step_tokens", "kv_transfer", "handoff", "trace")]
     return subprocess.run(["protoc", "-I", os.path.join(ROOT, "proto"), "--encode", "tandem.v1." + kind, *protos],
                           input=text.encode(), capture_output=True, check=True).stdout
 
@@ -248,12 +248,46 @@ TEXTS = {
 }
 
 
+# ---- Traces of two workers.
+
+def traced(who, stages, *messages, started=1000000000, scale="time_scale: 20 "):
+    """Start, messages and end of one worker."""
+    stages = "".join(f"stages: STAGE_{stage} " for stage in stages)
+    said = [f'start {{ worker_id: "{who}" device: "emulated/h100" {stages}{scale}started_at_nanoseconds: {started} }}', *messages,
+            f"end {{ ended_at_nanoseconds: {started + 1000000000} }}"]
+    return b"".join(frame(who, "TraceMessage", message) for message in said)
+
+
+def span(kind, begin, end, extra="", started=1000000000):
+    return f"spans {{ kind: SPAN_KIND_{kind} begin_nanoseconds: {started + begin} end_nanoseconds: {started + end} {extra}}} "
+
+
+CALL_OF_A = "step: 7 layer: 3 micro_batch: 1 rows: 2 peer: 0 "
+A_SAYS = ('spans { peers: "f" lost: 3 ' + span("ATTENTION", 0, 100, "step: 7 layer: 3 ") + span("A2F", 100, 900, CALL_OF_A)
+          + span("WAIT", 100, 900, "cause: WAIT_CAUSE_HANDOFF ") + span("STEP", 0, 1000, "step: 7 ") + span("PREFILL", 900, 950)
+          + span("KV_SENT", 900, 990, "peer: 0 ") + "}")
+F_SAYS = ('spans { peers: "a" ' + span("FFN", 5000300, 5000700, CALL_OF_A + "calls: 1 ") + span("SERVED", 5000200, 5000700, CALL_OF_A) + "}")
+TRACES = {
+    "two_workers": traced("a", ["PREFILL", "ATTENTION"], A_SAYS) + traced("f", ["FFN"], F_SAYS),
+    "real_time": traced("a", ["ATTENTION"], A_SAYS, scale="") + traced("f", ["FFN"], F_SAYS, scale=""),
+    "tiny_time_scale": traced("a", ["ATTENTION"], A_SAYS, scale="time_scale: 1e-300 ") + traced("f", ["FFN"], F_SAYS),
+    "far_clock": traced("a", ["ATTENTION"], A_SAYS)
+                 + traced("f", ["FFN"], "spans { " + span("FFN", 1, 2, "", 1 << 59) + "}", started=1 << 59, scale="time_scale: 1e-9 "),
+    "no_stage": traced("a", []),
+    "unknown_peer": traced("a", ["ATTENTION"], "spans { " + span("A2F", 1, 2, "peer: 9 ") + "}"),
+    "backwards": traced("f", ["FFN"], "spans { " + span("FFN", 9, 2) + "}"),
+    "wait_without_cause": traced("f", ["FFN"], "spans { " + span("WAIT", 1, 2) + "}"),
+    "foreign_stage": traced("f", ["FFN"], "spans { " + span("HEAD", 1, 2) + span("STEP", 0, 9) + "}"),
+    "broken_off": frame("a", "TraceMessage", 'start { worker_id: "a" stages: STAGE_FFN }'),
+}
+
+
 def main():
     for target, messages in (("handoff_frame", HANDOFF), ("router_command", COMMANDS),
                              ("worker_stream", STREAMS), ("gateway_message", GATEWAY)):
         for name, (selector, kind, body) in messages.items():
             save(target, name, selector.encode() + encode(kind, body))
-    for target, files in (("router_session", SESSIONS), ("gguf_file", MODELS), ("choice_text", TEXTS)):
+    for target, files in (("router_session", SESSIONS), ("trace_reply", TRACES), ("gguf_file", MODELS), ("choice_text", TEXTS)):
         for name, data in files.items():
             save(target, name, data)
 

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "scheduler/cost/cost_table.h"
@@ -18,6 +21,41 @@ using test::EmulatedNode;
 using test::EmulatedWorld;
 using test::SecondsIn;
 using test::SecondsInAll;
+
+// What the device did or waited for: one thing after the other.
+bool FillsTheLine(SpanKind kind) {
+  return kind != SpanKind::kStep && kind != SpanKind::kA2f && kind != SpanKind::kServed &&
+         kind != SpanKind::kKvSent;
+}
+
+// All spans of a device, added up in the device's seconds. Its line has no gap between them.
+class SpanSums {
+ public:
+  explicit SpanSums(const TraceLog& log) {
+    uint64_t mark = 0;
+    std::vector<Span> spans;
+    EXPECT_EQ(log.ring().Read(mark, kTraceSpans, spans), 0u);
+    std::optional<Instant> line;
+    for (const Span& span : spans) {
+      if (FillsTheLine(span.kind)) {
+        EXPECT_EQ(span.begin, line.value_or(span.begin)) << static_cast<int>(span.kind);
+        line = span.end;
+      }
+      const double seconds = (span.end - span.begin).seconds() / EmulatedWorld::kTimeScale;
+      count_[span.kind]++;
+      seconds_[span.kind] += seconds;
+      if (span.kind == SpanKind::kWait) waits_[span.cause] += seconds;
+    }
+  }
+  uint64_t count(SpanKind kind) { return count_[kind]; }
+  double seconds(SpanKind kind) { return seconds_[kind]; }
+  double seconds(Cause cause) { return waits_[cause]; }
+
+ private:
+  std::map<SpanKind, uint64_t> count_;
+  std::map<SpanKind, double> seconds_;
+  std::map<Cause, double> waits_;
+};
 
 class EmulatedEngine : public ::testing::Test {
  protected:
@@ -69,6 +107,56 @@ TEST_F(EmulatedEngine, AfdStepTakesWhatTheCostModelSaysAndTheLedgerKnowsWhere) {
   EXPECT_NEAR(starved, prefill + busy_a + links, 0.01 * (prefill + busy_a + links));
   for (const ledger::LedgerSnapshot* books : {&books_a, &books_f})
     EXPECT_NEAR(SecondsInAll(*books), books->elapsed.seconds(), 0.001 * books->elapsed.seconds());
+}
+
+// Goal: the trace and the ledger tell one story, and a hand-off's two ends differ by its links.
+// Method: the same run; every span of both devices, summed by kind in the devices' seconds.
+TEST_F(EmulatedEngine, TheTraceSaysWhatTheLedgerSays) {
+  const cost::CostTable attention = EmulatedWorld::Table("vera-rubin", "llama-3-8b");
+  const cost::CostTable ffn = EmulatedWorld::Table("groq3-lpx-rack", "llama-3-8b");
+  EmulatedNode& a = world_.Add("A", {Stage::kPrefill, Stage::kAttention}, attention);
+  EmulatedNode& f = world_.Add("F", {Stage::kFfn}, ffn);
+  world_.Start();
+  world_.SetGroup(a, {"F"});
+  constexpr uint32_t kTokens = 12;
+  world_.Generate(a, {1, 2, 3, 4, 5, 6, 7}, kTokens);
+  const ledger::LedgerSnapshot books_a = world_.Books(a), books_f = world_.Books(f);
+
+  SpanSums sums_a(a.core->trace()), sums_f(f.core->trace());
+  const uint64_t calls = uint64_t{world_.dimensions().layers} * kTokens;
+  EXPECT_EQ(sums_a.count(SpanKind::kStep), kTokens);
+  EXPECT_EQ(sums_a.count(SpanKind::kEmbed), kTokens);
+  EXPECT_EQ(sums_a.count(SpanKind::kHead), kTokens);
+  EXPECT_EQ(sums_a.count(SpanKind::kPrefill), world_.dimensions().layers);
+  EXPECT_EQ(sums_a.count(SpanKind::kAttention), calls);
+  EXPECT_EQ(sums_a.count(SpanKind::kA2f), calls);
+  EXPECT_EQ(sums_f.count(SpanKind::kFfn), calls);
+  EXPECT_EQ(sums_f.count(SpanKind::kServed), calls);
+
+  const auto busy = [&](const ledger::LedgerSnapshot& books, ledger::LedgerStage stage) {
+    return SecondsIn(books, LedgerState::kBusy, std::nullopt, stage);
+  };
+  EXPECT_NEAR(sums_a.seconds(SpanKind::kPrefill), busy(books_a, ledger::LedgerStage::kPrefill),
+              1e-6);
+  EXPECT_NEAR(sums_a.seconds(SpanKind::kEmbed) + sums_a.seconds(SpanKind::kAttention) +
+                  sums_a.seconds(SpanKind::kHead),
+              busy(books_a, ledger::LedgerStage::kAttention), 1e-6);
+  EXPECT_NEAR(sums_f.seconds(SpanKind::kFfn), busy(books_f, ledger::LedgerStage::kFfn), 1e-6);
+  // The ledger splits a wait for a reply by its causes, the trace does not.
+  EXPECT_NEAR(sums_a.seconds(Cause::kHandoff), SecondsIn(books_a, LedgerState::kStall), 1e-6);
+  EXPECT_NEAR(sums_f.seconds(Cause::kStarved),
+              SecondsIn(books_f, LedgerState::kIdle, Cause::kStarved), 1e-6);
+  EXPECT_NEAR(sums_a.seconds(SpanKind::kA2f) - sums_f.seconds(SpanKind::kServed),
+              SecondsIn(books_a, LedgerState::kStall, Cause::kHandoff), 1e-6);
+  EXPECT_EQ(a.core->trace().Peers(0), std::vector<std::string>{"F"});
+  EXPECT_EQ(f.core->trace().Peers(0), std::vector<std::string>{"A"});
+  // The wait that they are in is not over.
+  for (const EmulatedNode* node : {&a, &f}) {
+    const std::optional<Span> open = node->core->OpenWait();
+    ASSERT_TRUE(open.has_value());
+    EXPECT_EQ(open->cause, Cause::kNoWork);
+    EXPECT_GT(open->end, open->begin);
+  }
 }
 
 // Goal: a device that was idle starts where the machine's clock is, not where its last work ended.

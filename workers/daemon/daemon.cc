@@ -22,6 +22,7 @@
 #include "workers/rpc/kv_service.h"
 #include "workers/rpc/registry_client.h"
 #include "workers/rpc/token_service.h"
+#include "workers/rpc/trace_service.h"
 
 namespace tandem {
 namespace {
@@ -145,8 +146,16 @@ absl::Status RunWorker(const WorkerConfig& config) {
   HandoffService handoff_service(core.ffn());
   KvService kv_service(core.kv());
   TokenService token_service(core.tokens());
+  RealTimeSource trace_time;  // readers work on its thread, not on that of the engine's deadlines
+  TraceService trace_service({.worker = config.worker_id,
+                              .device = info.name,
+                              .stages = engine.stages,
+                              .time_scale = config.emulated() ? config.time_scale : 0,
+                              .open_wait = [&core] { return core.OpenWait(); }},
+                             core.trace(), trace_time);
   ASSIGN_OR_RETURN(GrpcServer server,
-                   StartGrpcServer(config.listen, {&handoff_service, &kv_service, &token_service}));
+                   StartGrpcServer(config.listen, {&handoff_service, &kv_service, &token_service,
+                                                   &trace_service}));
   const std::string host = config.listen.substr(0, config.listen.rfind(':'));
   const std::string address =
       config.advertise.empty() ? absl::StrCat(host, ":", server.port) : config.advertise;

@@ -14,6 +14,7 @@
 #include "workers/engine/config.h"
 #include "workers/engine/device_books.h"
 #include "workers/engine/mailbox.h"
+#include "workers/trace/trace_log.h"
 
 namespace tandem {
 
@@ -25,6 +26,7 @@ struct EngineContext {
   WorkerListener& listener;
   std::shared_ptr<Mailbox> mailbox;  // listeners of links hold it too, and may outlive the engine
   DeviceBooks& books;
+  TraceLog& trace;
   EngineCounters counters;
 
   Instant Now() const { return time.Now(); }

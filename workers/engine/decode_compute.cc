@@ -25,9 +25,9 @@ void DecodeEngine::RunTask() {
   if (const auto* attention = std::get_if<step::AttentionTask>(&*task)) {
     if (attention->layer == 0)
       step_cost_.AddMicroBatch(static_cast<uint32_t>(attention->rows.size()));
-    status = Compute(*attention);
+    status = Compute(*attention, start);
   } else {
-    status = Compute(std::get<step::HeadTask>(*task), tokens);
+    status = Compute(std::get<step::HeadTask>(*task), start, tokens);
   }
   const Duration took = context_.line.DeviceTime(context_.line.Now() - start);
   step_cost_.AddCall(took);
@@ -42,6 +42,7 @@ void DecodeEngine::RunTask() {
     if (index == 0) context_.counters.steps++;
     machine_.OnHeadDone(std::get<step::HeadTask>(*task), std::move(tokens), done);
   }
+  TraceStep(step, start);
   CarryOut();
 }
 
@@ -54,7 +55,20 @@ void DecodeEngine::NoteTime(const step::DecodeTask& task, Duration took) {
   }  // the first layer's time has the embedding in it
 }
 
-absl::Status DecodeEngine::Compute(const step::AttentionTask& task) {
+// A step that ends outside a task has no further one, and its span waits for the next step's.
+void DecodeEngine::TraceStep(uint64_t step, Instant start) {
+  Span& span = step_span_;
+  if (span.step != step) {
+    if (span.step != 0) context_.trace.Add(span);
+    span = {.kind = SpanKind::kStep, .step = step, .begin = start, .end = start};
+  }
+  span.end = context_.line.Now();
+  if (machine_.in_step()) return;
+  context_.trace.Add(span);
+  span.step = 0;
+}
+
+absl::Status DecodeEngine::Compute(const step::AttentionTask& task, Instant start) {
   StageBackend& backend = context_.backend;
   Slot& slot = slots_[task.micro_batch];
   slot.rows = static_cast<uint32_t>(task.rows.size());
@@ -63,17 +77,40 @@ absl::Status DecodeEngine::Compute(const step::AttentionTask& task) {
     std::vector<TokenId> ids;
     for (const step::KvRow& row : task.rows) ids.push_back(row.token);
     RETURN_IF_ERROR(backend.Embed(ids, *slot.buffers.residual)->Wait());
+    const Instant embedded = context_.line.Now();
+    context_.trace.Add({.kind = SpanKind::kEmbed,
+                        .micro_batch = task.micro_batch,
+                        .rows = slot.rows,
+                        .step = task.step,
+                        .begin = start,
+                        .end = embedded});
+    start = embedded;
   }
   const Buffer* ffn_out = task.layer > 0 ? slot.buffers.ffn_out.get() : nullptr;
-  return backend.AttentionLayer(task.layer, task.rows, *slot.buffers.residual, ffn_out)->Wait();
+  RETURN_IF_ERROR(
+      backend.AttentionLayer(task.layer, task.rows, *slot.buffers.residual, ffn_out)->Wait());
+  context_.trace.Add({.kind = SpanKind::kAttention,
+                      .layer = task.layer,
+                      .micro_batch = task.micro_batch,
+                      .rows = slot.rows,
+                      .step = task.step,
+                      .begin = start,
+                      .end = context_.line.Now()});
+  return absl::OkStatus();
 }
 
-absl::Status DecodeEngine::Compute(const step::HeadTask& task,
+absl::Status DecodeEngine::Compute(const step::HeadTask& task, Instant start,
                                    std::vector<step::SampledToken>& tokens) {
   RowBuffers& buffers = slots_[task.micro_batch].buffers;
   RETURN_IF_ERROR(
       context_.backend.HeadAndSample(task.rows, *buffers.residual, buffers.ffn_out.get(), tokens)
           ->Wait());
+  context_.trace.Add({.kind = SpanKind::kHead,
+                      .micro_batch = task.micro_batch,
+                      .rows = static_cast<uint32_t>(task.rows.size()),
+                      .step = task.step,
+                      .begin = start,
+                      .end = context_.line.Now()});
   if (tokens.size() != task.rows.size()) {
     return absl::InternalError(absl::StrCat("the backend drew ", tokens.size(), " tokens for ",
                                             task.rows.size(), " rows"));
@@ -158,10 +195,21 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
     slot.partials[taken->column] = std::move(reply.data);
     if (taken->last) SumPartials(slot);
   }
+  const Instant sent = slot.sent_at[taken->column], received = context_.line.Now();
+  if (!context_.Runs(Stage::kFfn)) {  // its own FFN stage is no hand-off
+    context_.trace.Add({.kind = SpanKind::kA2f,
+                        .peer = context_.trace.PeerIndex(holder),
+                        .layer = reply.call.layer,
+                        .micro_batch = reply.call.micro_batch,
+                        .attempt = reply.call.attempt,
+                        .rows = slot.rows,
+                        .step = reply.call.step,
+                        .begin = sent,
+                        .end = received});
+  }
   // Of several pieces the last one's reply ends the wait.
   if (taken->last) {
-    const Duration round_trip =
-        context_.line.DeviceTime(context_.line.Now() - slot.sent_at[taken->column]);
+    const Duration round_trip = context_.line.DeviceTime(received - sent);
     context_.books.OnReply({round_trip, reply.queue_time, reply.compute_time});
     machine_.call_times().AddFfn(slot.rows, reply.compute_time,
                                  round_trip - reply.queue_time - reply.compute_time);

@@ -83,8 +83,11 @@ class DecodeEngine {
 
   // ---- decode_compute.cc
   void NoteTime(const step::DecodeTask& task, Duration took);
-  absl::Status Compute(const step::AttentionTask& task);
-  absl::Status Compute(const step::HeadTask& task, std::vector<step::SampledToken>& tokens);
+  // `start`: now, by the line. What is computed goes to the trace.
+  absl::Status Compute(const step::AttentionTask& task, Instant start);
+  absl::Status Compute(const step::HeadTask& task, Instant start,
+                       std::vector<step::SampledToken>& tokens);
+  void TraceStep(uint64_t step, Instant start);  // a task of it was computed
   void OnReply(const std::string& holder, F2a& reply);
   void TakeReply(const std::string& holder, Slot& slot, F2a& reply);
   // The FFN output: the partials added in shard order.
@@ -112,6 +115,7 @@ class DecodeEngine {
                                                0};  // (router epoch, version) of the last SetGroup
   std::vector<Slot> slots_;                         // by micro-batch
   uint64_t crossing_logged_ = 0;                    // the step
+  Span step_span_;                                  // of the running step; `end`: its last task's
   StepCost step_cost_;
   SequenceCosts costs_;
   std::map<ReservationId, Arrival> arrivals_;           // of prompts that are not complete

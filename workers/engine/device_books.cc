@@ -1,17 +1,22 @@
 #include "workers/engine/device_books.h"
 
+#include <algorithm>
+
 namespace tandem {
 
 using ledger::Cause;
 using ledger::LedgerStage;
 using ledger::LedgerState;
 
-DeviceBooks::DeviceBooks(LedgerStage own_stage, const TimeSource& time, const DeviceTimeline& line)
+DeviceBooks::DeviceBooks(LedgerStage own_stage, const TimeSource& time, const DeviceTimeline& line,
+                         TraceLog& trace)
     : time_(time),
       line_(line),
+      trace_(trace),
       opened_(line.Now()),
       ledger_(own_stage, opened_),
       state_(LedgerState::kIdle, Cause::kStarting),
+      since_(opened_),
       busy_stage_(own_stage) {}
 
 Instant DeviceBooks::OfDevice(Instant machine) const {
@@ -25,16 +30,37 @@ Instant DeviceBooks::Now() const { return OfDevice(time_.Now()); }
 void DeviceBooks::EnterBusy(LedgerStage stage) {
   MutexLock lock(mu_);
   if (state_.first == LedgerState::kBusy && busy_stage_ == stage) return;
-  ledger_.Enter(stage, LedgerState::kBusy, Cause::kNone, DeviceNow());
-  state_ = {LedgerState::kBusy, Cause::kNone};
+  Enter(stage, LedgerState::kBusy, Cause::kNone);
   busy_stage_ = stage;
 }
 
 void DeviceBooks::EnterWait(LedgerState state, Cause cause) {
   MutexLock lock(mu_);
   if (state_ == std::pair(state, cause)) return;
-  ledger_.Enter(LedgerStage::kShared, state, cause, DeviceNow());
+  Enter(LedgerStage::kShared, state, cause);
+}
+
+void DeviceBooks::Enter(LedgerStage stage, LedgerState state, Cause cause) {
+  const Instant now = line_.Now();
+  ledger_.Enter(stage, state, cause, OfDevice(now));
+  if (const std::optional<Span> wait = WaitUntil(now)) trace_.Add(*wait);
   state_ = {state, cause};
+  since_ = now;
+}
+
+std::optional<Span> DeviceBooks::WaitUntil(Instant end) const {
+  if (state_.first == LedgerState::kBusy) return std::nullopt;
+  Span wait;
+  wait.kind = SpanKind::kWait;
+  wait.cause = state_.second;
+  wait.begin = since_;
+  wait.end = std::max(since_, end);
+  return wait;
+}
+
+std::optional<Span> DeviceBooks::OpenWait() const {
+  MutexLock lock(mu_);
+  return WaitUntil(time_.Now());
 }
 
 void DeviceBooks::OnReply(const ledger::CallTimes& call) {

@@ -77,6 +77,7 @@ absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> FfnEngine::OpenStrea
   stream.own =
       context_.Runs(Stage::kAttention) && hello.attention_worker == context_.config.worker.value();
   if (stream.own) own_streams_++;
+  stream.peer = context_.trace.PeerIndex(hello.attention_worker);
   return std::pair(id, grant);
 }
 
@@ -147,9 +148,23 @@ void FfnEngine::RunTask() {
         context_.backend.FfnLayer(task->layer, task->rows, *buffers_.residual, *buffers_.ffn_out)
             ->Wait();
   }
-  const Duration compute = context_.line.DeviceTime(context_.line.Now() - start);
-  machine_.OnTaskDone(*task, context_.line.Now());
-  Answer(*task, status, start, compute);
+  const Instant end = context_.line.Now();
+  TraceTask(*task, start, end);
+  machine_.OnTaskDone(*task, end);
+  Answer(*task, status, start, context_.line.DeviceTime(end - start));
+}
+
+void FfnEngine::TraceTask(const step::FfnTask& task, Instant start, Instant end) {
+  const step::QueuedCall& first = task.calls.front();
+  context_.trace.Add({.kind = SpanKind::kFfn,
+                      .peer = streams_.at(first.stream).peer,
+                      .calls = static_cast<uint16_t>(std::min<size_t>(task.calls.size(), 0xffff)),
+                      .layer = task.layer,
+                      .micro_batch = first.call.micro_batch,
+                      .rows = task.rows,
+                      .step = first.call.step,
+                      .begin = start,
+                      .end = end});
 }
 
 absl::Status FfnEngine::Gather(const step::FfnTask& task) {
@@ -183,9 +198,24 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
     if (!reply.data.empty())
       std::memcpy(reply.data.data(), from, reply.data.size() * sizeof(float));
     if (from != nullptr) from += reply.data.size();
-    if (!stream.own) reply.arrives_at = context_.line.SendF2a(call.rows, stream.link);
+    if (!stream.own) {
+      reply.arrives_at = context_.line.SendF2a(call.rows, stream.link);
+      TraceServed(call, stream.peer);
+    }
     stream.sink->Reply(std::move(reply));
   }
+}
+
+void FfnEngine::TraceServed(const step::QueuedCall& call, uint16_t peer) {
+  context_.trace.Add({.kind = SpanKind::kServed,
+                      .peer = peer,
+                      .layer = call.call.layer,
+                      .micro_batch = call.call.micro_batch,
+                      .attempt = call.call.attempt,
+                      .rows = call.rows,
+                      .step = call.call.step,
+                      .begin = call.arrival,
+                      .end = context_.line.Now()});
 }
 
 bool FfnEngine::starved() const {

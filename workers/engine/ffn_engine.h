@@ -57,6 +57,7 @@ class FfnEngine {
     cost::LinkSpeed link;                               // the sender's, when emulated
     bool own = false;                                   // of the attention stage of this worker
     bool live = false;                                  // a sequence lives on the sender
+    uint16_t peer = kNoPeer;                            // the sender, in the trace
     std::map<step::CallId, std::vector<float>> queued;  // rows of calls in the machine
   };
 
@@ -65,6 +66,8 @@ class FfnEngine {
   absl::Status Gather(const step::FfnTask& task);
   void Answer(const step::FfnTask& task, const absl::Status& status, Instant start,
               Duration compute);
+  void TraceTask(const step::FfnTask& task, Instant start, Instant end);
+  void TraceServed(const step::QueuedCall& call, uint16_t peer);  // answered now
 
   EngineContext& context_;
   step::FfnMachine machine_;

@@ -1,5 +1,6 @@
 #include "workers/engine/kv_sender.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "workers/connector/own_copy.h"
@@ -58,8 +59,17 @@ void KvSender::Open(const WorkerId& attention_worker, const std::string& address
 void KvSender::Push(const WorkerId& attention_worker, KvRows frame) {
   const auto found = links_.find(attention_worker);
   if (found == links_.end()) return;
-  if (!frame.cancel) frame.arrives_at = context_.line.SendKv(frame.count, {});
+  if (frame.cancel) return found->second.link->Push(std::move(frame));
+  Span span{.kind = SpanKind::kKvSent,
+            .peer = context_.trace.PeerIndex(attention_worker.value()),
+            .layer = frame.layer,
+            .rows = frame.count,
+            .begin = context_.line.Now()};
+  const Instant arrival = context_.line.SendKv(frame.count, {});
+  frame.arrives_at = arrival;
   found->second.link->Push(std::move(frame));
+  span.end = std::max(arrival, context_.line.Now());
+  context_.trace.Add(span);
 }
 
 bool KvSender::IsCurrent(const WorkerId& worker, uint64_t id) const {

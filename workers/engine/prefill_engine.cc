@@ -96,8 +96,16 @@ void PrefillEngine::RunTask() {
   const Instant start = context_.line.Now();
   const absl::Status status = Compute(*task);
   PrefillCost& cost = jobs_.at(task->reservation).cost;
-  cost.seconds += context_.line.DeviceTime(context_.line.Now() - start).seconds();
+  const Instant end = context_.line.Now();
+  cost.seconds += context_.line.DeviceTime(end - start).seconds();
   cost.calls++;
+  if (task->layer == 0) chunks_++;
+  context_.trace.Add({.kind = SpanKind::kPrefill,
+                      .layer = task->layer,
+                      .rows = static_cast<uint32_t>(task->rows.size()),
+                      .step = chunks_,
+                      .begin = start,
+                      .end = end});
   if (status.ok()) {
     machine_.OnTaskDone(*task);
   } else {

@@ -73,9 +73,10 @@ class PrefillEngine {
   LocalCallbacks local_;
   std::map<ReservationId, Job> jobs_;
   std::vector<std::pair<ReservationId, absl::Status>>
-      unread_;          // whose KV the backend could not read
-  RowBuffers buffers_;  // the chunk's that is being computed: the machine finishes a chunk before
-                        // another job's
+      unread_;           // whose KV the backend could not read
+  uint64_t chunks_ = 0;  // begun
+  RowBuffers buffers_;   // the chunk's that is being computed: the machine finishes a chunk before
+                         // another job's
 };
 
 }  // namespace tandem

@@ -204,10 +204,10 @@ struct WorkerCore::Parts {
         ActivationConnector& activation, KvConnector& kv_connector, WorkerListener& listener)
       : config(std::move(engine_config)),
         machine(time),
-        books(ledger::StageOf(config.stages), time, LineOf(backend)),
+        books(ledger::StageOf(config.stages), time, LineOf(backend), trace),
         context{config,          backend,  time,
                 LineOf(backend), listener, std::make_shared<Mailbox>(config.max_mailbox_events),
-                books,           {}},
+                books,           trace,    {}},
         commands(context),
         ffn(context),
         kv(context),
@@ -228,6 +228,7 @@ struct WorkerCore::Parts {
 
   const EngineConfig config;
   MachineTimeline machine;
+  TraceLog trace;
   DeviceBooks books;
   EngineContext context;
   Commands commands;
@@ -250,6 +251,8 @@ FfnDoor& WorkerCore::ffn() { return parts_->ffn; }
 KvDoor& WorkerCore::kv() { return parts_->kv; }
 TokenDoor& WorkerCore::tokens() { return parts_->tokens; }
 WorkerReport WorkerCore::Report() const { return parts_->books.Report(); }
+const TraceLog& WorkerCore::trace() const { return parts_->trace; }
+std::optional<Span> WorkerCore::OpenWait() const { return parts_->books.OpenWait(); }
 const EngineConfig& WorkerCore::config() const { return parts_->config; }
 
 }  // namespace tandem

@@ -16,11 +16,13 @@
 // (kResourceExhausted) or the core has stopped (kUnavailable).
 
 #include <memory>
+#include <optional>
 
 #include "scheduler/base/time.h"
 #include "workers/backend/stage_backend.h"
 #include "workers/connector/ports.h"
 #include "workers/engine/config.h"
+#include "workers/trace/trace_log.h"
 
 namespace tandem {
 
@@ -47,6 +49,9 @@ class WorkerCore {
 
   // Safe from any thread; waits for no compute.
   WorkerReport Report() const;
+  // What the device did; the wait that it is in, which is not in the log yet. As Report.
+  const TraceLog& trace() const;
+  std::optional<Span> OpenWait() const;
   const EngineConfig& config() const;
 
  private:

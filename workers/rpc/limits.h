@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "scheduler/base/time.h"
 #include "services/runtime/grpc_server.h"
 
 namespace tandem {
@@ -30,5 +31,11 @@ inline constexpr uint32_t kMaxHidden = 1 << 18;
 inline constexpr uint32_t kMaxKvCount = 65536;  // positions of one KV frame
 inline constexpr size_t kMaxRowBytes =
     kMaxFrameBytes - (64 << 10);  // of one frame's rows; the rest is for its fields
+
+// Of a trace's readers.
+inline constexpr size_t kMaxTraceReaders = 4;  // of one worker, at once
+inline constexpr double kMaxTraceSeconds = 60;
+inline constexpr size_t kMaxTraceSpans = 4096;  // of one message
+inline constexpr Duration kTracePeriod = Duration::Milliseconds(20);
 
 }  // namespace tandem
