@@ -55,7 +55,8 @@ void ExpectMore(const Cells& before, const Cells& after, const std::vector<Cells
   Cells all = before;
   all.insert(after.begin(), after.end());
   for (const auto& key : raised) all[key];
-  for (const auto& [key, unused] : all) {
+  for (const auto& cell : all) {
+    const Cells::key_type& key = cell.first;
     const auto is_key = [&](const auto& other) { return other == key; };
     if (std::any_of(followers.begin(), followers.end(), is_key)) continue;
     const bool more = std::any_of(raised.begin(), raised.end(), is_key);
