@@ -7,6 +7,7 @@ import pytest
 
 import cluster as clusters
 from api import complete, post
+from emulated_cluster import SETS, Emulated, expect_balanced_books, expect_refused
 
 # One ends by itself within the limit, and one is longer than the 32 rows that the real model gets at once.
 PROMPTS = ["The capital of France is", "Once upon a time there was", "To bake bread, first", " ".join(f"item {i}," for i in range(40))]
@@ -55,6 +56,15 @@ def test_every_topology_gives_the_real_models_ids(topology, shape, real):
         cluster.wait_idle()
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_of_devices_answers_with_the_models_text(name, real):
+    cluster = Emulated(name, ["--numerics", "model", "--time-scale", str(SCALE)])
+    with clusters.started(cluster):
+        prompt, expected = PROMPTS[0], real[0]
+        assert complete(cluster, prompt, TOKENS, temperature=0, return_token_ids=True)["choices"][0]["token_ids"] == expected
+        expect_balanced_books(cluster)
+
+
 # Of Llama-3-70B's 80 layers in three parts the real model's 30 lie in the first two.
 def test_layer_shards_give_them_too_though_one_holds_no_real_layer(real):
     cluster = emulated("afd", "llama-3-70b", extra=["--ffn-shards", "layers"], workers="1A3F")
@@ -79,13 +89,7 @@ def test_column_shards_give_the_ids_of_real_column_shards(real_columns):
 def test_what_makes_no_sense_is_refused_with_its_reason(flags, words):
     shape = [] if "--model-shape" in flags else ["--model-shape", "llama-3-8b"]
     cluster = clusters.Cluster("colocated", extra=["--backend", "emulated", "--devices", "h100", "--time-scale", "20", *shape, *flags])
-    try:
-        result = cluster.ctl(*cluster.up_command, "--ready-timeout", "60", check=False)
-        assert result.returncode != 0
-        for word in words:
-            assert word in result.stdout + result.stderr, (word, result.stdout, result.stderr)
-    finally:
-        cluster.down()
+    expect_refused(cluster, words)
 
 
 def stage_seconds(cluster):

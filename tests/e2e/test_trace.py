@@ -141,8 +141,14 @@ def take(cluster, seconds, file):
 
 
 def test_an_emulated_afd_cluster_under_load(tmp_path):
-    cluster = clusters.Cluster("afd", model_name="emulated-model",
-                               extra=["--backend", "emulated", "--model-shape", "llama-3-70b", "--devices", "rubin-lpx"])
+    # So few rows are not worth cutting on these devices; here they are, to see both sides compute.
+    cluster = clusters.Cluster("afd", model_name="emulated-model", config="""
+topology: afd
+emulated: {model_shape: llama-3-70b, devices: rubin-lpx}
+workers:
+  - {pool: attention, flags: {micro-batches: 2}}
+  - pool: ffn
+""")
     with clusters.started(cluster):
         with Load(cluster):
             trace, out = take(cluster, 2, tmp_path / "trace.json")

@@ -49,7 +49,7 @@ EmulatedNode& EmulatedWorld::Add(const std::string& name, std::set<Stage> stages
   numbers.stages = stages;
   numbers.dimensions = {static_cast<uint32_t>(table.shape().layers), 4, 1, 1, 1000, 4096};
   const bool keeps_kv = stages != std::set<Stage>{Stage::kFfn};
-  numbers.kv_blocks = keeps_kv ? 256 : 0;
+  numbers.kv_blocks = keeps_kv ? 1024 : 0;
   numbers.block_tokens = kBlockTokens;
   dimensions_ = numbers.dimensions;
   EmulatedOptions options{.stages = stages,
@@ -132,13 +132,23 @@ void EmulatedWorld::ExpectExact(const std::vector<TokenId>& prompt, uint32_t tok
             synthetic::ReferenceTokens(dimensions_, kBlockTokens, prompt, tokens, Greedy()));
 }
 
+void EmulatedWorld::Sync(EmulatedNode& node) {
+  Promise<absl::Status> answer;
+  node.core->commands().Release(ReservationId("none"), {}, EndReason::kCancelled,
+                                [&](absl::Status status) { answer.Set(std::move(status)); });
+  EXPECT_EQ(answer.Wait(), absl::OkStatus());
+}
+
 ledger::LedgerSnapshot EmulatedWorld::Books(EmulatedNode& node) {
-  for (int round = 0; round < 2; round++) {
-    Promise<absl::Status> answer;
-    node.core->commands().Release(ReservationId("none"), {}, EndReason::kCancelled,
-                                  [&](absl::Status status) { answer.Set(std::move(status)); });
-    EXPECT_EQ(answer.Wait(), absl::OkStatus());
-  }
+  const auto has_no_work = [&] {
+    const std::optional<Span> wait = node.core->OpenWait();
+    return wait.has_value() && wait->cause == ledger::Cause::kNoWork;
+  };
+  const Instant give_up = time_.Now() + Duration::Seconds(kPatience.count());
+  do {
+    Sync(node);
+  } while (!has_no_work() && time_.Now() < give_up);
+  EXPECT_TRUE(has_no_work()) << node.core->config().worker.value() << " is still at work";
   return node.core->Report().ledger;
 }
 

@@ -63,10 +63,13 @@ class EmulatedWorld {
     ExpectExact(prompt, tokens, name);
   }
 
-  // The node's ledger once it has entered its last state: what is asked first is answered before.
+  // The node's ledger once it has nothing to do and knows it: no sequence is here, and word that
+  // none lives elsewhere has come over the link.
   ledger::LedgerSnapshot Books(EmulatedNode& node);
 
  private:
+  void Sync(EmulatedNode& node);  // what was asked before is done
+
   const double time_scale_;
   RealTimeSource time_;
   LoopbackActivationConnector activation_;

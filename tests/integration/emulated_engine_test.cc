@@ -1,6 +1,7 @@
 // Emulated devices behind the real engines, in one process: what a step takes on the devices' own
 // clock is what the cost model says, whatever the host adds, and the ledger accounts for all of it.
 
+#include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "scheduler/cost/cost_table.h"
+#include "scheduler/cost/cycle.h"
 #include "tests/fakes/emulated_world.h"
 
 namespace tandem {
@@ -156,6 +158,48 @@ TEST_F(EmulatedEngine, TheTraceSaysWhatTheLedgerSays) {
     ASSERT_TRUE(open.has_value());
     EXPECT_EQ(open->cause, Cause::kNoWork);
     EXPECT_GT(open->end, open->begin);
+  }
+}
+
+// Goal: a step is cut where that makes it shorter, and not where it does not.
+// Method: Vera Rubin's attention has a long fixed time. With 4 rows a step of two micro-batches is
+// longer than one of one; with 64 the other way round (cost::StepTime says so). Counted: FFN calls
+// a layer.
+TEST_F(EmulatedEngine, MicroBatchesAreAsManyAsMakeTheStepShortest) {
+  const cost::CostTable attention = EmulatedWorld::Table("vera-rubin-x8", "llama-3-70b");
+  const cost::CostTable ffn = EmulatedWorld::Table("groq3-lpx-rack", "llama-3-70b");
+  const cost::LinkSpeed link = attention.link().With(ffn.link());
+  const model::ModelShape& shape = attention.shape();
+  const auto step = [&](uint32_t rows, uint32_t count) {
+    const uint32_t size = rows / count;
+    cost::CycleTimes times;
+    times.attention = attention.AttentionLayer(1, cost::AttentionRows::Even(shape, size, 20));
+    times.ffn = ffn.FfnLayer({}, 1, size);
+    times.a2f = link.Transfer(cost::A2fBytes(shape, attention.precision(), 1, size));
+    times.f2a = link.Transfer(cost::F2aBytes(shape, attention.precision(), size));
+    return cost::StepTime(times, count, static_cast<uint32_t>(shape.layers),
+                          attention.Head(size) * int64_t{count});
+  };
+  for (const auto& [rows, expected] : {std::pair(4u, 1u), std::pair(64u, 2u)}) {
+    ASSERT_LT(step(rows, expected), step(rows, 3 - expected));
+    EmulatedWorld world(4);
+    EmulatedNode& a = world.Add("A", {Stage::kPrefill, Stage::kAttention}, attention,
+                                [](EngineConfig& config) { config.micro_batches = 0; });
+    EmulatedNode& f = world.Add("F", {Stage::kFfn}, ffn);
+    world.Start();
+    world.SetGroup(a, {"F"});
+    constexpr uint32_t kTokens = 110;  // nobody ends before the last one has its 32
+    for (uint32_t i = 0; i < rows; i++) world.Begin(a, {i, 1, 2}, kTokens, absl::StrCat("r", i));
+    const std::string last = absl::StrCat("r", rows - 1);
+    world.WaitForTokens(last, 12);
+    const EngineCounters a1 = a.core->Report().counters, f1 = f.core->Report().counters;
+    world.WaitForTokens(last, 32);
+    const EngineCounters a2 = a.core->Report().counters, f2 = f.core->Report().counters;
+    const double steps = static_cast<double>(a2.steps - a1.steps);
+    ASSERT_GT(steps, 10);
+    EXPECT_NEAR(static_cast<double>(f2.ffn_calls - f1.ffn_calls) / (steps * shape.layers), expected,
+                0.15)
+        << rows << " rows";
   }
 }
 

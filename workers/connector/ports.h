@@ -65,7 +65,7 @@ struct F2a {
   Duration queue_time, compute_time;  // of the device's time
   uint32_t merged_rows = 0;
   bool shared = false;   // computed with another attention worker's rows, or behind them
-  Instant arrives_at{};  // as A2f's
+  Instant arrives_at{};  // as A2f's; when it came, once it is there
   absl::Status
       status;  // kFailedPrecondition "STALE_SHARD ...", kInvalidArgument, kResourceExhausted
 };

@@ -211,8 +211,10 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
   if (taken->last) {
     const Duration round_trip = context_.line.DeviceTime(received - sent);
     context_.books.OnReply({round_trip, reply.queue_time, reply.compute_time});
+    // From when it came: the device may have computed another micro-batch since.
+    const Duration call = context_.line.DeviceTime(reply.arrives_at - sent);
     machine_.call_times().AddFfn(slot.rows, reply.compute_time,
-                                 round_trip - reply.queue_time - reply.compute_time);
+                                 call - reply.queue_time - reply.compute_time);
   }
   step_cost_.AddFfnCall(holder, reply.compute_time, slot.rows, reply.merged_rows);
   CarryOut();

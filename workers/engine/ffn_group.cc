@@ -22,6 +22,7 @@ class FfnGroup::Listener final : public FfnLinkListener {
   }
   void OnReply(F2a reply) override {
     const Instant due = group_.context_.line.Due(reply.arrives_at);
+    reply.arrives_at = due != Instant() ? due : group_.context_.Now();  // the device may be busy
     mailbox_->PostBoundedAt(due, [&group = group_, worker = worker_, id = id_,
                                   reply = std::move(reply)](const absl::Status& posted) mutable {
       if (posted.ok()) group.OnReply(worker, id, reply);
