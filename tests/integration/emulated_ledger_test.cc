@@ -15,7 +15,6 @@ namespace tandem {
 namespace {
 
 using ledger::Cause;
-using ledger::LedgerStage;
 using ledger::LedgerState;
 using test::EmulatedNode;
 using test::EmulatedWorld;
