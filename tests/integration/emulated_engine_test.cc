@@ -111,6 +111,20 @@ TEST_F(EmulatedEngine, AfdStepTakesWhatTheCostModelSaysAndTheLedgerKnowsWhere) {
     EXPECT_NEAR(SecondsInAll(*books), books->elapsed.seconds(), 0.001 * books->elapsed.seconds());
 }
 
+TEST_F(EmulatedEngine, AHolderThatComesUpWhileASequenceLivesIsTold) {
+  EmulatedNode& a = world_.Add("A", {Stage::kPrefill, Stage::kAttention},
+                               EmulatedWorld::Table("vera-rubin", "llama-3-8b"));
+  EmulatedNode& f =
+      world_.Add("F", {Stage::kFfn}, EmulatedWorld::Table("groq3-lpx-rack", "llama-3-8b"));
+  world_.Start();
+  world_.Begin(a, {1, 2, 3}, 6, "r");
+  world_.SetGroup(a, {"F"});
+  world_.ExpectExact({1, 2, 3}, 6, "r");
+  const ledger::LedgerSnapshot books = world_.Books(f);
+  EXPECT_GT(SecondsIn(books, LedgerState::kIdle, Cause::kStarved),
+            SecondsIn(books, LedgerState::kBusy));
+}
+
 // Goal: the trace and the ledger tell one story, and a hand-off's two ends differ by its links.
 // Method: the same run; every span of both devices, summed by kind in the devices' seconds.
 TEST_F(EmulatedEngine, TheTraceSaysWhatTheLedgerSays) {
