@@ -109,8 +109,10 @@ TEST_F(RouterPlacement, PdAfdUsesThreeWorkersAndStatusShowsThem) {
   entry.set_state("busy");
   entry.set_seconds(1.5);
   attention.SendHeartbeat(heartbeat);
-  const v1::StatusReply status = AwaitStatus("a heartbeat of a-1", [](const auto& reply) {
-    return reply.workers_size() == 3 && reply.workers(0).heartbeat().ledger_size() == 1;
+  // Heartbeats are told at once, the rest as the strand published it last.
+  const v1::StatusReply status = AwaitStatus("a heartbeat of a-1, ready", [](const auto& reply) {
+    return reply.workers_size() == 3 && reply.workers(0).heartbeat().ledger_size() == 1 &&
+           reply.ready();
   });
   EXPECT_EQ(status.router_id(), "router-under-test");
   EXPECT_TRUE(status.ready());
