@@ -47,6 +47,7 @@ class WorkerRegistry final : public prometheus::Registry {
   void Update() TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
     const WorkerReport report = report_();
+    const Instant now = time_.Now();  // at once: both clocks are to show the same moment
     for (const ledger::LedgerCell& cell : report.ledger.cells) {
       RaiseCounter(
           "tandem_stage_seconds_total",
@@ -58,7 +59,7 @@ class WorkerRegistry final : public prometheus::Registry {
     }
     RaiseCounter("tandem_device_elapsed_seconds_total",
                  "Device seconds since the worker started, by its clock.", {},
-                 (time_.Now() - started_).seconds() / (line_ != nullptr ? line_->time_scale() : 1));
+                 (now - started_).seconds() / (line_ != nullptr ? line_->time_scale() : 1));
     if (line_ != nullptr) TellEmulation();
     RaiseCounter("tandem_worker_tokens_total", "Tokens emitted.", {},
                  static_cast<double>(report.load.tokens_total));
