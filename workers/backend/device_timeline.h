@@ -41,8 +41,8 @@ class DeviceTimeline {
   // Something stamped with this time has come: the line moves there, if it was before.
   virtual void Arrived(Instant at) = 0;
   // Work came from outside the emulation while the device was idle: the line catches up with the
-  // machine.
-  virtual void Woken() = 0;
+  // machine, whose clock showed `now` when nothing stamped was due.
+  virtual void Woken(Instant now) = 0;
 
   // When a frame with that stamp is there; Instant(): at once. A stamp comes from a peer, and is
   // believed within bounds only. From any thread.
@@ -66,7 +66,7 @@ class MachineTimeline final : public DeviceTimeline {
   double time_scale() const override { return 1; }
   Instant Now() const override { return time_.Now(); }
   void Arrived(Instant) override {}
-  void Woken() override {}
+  void Woken(Instant) override {}
   Instant Due(Instant) const override { return {}; }
   Instant SendA2f(uint32_t, uint32_t, const cost::LinkSpeed&) override { return {}; }
   Instant SendF2a(uint32_t, const cost::LinkSpeed&) override { return {}; }

@@ -80,11 +80,12 @@ void Device::Loop() {
 void Device::DrainMailbox() {
   if (std::exchange(waited_, false)) {
     // One arrival at a time: the device goes on at the first, whatever else the host has by now.
-    if (auto first = context_.mailbox->TakeFirstTimed(context_.Now())) {
+    const Instant now = context_.Now();
+    if (auto first = context_.mailbox->TakeFirstTimed(now)) {
       context_.line.Arrived(first->first);
       return first->second(absl::OkStatus());
     }
-    context_.line.Woken();
+    context_.line.Woken(now);
   }
   for (Mailbox::Event& event : context_.mailbox->Take(context_.line.Now())) event(absl::OkStatus());
 }

@@ -81,7 +81,7 @@ TEST(EmulatedTimeline, ArrivalsMoveTheLineOnNeverBack) {
   EXPECT_EQ(line.Now(), Instant() + Duration::Milliseconds(3));
   time.Advance(Duration::Milliseconds(9));
   EXPECT_EQ(line.Now(), Instant() + Duration::Milliseconds(3));
-  line.Woken();
+  line.Woken(time.Now());
   EXPECT_EQ(line.Now(), Instant() + Duration::Milliseconds(9));
 }
 

@@ -54,7 +54,7 @@ class EmulatedBackend final : public StageBackend {
     double time_scale() const override { return line.time_scale(); }
     Instant Now() const override { return line.Now(); }
     void Arrived(Instant at) override { line.Arrived(at); }
-    void Woken() override { line.Woken(); }
+    void Woken(Instant now) override { line.Woken(now); }
     Instant Due(Instant arrives_at) const override { return line.Due(arrives_at); }
     Instant SendA2f(uint32_t layer, uint32_t rows, const cost::LinkSpeed& peer) override;
     Instant SendF2a(uint32_t rows, const cost::LinkSpeed& peer) override;

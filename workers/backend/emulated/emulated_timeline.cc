@@ -33,8 +33,8 @@ Duration EmulatedTimeline::Scaled(Duration device) const {
 
 void EmulatedTimeline::Arrived(Instant at) { now_ = std::max(now_, at); }
 
-void EmulatedTimeline::Woken() {
-  now_ = std::max(now_, time_.Now());
+void EmulatedTimeline::Woken(Instant now) {
+  now_ = std::max(now_, now);
   woken_ = true;
 }
 

@@ -18,7 +18,7 @@ class EmulatedTimeline {
   const cost::LinkSpeed& link() const { return link_; }
   Instant Now() const { return now_; }
   void Arrived(Instant at);
-  void Woken();
+  void Woken(Instant now);
   Instant Due(Instant arrives_at) const;
 
   // Work of that length starts at Now(), which moves to its end.
