@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How busy the FFN worker of an emulated afd cluster is, beside the most that its attention workers can keep it busy.
 
-    tests/bench/occupancy_bench.py BUILD_DIR [--only NAME]... [--micro-batches 3] [--steps 60]
+    tests/bench/occupancy_bench.py BUILD_DIR [--only NAME]... [--micro-batches 3] [--warm-up 40] [--steps 60]
 
 Clusters of x attention workers and one FFN worker (xA1F), and of two layer shards, with devices of the catalog chosen so that a step keeps
 both sides busy for about as long (balance: W_f/y over W_a, at a batch of 12 a worker). From the workers' own books over a window of steps in
@@ -122,10 +122,10 @@ def wait(what, condition):
         time.sleep(0.2)
 
 
-def windows(cluster, attention, steps):
+def windows(cluster, attention, warm_up, steps):
     first = {worker["id"]: Books(worker) for worker in attention}
     started = lambda count: all(Books(worker).steps >= first[worker["id"]].steps + count for worker in attention)
-    wait("five steps", lambda: started(5))
+    wait(f"{warm_up} steps", lambda: started(warm_up))
     before = [Books(worker) for worker in cluster.workers]
     first = {worker["id"]: books for worker, books in zip(cluster.workers, before)}
     wait(f"{steps} steps", lambda: started(steps))
@@ -143,7 +143,7 @@ def measure(name, options, time_scale):
                 stack.enter_context(load(model, BATCH * len(attention)))
                 wait("every sequence runs", lambda: all(worker["sequences"] == BATCH for worker in cluster.status()
                                                         if "attention" in worker["stages"]))
-                result = windows(cluster, attention, options.steps)
+                result = windows(cluster, attention, options.warm_up, options.steps)
                 cluster.down()
             return ([window for worker, window in zip(cluster.workers, result) if worker in attention],
                     [window for worker, window in zip(cluster.workers, result) if worker not in attention])
@@ -170,6 +170,7 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--only", action="append", choices=CLUSTERS)
     parser.add_argument("--micro-batches", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=40, help="steps before the window: workers that start together merge more at first")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--time-scale", type=float, default=0, help="0: doubled from 32 until the host's lag is under 2 %%")
     options = parser.parse_args()

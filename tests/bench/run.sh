@@ -15,7 +15,9 @@ for name in "$@"; do
     trace) "$build/tests/trace_bench" ;;
     cluster) /usr/bin/python3 "$here/cluster_bench.py" --bin "$build/bin" --model "$model" ;;
     gateway) /usr/bin/python3 "$here/gateway_bench.py" --build "$build" --model "$model" ;;
-    emulated) /usr/bin/python3 "$here/emulated_bench.py" "$build" ;;
+    emulated)
+      /usr/bin/python3 "$here/emulated_bench.py" "$build"
+      /usr/bin/python3 "$here/emulated_bench.py" "$build" --perturbation 0.2 --rounds 1 ;;
     ledger) "$build/tests/ledger_bench" ;;
     occupancy) /usr/bin/python3 "$here/occupancy_bench.py" "$build" ;;
     *) echo "run.sh: no benchmark '$name'" >&2; exit 2 ;;
