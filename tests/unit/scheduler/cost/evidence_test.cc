@@ -15,7 +15,7 @@
 #include <string>
 
 #include "scheduler/cost/cost_table.h"
-#include "services/runtime/catalog_files.h"
+#include "tests/unit/scheduler/model/shipped_catalog.h"
 
 namespace tandem::cost {
 namespace {
@@ -44,15 +44,10 @@ std::map<std::string, std::string> Sections() {
 
 class Evidence : public ::testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    auto read = LoadCatalog({SourcePath("scheduler/model/catalog")});
-    ASSERT_TRUE(read.ok()) << read.status();
-    catalog_ = new model::Catalog(*std::move(read));
-    sections_ = new std::map<std::string, std::string>(Sections());
-  }
+  static void SetUpTestSuite() { sections_ = new std::map<std::string, std::string>(Sections()); }
 
-  static model::ModelShape Shape(const char* name) { return *catalog_->FindModel(name); }
-  static model::Device Device(const char* name) { return *catalog_->FindDevice(name); }
+  static model::ModelShape Shape(const char* name) { return *model::Shipped().FindModel(name); }
+  static model::Device Device(const char* name) { return *model::Shipped().FindDevice(name); }
   static CostTable Table(const model::Device& device, const char* shape, Dtype weights) {
     CostOptions options;
     options.precision.weights = weights;
@@ -81,10 +76,8 @@ class Evidence : public ::testing::Test {
     EXPECT_TRUE(absl::StrContains(section->second, figure)) << claim << ": \"" << figure << "\"";
   }
 
-  static const model::Catalog* catalog_;
   static const std::map<std::string, std::string>* sections_;
 };
-const model::Catalog* Evidence::catalog_;
 const std::map<std::string, std::string>* Evidence::sections_;
 
 // Weights of the whole model over what the device's memory could stream in a step of that time.
