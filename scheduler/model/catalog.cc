@@ -39,6 +39,32 @@ std::string Missing(const char* kind, const std::string& name, std::vector<std::
   return absl::StrCat(text, "; nearest: ", absl::StrJoin(names, ", "), " (of ", all, ")");
 }
 
+bool BeginsWith(absl::string_view name, absl::string_view prefix) {
+  return name.substr(0, prefix.size()) == prefix;
+}
+
+// The whole name that `name` is short for, among names that do not hold it itself; `name` where
+// there is none. Each of `kinds` is asked for "NAME-..." before any is asked for "NAME...".
+absl::StatusOr<std::string> Complete(const char* kind, const std::string& name,
+                                     const std::vector<std::vector<std::string>>& kinds) {
+  if (name.empty()) return name;
+  for (const std::string& prefix : {name + "-", name}) {
+    for (const std::vector<std::string>& names : kinds) {
+      std::vector<std::string> found;
+      for (const std::string& candidate : names) {
+        if (candidate == name) return name;
+        if (BeginsWith(candidate, prefix)) found.push_back(candidate);
+      }
+      if (found.size() == 1) return found.front();
+      if (found.size() > 1) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(kind, " '", name, "' may be ", absl::StrJoin(found, ", ")));
+      }
+    }
+  }
+  return name;
+}
+
 template <typename Table>
 std::vector<std::string> Names(const Table& table) {
   std::vector<std::string> names;
@@ -108,6 +134,22 @@ absl::StatusOr<ModelShape> Catalog::FindModel(const std::string& name) const {
   const auto found = models_.find(name);
   if (found == models_.end()) return absl::NotFoundError(Missing("model", name, ModelNames()));
   return found->second.value;
+}
+
+absl::StatusOr<Chip> Catalog::ResolveChip(const std::string& name) const {
+  ASSIGN_OR_RETURN(const std::string whole, Complete("chip", name, {ChipNames()}));
+  return FindChip(whole);
+}
+
+absl::StatusOr<Device> Catalog::ResolveDevice(const std::string& name) const {
+  if (devices_.contains(name)) return FindDevice(name);
+  ASSIGN_OR_RETURN(const std::string whole, Complete("device", name, {ChipNames(), DeviceNames()}));
+  return FindDevice(whole);
+}
+
+absl::StatusOr<ModelShape> Catalog::ResolveModel(const std::string& name) const {
+  ASSIGN_OR_RETURN(const std::string whole, Complete("model", name, {ModelNames()}));
+  return FindModel(whole);
 }
 
 std::vector<std::string> Catalog::ChipNames() const { return Names(chips_); }

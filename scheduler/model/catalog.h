@@ -31,6 +31,13 @@ class Catalog {
   absl::StatusOr<Device> FindDevice(const std::string& name) const;
   absl::StatusOr<ModelShape> FindModel(const std::string& name) const;
 
+  // As the above, for names as people type them: itself, else the only name that begins with it
+  // and a dash ("h100": h100-sxm), else the only one that begins with it. Chips come before
+  // devices, so that "h100" is not h100-x8. kInvalidArgument lists the names where several do.
+  absl::StatusOr<Chip> ResolveChip(const std::string& name) const;
+  absl::StatusOr<Device> ResolveDevice(const std::string& name) const;
+  absl::StatusOr<ModelShape> ResolveModel(const std::string& name) const;
+
   // In order; ChipNames are not among DeviceNames.
   std::vector<std::string> ChipNames() const;
   std::vector<std::string> DeviceNames() const;

@@ -27,6 +27,14 @@ struct DtypeFigures {
   Figure prefill_layer_seconds;       // t0 of one whole layer of one prefill chunk
 };
 
+// What figures may be, in files and in what replaces them.
+inline constexpr Range kMemoryBytesRange = {1, 1e16};
+inline constexpr Range kBytesPerSecondRange = {1, 1e18};
+inline constexpr Range kPowerWattsRange = {1, 1e7};
+inline constexpr Range kDollarsPerHourRange = {0, 1e6};
+inline constexpr Range kPeakFlopsRange = {1, 1e20};
+inline constexpr Range kLayerSecondsRange = {0, 1};
+
 struct LinkFigures {
   Figure bytes_per_s;      // one direction
   Figure latency_seconds;  // one way
@@ -51,6 +59,5 @@ absl::StatusOr<Chip> ReadChip(absl::string_view yaml, absl::string_view where);
 
 // {bytes_per_s, latency_seconds} below `key`, which must be there.
 void RequireLink(YamlReader& reader, const std::string& key, LinkFigures& link, IfUnknown unknown);
-inline constexpr double kMaxLayerSeconds = 1;
 
 }  // namespace tandem::model

@@ -12,9 +12,9 @@ namespace {
 constexpr uint32_t kMaxChips = 1 << 16;
 
 absl::Status ReadAllReduce(YamlReader reader, AllReduceFigures& figures) {
-  RequireFigure(reader, "base_seconds", 0, 1, figures.base_seconds);
-  RequireFigure(reader, "doubling_seconds", 0, 1, figures.doubling_seconds);
-  RequireFigure(reader, "bytes_per_s", 1, 1e18, figures.bytes_per_s);
+  RequireFigure(reader, "base_seconds", {0, 1}, figures.base_seconds);
+  RequireFigure(reader, "doubling_seconds", {0, 1}, figures.doubling_seconds);
+  RequireFigure(reader, "bytes_per_s", kBytesPerSecondRange, figures.bytes_per_s);
   return reader.Finish();
 }
 
@@ -22,7 +22,7 @@ absl::Status ReadLayerSeconds(YamlReader reader, const Chip& chip, Device& devic
   for (const Dtype dtype : kAllDtypes) {
     const std::string name(DtypeName(dtype));
     if (!reader.Has(name)) continue;
-    RequireFigure(reader, name, 0, kMaxLayerSeconds, device.layer_seconds[dtype]);
+    RequireFigure(reader, name, kLayerSecondsRange, device.layer_seconds[dtype]);
     if (!chip.dtypes.contains(dtype))
       reader.Refuse(name, absl::StrCat("chip '", chip.name, "' has no figures for it"));
   }

@@ -35,6 +35,7 @@ absl::string_view MarkName(Mark mark) {
   for (const auto& [candidate, name] : kMarks) {
     if (candidate == mark) return name;
   }
+  if (mark == Mark::kWhatIf) return "what-if";
   return "unknown";
 }
 
@@ -43,8 +44,8 @@ void RequireText(YamlReader& reader, const std::string& key, std::string& text) 
   if (text.empty()) reader.Refuse(key, "is empty");
 }
 
-void RequireFigure(YamlReader& reader, const std::string& key, double min, double max,
-                   Figure& figure, IfUnknown unknown) {
+void RequireFigure(YamlReader& reader, const std::string& key, Range range, Figure& figure,
+                   IfUnknown unknown) {
   if (!reader.Needs(key)) return;
   reader.GetMapping(key, [&](const YAML::Node& node) {
     YamlReader fields = reader.Below(node, key);
@@ -53,7 +54,7 @@ void RequireFigure(YamlReader& reader, const std::string& key, double min, doubl
     if (text == "unknown" && unknown == IfUnknown::kRefuse) {
       fields.Refuse("value", "must be known: assume a value, and say why");
     } else if (text != "unknown") {
-      fields.Get("value", figure.value, min, max);
+      fields.Get("value", figure.value, range.min, range.max);
       RequireMark(fields, figure.mark);
     }
     RequireText(fields, "source", figure.source);

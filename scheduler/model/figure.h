@@ -17,6 +17,7 @@ enum class Mark {
   kFitted,    // solved from measurements, so that a formula of scheduler/cost reproduces them
   kAssumed,   // nobody measured or stated it; the source says why this value
   kStated,    // a data sheet, a vendor's or a third party's published figure that nobody measured
+  kWhatIf,    // what the user asks to be supposed (what_if.h); no file may say so
 };
 
 struct Figure {
@@ -31,11 +32,16 @@ absl::string_view MarkName(Mark mark);  // "measured"
 
 enum class IfUnknown { kAllow, kRefuse };
 
+// What a figure of a file, or one that replaces it, may be.
+struct Range {
+  double min = 0, max = 0;
+};
+
 // Reads {value: 3.35e12, mark: stated, source: "..."} or, if allowed, {value: unknown, source:
-// ...}. The key must be there, the value a number in [min, max], the source not empty; else the
+// ...}. The key must be there, the value a number in `range`, the source not empty; else the
 // reader's error names file, line and key ("memory_bytes.value").
-void RequireFigure(YamlReader& reader, const std::string& key, double min, double max,
-                   Figure& figure, IfUnknown unknown = IfUnknown::kRefuse);
+void RequireFigure(YamlReader& reader, const std::string& key, Range range, Figure& figure,
+                   IfUnknown unknown = IfUnknown::kRefuse);
 
 // A text that must be there and not be empty.
 void RequireText(YamlReader& reader, const std::string& key, std::string& text);

@@ -92,17 +92,31 @@ uint64_t ModelShape::windowed_layers() const {
   return full_attention_every == 0 ? layers : layers - layers / full_attention_every;
 }
 
-uint64_t ModelShape::attention_parameters() const {
+absl::InlinedVector<Matrix, 5> ModelShape::attention_matrices() const {
   if (!latent.has_value()) {
-    return hidden * heads * head_dim + 2 * hidden * kv_heads * head_dim + heads * head_dim * hidden;
+    return {{"q_proj", hidden, heads * head_dim},
+            {"k_proj", hidden, kv_heads * head_dim},
+            {"v_proj", hidden, kv_heads * head_dim},
+            {"o_proj", heads * head_dim, hidden}};
   }
-  const uint64_t query_head = latent->nope_dim + latent->rope_dim;
-  const uint64_t query = latent->q_rank == 0
-                             ? hidden * heads * query_head
-                             : hidden * latent->q_rank + latent->q_rank * heads * query_head;
-  return query + hidden * (latent->kv_rank + latent->rope_dim) +
-         latent->kv_rank * heads * (latent->nope_dim + latent->value_dim) +
-         heads * latent->value_dim * hidden;
+  const uint64_t query = heads * (latent->nope_dim + latent->rope_dim);
+  absl::InlinedVector<Matrix, 5> matrices;
+  if (latent->q_rank == 0) {
+    matrices = {{"q_proj", hidden, query}};
+  } else {
+    matrices = {{"q_a_proj", hidden, latent->q_rank}, {"q_b_proj", latent->q_rank, query}};
+  }
+  matrices.push_back({"kv_a_proj", hidden, latent->kv_rank + latent->rope_dim});
+  matrices.push_back(
+      {"kv_b_proj", latent->kv_rank, heads * (latent->nope_dim + latent->value_dim)});
+  matrices.push_back({"o_proj", heads * latent->value_dim, hidden});
+  return matrices;
+}
+
+uint64_t ModelShape::attention_parameters() const {
+  uint64_t parameters = 0;
+  for (const Matrix& matrix : attention_matrices()) parameters += matrix.parameters();
+  return parameters;
 }
 
 uint64_t ModelShape::router_parameters(uint64_t layer) const {

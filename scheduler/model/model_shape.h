@@ -4,6 +4,7 @@
 // MLA, full or in a sliding window) and a SwiGLU FFN (dense or uniform experts). It has no number
 // format: dtype.h. Parameters leave out norms and biases, as facts/models.md does.
 
+#include <absl/container/inlined_vector.h>
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
 
@@ -21,6 +22,14 @@ struct LatentAttention {
   uint64_t rope_dim = 0;   // the rotary part of a head, and of the cache
   uint64_t nope_dim = 0;   // the other part of a query and key head
   uint64_t value_dim = 0;  // of a value head
+};
+
+// A projection of one layer, [inputs, outputs]; the name that model files give it.
+struct Matrix {
+  absl::string_view name;
+  uint64_t inputs = 0, outputs = 0;
+
+  uint64_t parameters() const { return inputs * outputs; }
 };
 
 struct ModelShape {
@@ -44,7 +53,10 @@ struct ModelShape {
   bool IsWindowed(uint64_t layer) const;
   uint64_t windowed_layers() const;
 
-  uint64_t attention_parameters() const;  // of one layer: projections of Q, K, V and output
+  // Projections of Q, K, V and output of one layer, the output's last. MLA's K and V are two: down
+  // to the latent (kv_a), which is cached, and up to the heads (kv_b).
+  absl::InlinedVector<Matrix, 5> attention_matrices() const;
+  uint64_t attention_parameters() const;                           // of all of these
   uint64_t router_parameters(uint64_t layer) const;                // the experts' gate
   uint64_t expert_parameters() const { return 3 * hidden * ffn; }  // gate, up and down of one
   uint64_t ffn_parameters(uint64_t layer) const;  // all experts and shared ones, or the dense FFN

@@ -7,23 +7,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "services/runtime/catalog_files.h"
 #include "tests/unit/scheduler/model/catalog_texts.h"
+#include "tests/unit/scheduler/model/shipped_catalog.h"
 
 namespace tandem::model {
 namespace {
 
 using testing::HasSubstr;
-
-const Catalog& Shipped() {
-  static const Catalog catalog = [] {
-    auto read =
-        LoadCatalog({absl::StrCat(std::getenv("TANDEM_SOURCE_DIR"), "/scheduler/model/catalog")});
-    EXPECT_TRUE(read.ok()) << read.status();
-    return read.value_or(Catalog());
-  }();
-  return catalog;
-}
 
 TEST(Catalog, FindsWhatWasAdded) {
   Catalog catalog;
@@ -69,6 +59,32 @@ TEST(Catalog, UnknownNameListsTheNearest) {
             "chip 'a' is not in the catalog, which holds none");
   EXPECT_EQ(Catalog().AddDevice(kDeviceText, "d.yaml").message(),
             "d.yaml:3: chip: chip 'tiny' is not in the catalog, which holds none");
+}
+
+TEST(Catalog, ShortNamesStandForTheOnlyNameThatTheyBegin) {
+  EXPECT_EQ(Shipped().ResolveDevice("h100")->name, "h100-sxm");  // the chip, not its groups
+  EXPECT_EQ(Shipped().ResolveDevice("gb200")->name, "gb200");
+  EXPECT_EQ(Shipped().ResolveDevice("h100-x8")->name, "h100-x8");
+  EXPECT_EQ(Shipped().ResolveDevice("groq3-lpx")->name, "groq3-lpx-rack");
+  EXPECT_EQ(Shipped().ResolveDevice("cs-3")->name, "cs-3");  // not cs-3-x4
+  EXPECT_EQ(Shipped().ResolveDevice("vera")->name, "vera-rubin");
+  EXPECT_EQ(Shipped().ResolveChip("b200")->name, "b200-sxm");
+  EXPECT_EQ(Shipped().ResolveModel("deepseek")->name, "deepseek-v3");
+  EXPECT_EQ(Shipped().ResolveModel("gpt-oss-2")->name, "gpt-oss-20b");
+}
+
+TEST(Catalog, ShortNamesOfSeveralOrNoneAreRefusedWithTheNames) {
+  EXPECT_EQ(Shipped().ResolveDevice("tpu").status(),
+            absl::InvalidArgumentError("device 'tpu' may be tpu-v5e, tpu-v5p, tpu-v6e"));
+  EXPECT_EQ(Shipped().ResolveDevice("h100-x").status(),
+            absl::InvalidArgumentError("device 'h100-x' may be h100-x2, h100-x4, h100-x8"));
+  EXPECT_EQ(
+      Shipped().ResolveModel("llama-3").status(),
+      absl::InvalidArgumentError("model 'llama-3' may be llama-3-405b, llama-3-70b, llama-3-8b"));
+  EXPECT_THAT(Shipped().ResolveDevice("h1000").status().message(),
+              HasSubstr("device 'h1000' is not in the catalog; nearest: h100-x2, "));
+  EXPECT_EQ(Shipped().ResolveDevice("").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Shipped().ResolveChip("groq3-lpx").status().code(), absl::StatusCode::kNotFound);
 }
 
 // The chips of issue 5, the devices that its topologies need, and its models.
