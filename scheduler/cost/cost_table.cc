@@ -123,9 +123,16 @@ void CostTable::Perturb() {
   perturb(link_.latency_seconds, "link_latency");
 }
 
-double CostTable::Roofline(const Work& work, double flops_per_s) const {
-  const double memory = work.weight_bytes / weight_bytes_per_s_ + work.kv_bytes / kv_bytes_per_s_;
-  return Combine(memory, work.flops / flops_per_s, exponent_);
+CallParts CostTable::Roofline(const Work& work, double flops_per_s) const {
+  CallParts parts;
+  parts.memory = work.weight_bytes / weight_bytes_per_s_ + work.kv_bytes / kv_bytes_per_s_;
+  parts.compute = work.flops / flops_per_s;
+  return parts;
+}
+
+Duration CostTable::TimeOf(const CallParts& parts) const {
+  return OneCall(Combine(parts.memory, parts.compute, exponent_) + parts.fixed +
+                 parts.all_reduce_latency + parts.all_reduce_bytes);
 }
 
 double CostTable::AllReduceLatency() const {
@@ -138,40 +145,63 @@ double CostTable::AllReduceBytes(uint64_t rows) const {
   return kAllReduceBytesFactor * static_cast<double>(bytes) / all_reduce_bytes_per_s_;
 }
 
-Duration CostTable::AttentionLayer(uint64_t layer, const AttentionRows& rows) const {
+CallParts CostTable::AttentionParts(uint64_t layer, const AttentionRows& rows) const {
   TANDEM_CHECK(layer < shape_.layers);
-  if (rows.rows == 0) return Duration();
-  const Work work = AttentionWork(shape_, options_.precision, layer, rows);
-  return OneCall(Roofline(work, decode_flops_per_s_) + attention_overhead_ + AllReduceLatency() +
-                 AllReduceBytes(rows.rows));
+  if (rows.rows == 0) return {};
+  CallParts parts =
+      Roofline(AttentionWork(shape_, options_.precision, layer, rows), decode_flops_per_s_);
+  parts.fixed = attention_overhead_;
+  parts.all_reduce_latency = AllReduceLatency();
+  parts.all_reduce_bytes = AllReduceBytes(rows.rows);
+  return parts;
+}
+
+CallParts CostTable::FfnParts(const FfnShard& shard, uint64_t layer, uint64_t rows) const {
+  TANDEM_CHECK(layer < shape_.layers);
+  if (rows == 0) return {};
+  CallParts parts =
+      Roofline(FfnWork(shape_, options_.precision, shard, layer, rows), decode_flops_per_s_);
+  parts.fixed = shape_.HasExperts(layer) ? expert_overhead_ : ffn_overhead_;
+  parts.all_reduce_latency = AllReduceLatency();
+  parts.all_reduce_bytes = AllReduceBytes(rows);
+  return parts;
+}
+
+CallParts CostTable::PrefillParts(uint64_t layer, uint64_t first_position, uint64_t rows) const {
+  TANDEM_CHECK(layer < shape_.layers);
+  if (rows == 0) return {};
+  CallParts parts = Roofline(PrefillWork(shape_, options_.precision, layer, first_position, rows),
+                             prefill_flops_per_s_);
+  parts.fixed = prefill_overhead_;
+  // Two all-reduces, whose latency is within the prefill's own t0: the fit has no term for it.
+  parts.all_reduce_bytes = 2 * AllReduceBytes(rows);
+  return parts;
+}
+
+CallParts CostTable::EmbedParts(uint64_t rows) const {
+  return Roofline(EmbedWork(shape_, options_.precision, rows), decode_flops_per_s_);
+}
+
+CallParts CostTable::HeadParts(uint64_t rows) const {
+  // No t0: engines' fits have it in their constants per step.
+  return Roofline(HeadWork(shape_, options_.precision, rows), decode_flops_per_s_);
+}
+
+Duration CostTable::AttentionLayer(uint64_t layer, const AttentionRows& rows) const {
+  return TimeOf(AttentionParts(layer, rows));
 }
 
 Duration CostTable::FfnLayer(const FfnShard& shard, uint64_t layer, uint64_t rows) const {
-  TANDEM_CHECK(layer < shape_.layers);
-  if (rows == 0) return Duration();
-  const Work work = FfnWork(shape_, options_.precision, shard, layer, rows);
-  const double overhead = shape_.HasExperts(layer) ? expert_overhead_ : ffn_overhead_;
-  return OneCall(Roofline(work, decode_flops_per_s_) + overhead + AllReduceLatency() +
-                 AllReduceBytes(rows));
+  return TimeOf(FfnParts(shard, layer, rows));
 }
 
 Duration CostTable::PrefillLayer(uint64_t layer, uint64_t first_position, uint64_t rows) const {
-  TANDEM_CHECK(layer < shape_.layers);
-  if (rows == 0) return Duration();
-  const Work work = PrefillWork(shape_, options_.precision, layer, first_position, rows);
-  // Two all-reduces, whose latency is within the prefill's own t0: the fit has no term for it.
-  return OneCall(Roofline(work, prefill_flops_per_s_) + prefill_overhead_ +
-                 2 * AllReduceBytes(rows));
+  return TimeOf(PrefillParts(layer, first_position, rows));
 }
 
-Duration CostTable::Embed(uint64_t rows) const {
-  return OneCall(Roofline(EmbedWork(shape_, options_.precision, rows), decode_flops_per_s_));
-}
+Duration CostTable::Embed(uint64_t rows) const { return TimeOf(EmbedParts(rows)); }
 
-Duration CostTable::Head(uint64_t rows) const {
-  // No t0: engines' fits have it in their constants per step.
-  return OneCall(Roofline(HeadWork(shape_, options_.precision, rows), decode_flops_per_s_));
-}
+Duration CostTable::Head(uint64_t rows) const { return TimeOf(HeadParts(rows)); }
 
 Duration CostTable::StepOverhead(uint64_t rows) const {
   return options_.engine.per_step + options_.engine.per_sequence * static_cast<int64_t>(rows);

@@ -58,6 +58,15 @@ struct CostOptions {
   uint64_t seed = 0;
 };
 
+// What a call's seconds are made of: memory and compute combined by the exponent, and the rest on
+// top (CostTable::TimeOf).
+struct CallParts {
+  double memory = 0;   // bytes over the bandwidth reached
+  double compute = 0;  // flops over the rate reached
+  double fixed = 0;    // t0
+  double all_reduce_latency = 0, all_reduce_bytes = 0;
+};
+
 // Immutable; equal arguments give equal nanoseconds on every machine. Safe from any thread.
 class CostTable {
  public:
@@ -70,6 +79,13 @@ class CostTable {
   Duration AttentionLayer(uint64_t layer, const AttentionRows& rows) const;
   Duration FfnLayer(const FfnShard& shard, uint64_t layer, uint64_t rows) const;
   Duration PrefillLayer(uint64_t layer, uint64_t first_position, uint64_t rows) const;
+  // What those calls are made of: TimeOf(AttentionParts(...)) is AttentionLayer(...).
+  CallParts AttentionParts(uint64_t layer, const AttentionRows& rows) const;
+  CallParts FfnParts(const FfnShard& shard, uint64_t layer, uint64_t rows) const;
+  CallParts PrefillParts(uint64_t layer, uint64_t first_position, uint64_t rows) const;
+  CallParts EmbedParts(uint64_t rows) const;
+  CallParts HeadParts(uint64_t rows) const;
+  Duration TimeOf(const CallParts& parts) const;
   // Embedding, final norm with output matrix and sampling, and the engine's own: once a step.
   Duration Embed(uint64_t rows) const;
   Duration Head(uint64_t rows) const;
@@ -92,7 +108,7 @@ class CostTable {
   CostTable(const model::Device& device, const model::ModelShape& shape,
             const CostOptions& options);
   void Perturb();
-  double Roofline(const Work& work, double flops_per_s) const;
+  CallParts Roofline(const Work& work, double flops_per_s) const;
   double AllReduceLatency() const;
   double AllReduceBytes(uint64_t rows) const;
 

@@ -45,6 +45,13 @@ double AttentionParameters(const ModelShape& shape, uint64_t layer) {
   return static_cast<double>(shape.attention_parameters() + shape.router_parameters(layer));
 }
 
+// Of the layer's dense FFN, or of one of its experts: gate, up and down.
+double FfnParameters(const ModelShape& shape, const FfnShard& shard, uint64_t layer) {
+  const bool experts = shape.HasExperts(layer);
+  const uint64_t width = experts || shape.experts == 0 ? shape.ffn : shape.dense_ffn;
+  return static_cast<double>(3 * shape.hidden * ShardWidth(shard, width));
+}
+
 // Sum of 1..n.
 uint64_t Triangle(uint64_t n) { return n * (n + 1) / 2; }
 
@@ -81,58 +88,85 @@ uint64_t ShardWidth(const FfnShard& shard, uint64_t width) {
   return width * (shard.column + 1) / shard.columns - width * shard.column / shard.columns;
 }
 
+Work& Work::operator+=(const Work& other) {
+  weight_bytes += other.weight_bytes;
+  kv_bytes += other.kv_bytes;
+  flops += other.flops;
+  return *this;
+}
+
+Work MatrixWork(const Precision& precision, double read, double computed, uint64_t rows) {
+  if (rows == 0) return {};
+  return {Bytes(precision, read), 0, 2 * computed * static_cast<double>(rows)};
+}
+
+Work DecodeScoresWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
+                      const AttentionRows& rows) {
+  const uint64_t positions = shape.IsWindowed(layer) ? rows.windowed_tokens : rows.context_tokens;
+  return {0, KvBytesOf(shape, precision, positions),
+          static_cast<double>(DecodeFlopsPerPosition(shape)) * static_cast<double>(positions)};
+}
+
+Work PrefillScoresWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
+                       uint64_t first_position, uint64_t rows) {
+  if (rows == 0) return {};
+  const uint64_t window = shape.IsWindowed(layer) ? shape.window : 0;
+  const uint64_t before = window == 0 ? first_position : std::min(first_position, window);
+  return {0, KvBytesOf(shape, precision, before + rows),
+          static_cast<double>(PrefillFlopsPerPosition(shape)) *
+              static_cast<double>(AttendedPositions(first_position, rows, window))};
+}
+
 Work AttentionWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
                    const AttentionRows& rows) {
   if (rows.rows == 0) return {};
   const double parameters = AttentionParameters(shape, layer);
-  const uint64_t positions = shape.IsWindowed(layer) ? rows.windowed_tokens : rows.context_tokens;
-  Work work;
-  work.weight_bytes = Bytes(precision, parameters);
-  work.kv_bytes = KvBytesOf(shape, precision, positions);
-  work.flops = 2 * parameters * static_cast<double>(rows.rows) +
-               static_cast<double>(DecodeFlopsPerPosition(shape)) * static_cast<double>(positions);
-  return work;
+  return MatrixWork(precision, parameters, parameters, rows.rows) +
+         DecodeScoresWork(shape, precision, layer, rows);
+}
+
+Work RoutedExpertsWork(const ModelShape& shape, const Precision& precision, const FfnShard& shard,
+                       uint64_t layer, uint64_t rows) {
+  if (!shape.HasExperts(layer)) return {};
+  const double one = FfnParameters(shape, shard, layer);
+  const double touched = ExpectedExperts(shape.experts, shape.experts_per_token, rows);
+  return MatrixWork(precision, one * touched, one * static_cast<double>(shape.experts_per_token),
+                    rows);
+}
+
+Work SharedExpertsWork(const ModelShape& shape, const Precision& precision, const FfnShard& shard,
+                       uint64_t layer, uint64_t rows) {
+  if (!shape.HasExperts(layer)) return {};
+  const double all = FfnParameters(shape, shard, layer) * static_cast<double>(shape.shared_experts);
+  return MatrixWork(precision, all, all, rows);
+}
+
+Work DenseFfnWork(const ModelShape& shape, const Precision& precision, const FfnShard& shard,
+                  uint64_t layer, uint64_t rows) {
+  if (shape.HasExperts(layer)) return {};
+  const double parameters = FfnParameters(shape, shard, layer);
+  return MatrixWork(precision, parameters, parameters, rows);
 }
 
 Work FfnWork(const ModelShape& shape, const Precision& precision, const FfnShard& shard,
              uint64_t layer, uint64_t rows) {
-  if (rows == 0) return {};
-  const bool experts = shape.HasExperts(layer);
-  const uint64_t width = experts || shape.experts == 0 ? shape.ffn : shape.dense_ffn;
-  const double one = static_cast<double>(3 * shape.hidden * ShardWidth(shard, width));
-  double read = 1;
-  double computed = 1;
-  if (experts) {
-    const double shared = static_cast<double>(shape.shared_experts);
-    read = ExpectedExperts(shape.experts, shape.experts_per_token, rows) + shared;
-    computed = static_cast<double>(shape.experts_per_token) + shared;
-  }
-  Work work;
-  work.weight_bytes = Bytes(precision, one * read);
-  work.flops = 2 * one * computed * static_cast<double>(rows);
-  return work;
+  if (!shape.HasExperts(layer)) return DenseFfnWork(shape, precision, shard, layer, rows);
+  return RoutedExpertsWork(shape, precision, shard, layer, rows) +
+         SharedExpertsWork(shape, precision, shard, layer, rows);
 }
 
 Work PrefillWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
                  uint64_t first_position, uint64_t rows) {
   if (rows == 0) return {};
-  const uint64_t window = shape.IsWindowed(layer) ? shape.window : 0;
-  const uint64_t before = window == 0 ? first_position : std::min(first_position, window);
   const double parameters = AttentionParameters(shape, layer);
-  const Work ffn = FfnWork(shape, precision, FfnShard(), layer, rows);
-  Work work;
-  work.weight_bytes = Bytes(precision, parameters) + ffn.weight_bytes;
-  work.kv_bytes = KvBytesOf(shape, precision, before + rows);
-  work.flops = 2 * parameters * static_cast<double>(rows) + ffn.flops +
-               static_cast<double>(PrefillFlopsPerPosition(shape)) *
-                   static_cast<double>(AttendedPositions(first_position, rows, window));
-  return work;
+  return MatrixWork(precision, parameters, parameters, rows) +
+         FfnWork(shape, precision, FfnShard(), layer, rows) +
+         PrefillScoresWork(shape, precision, layer, first_position, rows);
 }
 
 Work HeadWork(const ModelShape& shape, const Precision& precision, uint64_t rows) {
-  if (rows == 0) return {};
   const double parameters = static_cast<double>(shape.head_parameters());
-  return {Bytes(precision, parameters), 0, 2 * parameters * static_cast<double>(rows)};
+  return MatrixWork(precision, parameters, parameters, rows);
 }
 
 Work EmbedWork(const ModelShape& shape, const Precision& precision, uint64_t rows) {

@@ -18,7 +18,10 @@ struct Work {
   double weight_bytes = 0;  // read from the device's memory
   double kv_bytes = 0;      // likewise
   double flops = 0;
+
+  Work& operator+=(const Work& other);
 };
+inline Work operator+(Work a, const Work& b) { return a += b; }
 
 // The rows of a decode batch, as attention sees them: one of each sequence. Made once a step; every
 // layer's time then takes the same few operations, whatever the batch.
@@ -37,10 +40,32 @@ struct AttentionRows {
 // A shard's share of a matrix with `width` columns, in columns: the pieces add up to it.
 uint64_t ShardWidth(const FfnShard& shard, uint64_t width);
 
-// Attention of one layer over one row of each sequence: its weights once, the gate of its experts
-// among them, and the KV of every sequence.
+// The parts that calls are made of (ops.h lists them by name). A matrix is read once, and costs two
+// flops a parameter and row; `read` and `computed` differ for experts only.
+//   read      parameters read, of all rows together
+//   computed  parameters that one row is multiplied with
+Work MatrixWork(const model::Precision& precision, double read, double computed, uint64_t rows);
+// Scores and values of a decode batch over the KV of every sequence.
 //   GQA  K and V of each position; 4 flops per head, dimension and position
 //   MLA  the latent of each position, K and V projections absorbed into query and output
+Work DecodeScoresWork(const model::ModelShape& shape, const model::Precision& precision,
+                      uint64_t layer, const AttentionRows& rows);
+// The same of `rows` rows of one prompt. Causal: row i attends to first_position + i + 1 positions,
+// or to the last `window`. The KV before and of the chunk is read once. MLA computes heads in full,
+// as prefill does.
+Work PrefillScoresWork(const model::ModelShape& shape, const model::Precision& precision,
+                       uint64_t layer, uint64_t first_position, uint64_t rows);
+// The experts that `rows` rows are expected to touch, and those that all rows go to; nothing in a
+// layer without experts. The FFN of such a layer; nothing in one with experts.
+Work RoutedExpertsWork(const model::ModelShape& shape, const model::Precision& precision,
+                       const FfnShard& shard, uint64_t layer, uint64_t rows);
+Work SharedExpertsWork(const model::ModelShape& shape, const model::Precision& precision,
+                       const FfnShard& shard, uint64_t layer, uint64_t rows);
+Work DenseFfnWork(const model::ModelShape& shape, const model::Precision& precision,
+                  const FfnShard& shard, uint64_t layer, uint64_t rows);
+
+// Attention of one layer over one row of each sequence: its weights once, the gate of its experts
+// among them, and the KV of every sequence.
 Work AttentionWork(const model::ModelShape& shape, const model::Precision& precision,
                    uint64_t layer, const AttentionRows& rows);
 
@@ -50,8 +75,6 @@ Work FfnWork(const model::ModelShape& shape, const model::Precision& precision,
              const FfnShard& shard, uint64_t layer, uint64_t rows);
 
 // One layer, attention and FFN, over `rows` rows of one prompt that starts at `first_position`.
-// Causal: row i attends to first_position + i + 1 positions, or to the last `window`. The KV before
-// and of the chunk is read once. MLA computes heads in full, as prefill does.
 Work PrefillWork(const model::ModelShape& shape, const model::Precision& precision, uint64_t layer,
                  uint64_t first_position, uint64_t rows);
 
