@@ -5,8 +5,11 @@
 // usage is CLI11's, exit code 2.
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 
 #include <string>
+
+#include "scheduler/model/catalog.h"
 
 namespace CLI {
 class App;
@@ -17,6 +20,8 @@ namespace tandem::ctl {
 void AddVersion(CLI::App& parent, int& exit_code);
 void AddStatus(CLI::App& parent, int& exit_code);
 void AddTrace(CLI::App& parent, int& exit_code);
+void AddCatalog(CLI::App& parent, int& exit_code);
+void AddFit(CLI::App& parent, int& exit_code);
 void AddLocal(CLI::App& parent, int& exit_code);  // up, down, status, supervise
 
 void AddLocalUp(CLI::App& local, int& exit_code);
@@ -35,6 +40,11 @@ struct RouterOptions {
 void AddRouterOptions(CLI::App& command, RouterOptions& options);
 // The router's admin address: --router, else the local cluster's, else 127.0.0.1:9300.
 std::string RouterAddress(const RouterOptions& options);
+
+// Adds --catalog, and reads the product's catalog together with the user's of that directory;
+// empty: the product's alone. Errors are LoadCatalog's.
+void AddCatalogOption(CLI::App& command, std::string& directory);
+absl::StatusOr<model::Catalog> LoadCatalogWith(const std::string& directory);
 
 // Adds --state-dir.
 void AddStateDirOption(CLI::App& command, std::string& state_dir);

@@ -3,9 +3,11 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "services/ctl/commands.h"
 #include "services/ctl/state.h"
+#include "services/runtime/catalog_files.h"
 
 #ifndef TANDEM_VERSION
 #error "TANDEM_VERSION is CMake's project version"
@@ -32,6 +34,18 @@ void AddRouterOptions(CLI::App& command, RouterOptions& options) {
   command.add_option("--router", options.router,
                      "Router's admin address [the local cluster's, or 127.0.0.1:9300]");
   AddStateDirOption(command, options.state_dir);
+}
+
+void AddCatalogOption(CLI::App& command, std::string& directory) {
+  command.add_option("--catalog", directory,
+                     "Folder of own chips/, devices/ and models/, beside the product's");
+}
+
+absl::StatusOr<model::Catalog> LoadCatalogWith(const std::string& directory) {
+  std::vector<std::string> directories;
+  if (!directory.empty()) directories.push_back(directory);
+  directories.push_back(InstalledCatalog());
+  return LoadCatalog(directories);
 }
 
 std::string RouterAddress(const RouterOptions& options) {

@@ -11,6 +11,8 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   tandem::ctl::AddStatus(app, exit_code);
   tandem::ctl::AddTrace(app, exit_code);
+  tandem::ctl::AddCatalog(app, exit_code);
+  tandem::ctl::AddFit(app, exit_code);
   tandem::ctl::AddLocal(app, exit_code);
   tandem::ctl::AddVersion(app, exit_code);
   try {
