@@ -104,8 +104,7 @@ std::string StageTable(const FitReport& report, Stage stage) {
                    {"rows", Align::kRight},
                    {"time", Align::kRight},
                    {"bound by"},
-                   {"weights", Align::kRight},
-                   {"KV", Align::kRight},
+                   {"needs", Align::kRight},
                    {"one holds", Align::kRight},
                    {"devices", Align::kRight},
                    {"tok/s", Align::kRight},
@@ -113,21 +112,19 @@ std::string StageTable(const FitReport& report, Stage stage) {
   for (const DeviceFit& device : report.fits) {
     const StageFit& fit = Of(device, stage);
     const double needs = fit.weight_bytes + fit.kv_bytes;
-    table.AddRow({device.device.name, absl::StrCat(fit.rows), Seconds(fit.time), BoundText(fit),
-                  Bytes(fit.weight_bytes), fit.kv_bytes > 0 ? Bytes(fit.kv_bytes) : "-",
-                  absl::StrFormat("%.3g%%", 100 * std::min(1.0, fit.device_bytes / needs)),
-                  absl::StrCat(fit.devices), FormatQuantity(fit.tokens_per_s, Unit::kNone),
-                  fit.dollars_per_mtok.has_value()
-                      ? FormatQuantity(*fit.dollars_per_mtok, Unit::kDollars)
-                      : "unknown"});
+    table.AddRow(
+        {device.device.name, absl::StrCat(fit.rows), Seconds(fit.time), BoundText(fit),
+         Bytes(needs), absl::StrFormat("%.3g%%", 100 * std::min(1.0, fit.device_bytes / needs)),
+         absl::StrCat(fit.devices), FormatQuantity(fit.tokens_per_s, Unit::kNone),
+         fit.dollars_per_mtok.has_value() ? FormatQuantity(*fit.dollars_per_mtok, Unit::kDollars)
+                                          : "unknown"});
     AddWrappedNote(absl::StrCat(cost::GradeName(fit.verdict.grade), ": ", fit.verdict.rule), table);
   }
   return table.ToString();
 }
 
 std::string OpsTable(const std::vector<Op>& ops) {
-  TextTable table({{"stage"},
-                   {"op"},
+  TextTable table({{"op"},
                    {"calls", Align::kRight},
                    {"reads", Align::kRight},
                    {"writes", Align::kRight},
@@ -135,9 +132,8 @@ std::string OpsTable(const std::vector<Op>& ops) {
                    {"FLOP/B", Align::kRight},
                    {"shape"}});
   for (const Op& op : ops) {
-    table.AddRow({ToString(op.stage), op.name, absl::StrCat(op.calls),
-                  Bytes(op.bytes() - op.write_bytes), Bytes(op.write_bytes),
-                  FormatQuantity(op.flops(), Unit::kFlopCount),
+    table.AddRow({op.name, absl::StrCat(op.calls), Bytes(op.bytes() - op.write_bytes),
+                  Bytes(op.write_bytes), FormatQuantity(op.flops(), Unit::kFlopCount),
                   FormatQuantity(op.intensity(), Unit::kNone), op.shape});
   }
   return table.ToString();
@@ -164,11 +160,11 @@ std::vector<Op> StepOpsOf(const FitReport& report, Dtype weights) {
 std::string OpsText(const FitReport& report) {
   std::string text;
   for (const Dtype weights : DtypesOf(report)) {
-    absl::StrAppend(&text, "\none call of each op, ", model::DtypeName(weights),
-                    " weights: a prompt of ", report.load.prompt_tokens, " tokens, then a step of ",
-                    report.load.batch, " x ", report.load.context_tokens, "\n",
-                    OpsTable(PromptOpsOf(report, weights)), "\n",
-                    OpsTable(StepOpsOf(report, weights)));
+    absl::StrAppend(
+        &text, "\none call of each op, ", model::DtypeName(weights), " weights: a prompt of ",
+        report.load.prompt_tokens, " tokens\n", OpsTable(PromptOpsOf(report, weights)),
+        "\na step of ", report.load.batch, " x ", report.load.context_tokens,
+        " tokens; ffn and experts are the FFN stage's\n", OpsTable(StepOpsOf(report, weights)));
   }
   return text;
 }
@@ -253,8 +249,8 @@ json::array OpsJson(const std::vector<Op>& ops) {
 
 std::string FitText(const FitReport& report, bool ops) {
   std::string text = absl::StrCat(report.shape.name,
-                                  ": each stage on a pool of its own that is "
-                                  "kept busy; KV of 16 bits; figures are of one device\n");
+                                  ": each stage on a pool of its own, kept busy; KV of 16 bits; "
+                                  "rates are of one device\n");
   for (const std::string& what_if : report.what_ifs)
     absl::StrAppend(&text, "what if ", what_if, "\n");
   absl::StrAppend(&text, "\n", SummaryTable(report));

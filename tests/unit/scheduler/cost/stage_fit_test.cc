@@ -20,9 +20,7 @@ DeviceFit Fit(const model::Device& device, const model::ModelShape& shape, Dtype
   return *fit;
 }
 
-const StageFit& Of(const DeviceFit& fit, Stage stage) {
-  return fit.stages.at(static_cast<size_t>(stage));
-}
+StageFit Of(const DeviceFit& fit, Stage stage) { return fit.stages.at(static_cast<size_t>(stage)); }
 
 // Source: facts/chips.md section 3.
 TEST(RidgeOf, AtPeakIsThatOfTheFacts) {
@@ -51,8 +49,8 @@ TEST(RidgeOf, IsWhereComputingAnFfnTakesAsLongAsReadingIt) {
   const double ridge = RidgeOf(h100.chip, Dtype::kFp8)->reached;
   const auto rows = static_cast<uint64_t>(ridge);
   const FitLoad below{rows, 100, 100}, above{rows + 1, 100, 100};
-  const StageFit& under = Of(Fit(h100, Llama70B(), Dtype::kFp8, below), Stage::kFfn);
-  const StageFit& over = Of(Fit(h100, Llama70B(), Dtype::kFp8, above), Stage::kFfn);
+  const StageFit under = Of(Fit(h100, Llama70B(), Dtype::kFp8, below), Stage::kFfn);
+  const StageFit over = Of(Fit(h100, Llama70B(), Dtype::kFp8, above), Stage::kFfn);
   EXPECT_GE(under.parts.memory, under.parts.compute);
   EXPECT_LT(over.parts.memory, over.parts.compute);
 }
@@ -62,23 +60,23 @@ TEST(RidgeOf, IsWhereComputingAnFfnTakesAsLongAsReadingIt) {
 TEST(StageFit, MemoryIsThatOfTheFacts) {
   const DeviceFit cs3 =
       Fit(*Shipped().FindDevice("cs-3"), Llama70B(), Dtype::kBf16, {64, 131072, 8192});
-  const StageFit& ffn = Of(cs3, Stage::kFfn);
+  const StageFit ffn = Of(cs3, Stage::kFfn);
   EXPECT_NEAR(ffn.weight_bytes, 112.7e9, 0.1e9);
   EXPECT_NEAR(ffn.device_bytes / ffn.weight_bytes, 0.39, 0.005);
   EXPECT_EQ(ffn.devices, 3u);
   EXPECT_EQ(ffn.kv_bytes, 0);
-  const StageFit& attention = Of(cs3, Stage::kAttention);
+  const StageFit attention = Of(cs3, Stage::kAttention);
   EXPECT_NEAR(attention.kv_bytes, 2.749e12, 1e9);
   EXPECT_EQ(attention.devices_for_weights, 1u);
   EXPECT_EQ(attention.devices, 64u);
   EXPECT_EQ(attention.rows, 1u);
-  const StageFit& prefill = Of(cs3, Stage::kPrefill);
+  const StageFit prefill = Of(cs3, Stage::kPrefill);
   EXPECT_NEAR(prefill.weight_bytes, 141.1e9, 0.1e9);
   EXPECT_NEAR(prefill.kv_bytes, 2.68e9, 0.01e9);  // one prompt
 }
 
 TEST(StageFit, GroupThatCannotDivideKvHoldsCopies) {
-  const StageFit& attention =
+  const StageFit attention =
       Of(Fit(*Shipped().FindDevice("groq3-lpx-rack"), Llama70B(), Dtype::kFp8, {1, 8192, 8192}),
          Stage::kAttention);
   EXPECT_EQ(attention.kv_copies, 32u);  // 256 chips, 8 KV heads
@@ -103,7 +101,7 @@ TEST(StageFit, PartsAreThoseOfTheTime) {
   device.chip.dtypes[Dtype::kBf16].layer_seconds = Known(4);
   device.all_reduce.base_seconds = Known(3);
   device.link = {Known(1e30), Known(0)};
-  const StageFit& ffn = Of(Fit(device, TinyShape(), Dtype::kBf16, {1, 1, 1}), Stage::kFfn);
+  const StageFit ffn = Of(Fit(device, TinyShape(), Dtype::kBf16, {1, 1, 1}), Stage::kFfn);
   // Two layers of 96 parameters on two chips.
   EXPECT_EQ(ffn.parts.memory, 2 * 96.0);
   EXPECT_EQ(ffn.parts.compute, 2 * 96.0);
@@ -138,20 +136,20 @@ TEST(StageFit, TokensAndDollarsAreOfOneDeviceKeptBusy) {
   device.chip.dollars_per_hour = Known(3600);
   const FitLoad load{10, 50, 50};
   const DeviceFit fit = Fit(device, TinyShape(), Dtype::kBf16, load);
-  const StageFit& ffn = Of(fit, Stage::kFfn);
+  const StageFit ffn = Of(fit, Stage::kFfn);
   EXPECT_DOUBLE_EQ(ffn.tokens_per_s, 10 / ffn.time.seconds());
   EXPECT_DOUBLE_EQ(*ffn.dollars_per_mtok, 1e6 / ffn.tokens_per_s);  // a dollar a second
   EXPECT_DOUBLE_EQ(Of(fit, Stage::kPrefill).tokens_per_s,
                    50 / Of(fit, Stage::kPrefill).time.seconds());
   // KV of 10 x 50 positions of 2 layers is 16,000 bytes: on devices with room for 5,000 beside the
-  // weights (672 bytes) four are needed, each with a part of the batch.
+  // weights (416 bytes) four are needed, each with a part of the batch.
   device.chip.memory_bytes = Known(5000);
-  const StageFit& spread = Of(Fit(device, TinyShape(), Dtype::kBf16, load), Stage::kAttention);
+  const StageFit spread = Of(Fit(device, TinyShape(), Dtype::kBf16, load), Stage::kAttention);
   EXPECT_EQ(spread.devices, 4u);
   EXPECT_EQ(spread.rows, 3u);
   EXPECT_DOUBLE_EQ(spread.tokens_per_s, 10 / 4.0 / spread.time.seconds());
   device.link.bytes_per_s = Known(1e-3);
-  const StageFit& linked = Of(Fit(device, TinyShape(), Dtype::kBf16, load), Stage::kFfn);
+  const StageFit linked = Of(Fit(device, TinyShape(), Dtype::kBf16, load), Stage::kFfn);
   EXPECT_DOUBLE_EQ(linked.tokens_per_s, 10 / linked.link_time.seconds());
 }
 
