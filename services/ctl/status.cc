@@ -1,6 +1,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <absl/strings/str_join.h>
+#include <absl/strings/strip.h>
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 
@@ -13,6 +14,7 @@
 #include "scheduler/base/status.h"
 #include "services/ctl/admin_client.h"
 #include "services/ctl/commands.h"
+#include "services/ctl/table.h"
 #include "services/runtime/proto_words.h"
 
 namespace tandem::ctl {
@@ -158,38 +160,50 @@ json::value StatusJson(const v1::StatusReply& reply, const std::string& address)
           {"workers", std::move(workers)}};
 }
 
+// A row, and below it what has no column.
+void AddWorker(const v1::WorkerStatus& worker, TextTable& table) {
+  const v1::Registration& told = worker.registration();
+  const v1::Heartbeat& heartbeat = worker.heartbeat();
+  const uint32_t blocks = told.capacity().kv_blocks();
+  const std::string kv =
+      blocks == 0 ? "-" : absl::StrCat(blocks - heartbeat.kv_blocks_free(), "/", blocks);
+  table.AddRow({told.worker_id(), told.pool(), absl::StrJoin(StageNames(told), ","),
+                MemoryClassName(told), worker.state(), absl::StrCat(heartbeat.sequences()),
+                absl::StrFormat("%.1f%%", 100 * Occupancy(heartbeat)), kv,
+                absl::StrCat(heartbeat.tokens_total()), told.address()});
+  if (!worker.state_reason().empty()) table.AddNote(worker.state_reason());
+  const std::string shard = ShardText(told);
+  if (!shard.empty() && shard != "whole") {
+    table.AddNote(absl::StrCat("FFN shard: ", shard, " of ", told.dimensions().layers(),
+                               " layers, ", told.weights_bytes(), " bytes"));
+  }
+  if (worker.group_size() > 0)
+    table.AddNote(absl::StrCat("FFN group: ", absl::StrJoin(worker.group(), ", ")));
+  table.AddNote(absl::StrCat(
+      "device: ", told.device(),
+      told.time_scale() > 0 ? absl::StrCat(", emulated at time_scale ", told.time_scale()) : ""));
+  table.AddNote(absl::StrCat("device time: ", LedgerText(heartbeat)));
+  table.AddNote(absl::StrCat("numerics: ", NumericsText(told.numerics())));
+}
+
 std::string StatusText(const v1::StatusReply& reply, const std::string& address) {
   std::string text =
       absl::StrFormat("router %s (%s, version %s): %s; %u queued requests, %u live sequences\n",
                       reply.router_id(), address, reply.version(),
                       reply.ready() ? "ready" : absl::StrCat("not ready: ", reply.reason()),
                       reply.queued_requests(), reply.live_sequences());
-  absl::StrAppendFormat(&text, "%-13s %-10s %-22s %-6s %-17s %4s %9s %11s %10s  %s", "worker",
-                        "pool", "stages", "memory", "state", "seqs", "occupancy", "KV blocks",
-                        "tokens", "address");
-  for (const v1::WorkerStatus& worker : reply.workers()) {
-    const v1::Registration& told = worker.registration();
-    const v1::Heartbeat& heartbeat = worker.heartbeat();
-    const uint32_t blocks = told.capacity().kv_blocks();
-    const std::string kv =
-        blocks == 0 ? "-" : absl::StrCat(blocks - heartbeat.kv_blocks_free(), "/", blocks);
-    absl::StrAppendFormat(&text, "\n%-13s %-10s %-22s %-6s %-17s %4u %8.1f%% %11s %10u  %s",
-                          told.worker_id(), told.pool(), absl::StrJoin(StageNames(told), ","),
-                          MemoryClassName(told), worker.state(), heartbeat.sequences(),
-                          100 * Occupancy(heartbeat), kv, heartbeat.tokens_total(), told.address());
-    if (!worker.state_reason().empty()) absl::StrAppend(&text, "\n    ", worker.state_reason());
-    const std::string shard = ShardText(told);
-    if (!shard.empty() && shard != "whole")
-      absl::StrAppend(&text, "\n    FFN shard: ", shard, " of ", told.dimensions().layers(),
-                      " layers, ", told.weights_bytes(), " bytes");
-    if (worker.group_size() > 0)
-      absl::StrAppend(&text, "\n    FFN group: ", absl::StrJoin(worker.group(), ", "));
-    absl::StrAppend(&text, "\n    device: ", told.device());
-    if (told.time_scale() > 0)
-      absl::StrAppend(&text, ", emulated at time_scale ", told.time_scale());
-    absl::StrAppend(&text, "\n    device time: ", LedgerText(heartbeat));
-    absl::StrAppend(&text, "\n    numerics: ", NumericsText(told.numerics()));
-  }
+  TextTable table({{"worker"},
+                   {"pool"},
+                   {"stages"},
+                   {"memory"},
+                   {"state"},
+                   {"seqs", Align::kRight},
+                   {"occupancy", Align::kRight},
+                   {"KV blocks", Align::kRight},
+                   {"tokens", Align::kRight},
+                   {"address"}});
+  for (const v1::WorkerStatus& worker : reply.workers()) AddWorker(worker, table);
+  absl::StrAppend(&text, absl::StripTrailingAsciiWhitespace(table.ToString()));
   return text;
 }
 
