@@ -4,6 +4,10 @@
 #include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
 namespace tandem::ledger {
 namespace {
 
@@ -38,6 +42,18 @@ TEST(PriceList, ReadsRentedAndOwnedDevices) {
   EXPECT_EQ(owned.inputs.size(), 6u);
   EXPECT_DOUBLE_EQ(owned.watts.value, 10e3);
   EXPECT_DOUBLE_EQ(list->PriceOf("prefill", "ggml-cpu", registered).dollars_per_hour.value, 7);
+}
+
+TEST(PriceList, ReadsTheExampleThatIsShipped) {
+  const std::string path =
+      absl::StrCat(std::getenv("TANDEM_SOURCE_DIR"), "/deploy/prices/example.yaml");
+  std::stringstream text;
+  text << std::ifstream(path).rdbuf();
+  const auto list = PriceList::Read(text.str(), path);
+  ASSERT_TRUE(list.ok()) << list.status();
+  const Price rack = list->PriceOf("ffn", "emulated/groq3-lpx-rack", {});
+  EXPECT_EQ(rack.dollars_per_hour.mark, Mark::kAssumed);
+  EXPECT_NEAR(rack.dollars_per_hour.value, 3.3e6 / (4 * 8766) + 160 * 1.25 * 0.08 + 12, 1e-9);
 }
 
 // Every refusal names the file, the line and the key.
