@@ -16,6 +16,7 @@ namespace tandem::ctl {
 
 void AddVersion(CLI::App& parent, int& exit_code);
 void AddStatus(CLI::App& parent, int& exit_code);
+void AddTco(CLI::App& parent, int& exit_code);
 void AddTrace(CLI::App& parent, int& exit_code);
 void AddLocal(CLI::App& parent, int& exit_code);  // up, down, status, supervise
 
