@@ -1,6 +1,7 @@
 // What workers' heartbeats say of their devices' time, asked back over HTTP and gRPC.
 
 #include <boost/json.hpp>
+#include <limits>
 
 #include "services/ctl/http_client.h"
 #include "tests/integration/router_support.h"

@@ -8,6 +8,7 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "services/router/tco/tco_page.h"
 
@@ -38,8 +39,8 @@ v1::Heartbeat Beat(double elapsed, uint64_t tokens = 0) {
   v1::Heartbeat out;
   out.set_elapsed_seconds(elapsed);
   out.set_tokens_total(tokens);
-  for (const auto& [state, cause] :
-       {std::pair<const char*, const char*>("busy", ""), {"idle", "starved"}}) {
+  const std::pair<const char*, const char*> states[] = {{"busy", ""}, {"idle", "starved"}};
+  for (const auto& [state, cause] : states) {
     v1::LedgerEntry& entry = *out.add_ledger();
     entry.set_stage("ffn");
     entry.set_state(state);
