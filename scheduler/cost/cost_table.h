@@ -103,6 +103,7 @@ class CostTable {
   const model::Device& device() const { return device_; }
   const model::ModelShape& shape() const { return shape_; }
   const model::Precision& precision() const { return options_.precision; }
+  const EngineConstants& engine() const { return options_.engine; }
 
  private:
   CostTable(const model::Device& device, const model::ModelShape& shape,

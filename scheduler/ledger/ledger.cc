@@ -7,8 +7,6 @@
 namespace tandem::ledger {
 namespace {
 
-constexpr int kStages = 4, kStates = 3, kCauses = 11;
-
 Duration NotNegative(Duration d) { return std::max(d, Duration()); }
 
 // Takes up to `want` out of `left`.
@@ -85,6 +83,26 @@ const char* ToString(Cause cause) {
       return "down";
   }
   return "unknown";
+}
+
+LedgerState StateOf(Cause cause) {
+  if (cause == Cause::kNone) return LedgerState::kBusy;
+  return cause <= Cause::kBatchWait ? LedgerState::kStall : LedgerState::kIdle;
+}
+
+std::optional<LedgerCell> CellOf(absl::string_view stage, absl::string_view state,
+                                 absl::string_view cause) {
+  for (int s = 0; s < kStages; s++) {
+    for (int c = 0; c < kCauses; c++) {
+      const LedgerCell cell{static_cast<LedgerStage>(s), StateOf(static_cast<Cause>(c)),
+                            static_cast<Cause>(c), Duration()};
+      if (cell.state == LedgerState::kBusy && cell.stage == LedgerStage::kShared) continue;
+      const bool same_cause =
+          ToString(cell.cause) == cause || (cell.cause == Cause::kNone && cause.empty());
+      if (ToString(cell.stage) == stage && ToString(cell.state) == state && same_cause) return cell;
+    }
+  }
+  return std::nullopt;
 }
 
 Ledger::Ledger(LedgerStage own_stage, Instant opened)

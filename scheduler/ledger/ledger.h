@@ -3,7 +3,10 @@
 // The account of one device's time: disjoint states that add up to elapsed time. PROTOCOL
 // section 7.
 
+#include <absl/strings/string_view.h>
+
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -33,6 +36,10 @@ enum class Cause {
   kDraining,
   kDown,  // idle
 };
+inline constexpr int kStages = 4, kStates = 3, kCauses = 11;  // of the enums above
+
+// A cause belongs to one state.
+LedgerState StateOf(Cause cause);
 
 // What a device that runs these stages is when none of them asks for it; kShared for several.
 LedgerStage StageOf(const std::set<Stage>& stages);
@@ -48,6 +55,11 @@ struct LedgerCell {
   Cause cause = Cause::kStarting;
   Duration time;
 };
+
+// The cell of these words, without time; `cause` is empty or "none" when busy. nullopt: they name
+// no cell of any device.
+std::optional<LedgerCell> CellOf(absl::string_view stage, absl::string_view state,
+                                 absl::string_view cause);
 
 // Cumulative since the ledger was opened; cells with time only, in enum order.
 struct LedgerSnapshot {
@@ -80,7 +92,7 @@ class Ledger {
 
  private:
   struct Books {
-    Duration cell[4][3][11] = {};
+    Duration cell[kStages][kStates][kCauses] = {};
   };
   void Book(LedgerStage stage, LedgerState state, Cause cause, Duration time);
   LedgerStage own_stage_;

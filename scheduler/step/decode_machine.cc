@@ -242,6 +242,8 @@ uint32_t DecodeMachine::sequences() const {
 }
 std::vector<SequenceKey> DecodeMachine::live() const { return state_->sequences.Keys(); }
 uint64_t DecodeMachine::tokens_total() const { return state_->tokens_total; }
+uint64_t DecodeMachine::prompts_total() const { return state_->prompts_total; }
+uint64_t DecodeMachine::prompt_tokens_total() const { return state_->prompt_tokens_total; }
 uint64_t DecodeMachine::tokens_wasted() const { return state_->tokens_wasted; }
 bool DecodeMachine::in_step() const { return state_->batches.running(); }
 

@@ -275,6 +275,10 @@ class DecodeMachine {
   uint32_t sequences() const;             // held, in any state
   std::vector<SequenceKey> live() const;  // ascending
   uint64_t tokens_total() const;
+  // Prompts that got their first output token here, and their tokens: each prompt once, however
+  // many choices and attempts it has.
+  uint64_t prompts_total() const;
+  uint64_t prompt_tokens_total() const;
   uint64_t tokens_wasted() const;  // computed after a Stop
   bool in_step() const;            // some micro-batch of a step is not done
   bool waits_for_ffn() const;      // a micro-batch waits and no task is ready: the device stalls

@@ -51,6 +51,7 @@ struct DecodeMachine::State {
   };
   Pace pace;
   uint64_t tokens_total = 0, tokens_wasted = 0;
+  uint64_t prompts_total = 0, prompt_tokens_total = 0;
 
   // ---- decode_sequences.cc
   absl::Status CheckRequest(const DecodeRequest& request) const;
@@ -78,6 +79,7 @@ struct DecodeMachine::State {
   void FinishStep(Instant now);
   void HoldBack(Instant now);  // the next step, if this one was in phase with another worker's
   void FinishRow(Sequence& sequence);
+  void CountToken(const Sequence& sequence);  // that is about to get one
   std::optional<EndReason> EndAfter(
       const Sequence& sequence) const;  // its last token was just added
   DecodeTask TaskOf(const MicroBatch& batch) const;

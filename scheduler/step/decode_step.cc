@@ -118,7 +118,7 @@ void DecodeMachine::State::FinishRow(Sequence& sequence) {
   }
   std::optional<EndReason> last;
   if (token.has_value()) {
-    tokens_total++;
+    CountToken(sequence);
     sequence.emitted_ids.push_back(token->id);
     last = EndAfter(sequence);
   }
@@ -133,6 +133,15 @@ void DecodeMachine::State::FinishRow(Sequence& sequence) {
     effects.push_back(
         Emit{sequence.request->gateway, sequence.key, position, std::move(token), std::nullopt});
   }
+}
+
+void DecodeMachine::State::CountToken(const Sequence& sequence) {
+  tokens_total++;
+  const DecodeRequest& request = *sequence.request;
+  if (!sequence.emitted_ids.empty() || sequence.key.choice != request.choices.front().choice)
+    return;
+  prompts_total++;
+  prompt_tokens_total += request.prompt_ids.size();
 }
 
 std::optional<EndReason> DecodeMachine::State::EndAfter(const Sequence& sequence) const {

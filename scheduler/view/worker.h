@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "scheduler/base/ids.h"
+#include "scheduler/model/figure.h"
 #include "scheduler/view/shard.h"
 
 namespace tandem {
@@ -57,6 +58,8 @@ struct WorkerDescription {
   uint64_t weights_bytes = 0;
   std::string device;     // what it computes on
   double time_scale = 0;  // machine seconds for one of an emulated device's; 0: real time
+  std::string model_shape, weights;       // emulated: the model and number format of the catalog
+  model::Figure dollars_per_hour, watts;  // of the device, where it knows
   int64_t pid = 0;
   std::vector<SequenceKey> live;
 
@@ -70,6 +73,8 @@ struct WorkerLoad {
   uint32_t prefills = 0;
   uint64_t tokens_total = 0;
   bool draining = false;
+  uint64_t prompts_total = 0;        // attention: that got their first output token
+  uint64_t prompt_tokens_total = 0;  // of those, each once
 };
 
 }  // namespace tandem

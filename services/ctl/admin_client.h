@@ -11,4 +11,9 @@ namespace tandem::ctl {
 // Asks a router's admin port. kUnavailable: nobody answers at `address` (host:port).
 absl::StatusOr<v1::StatusReply> AskRouterStatus(const std::string& address, int timeout_seconds);
 
+// What devices did and cost in the last `window_seconds`. kUnavailable: nobody answers, or nothing
+// is known of that window.
+absl::StatusOr<v1::TcoReply> AskRouterTco(const std::string& address, double window_seconds,
+                                          int timeout_seconds);
+
 }  // namespace tandem::ctl

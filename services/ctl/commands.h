@@ -19,6 +19,7 @@ namespace tandem::ctl {
 
 void AddVersion(CLI::App& parent, int& exit_code);
 void AddStatus(CLI::App& parent, int& exit_code);
+void AddTco(CLI::App& parent, int& exit_code);
 void AddTrace(CLI::App& parent, int& exit_code);
 void AddCatalog(CLI::App& parent, int& exit_code);
 void AddFit(CLI::App& parent, int& exit_code);

@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_code = 0;
   tandem::ctl::AddStatus(app, exit_code);
+  tandem::ctl::AddTco(app, exit_code);
   tandem::ctl::AddTrace(app, exit_code);
   tandem::ctl::AddCatalog(app, exit_code);
   tandem::ctl::AddFit(app, exit_code);

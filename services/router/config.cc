@@ -44,6 +44,10 @@ void ForEachField(RouterConfig& c, Text text, Count count, Seconds seconds) {
           "longest wait while no topology is ready");
   seconds("drain_timeout_seconds", c.drain_timeout_seconds,
           "after SIGTERM, for what is queued or in prefill");
+  seconds("slo_tpot_ms", c.slo_tpot_ms,
+          "time per output token that a baseline must keep, in `tandemctl tco`; milliseconds");
+  seconds("slo_ttft_ms", c.slo_ttft_ms, "time to the first token, likewise");
+  text("prices", c.prices, "YAML file of what devices cost by the hour; empty: what workers say");
   text("log_format", c.log_format, "text or json");
   text("log_level", c.log_level, "trace, debug, info, warning or error");
 }
@@ -131,6 +135,8 @@ absl::Status CheckConfig(const RouterConfig& config) {
         "worker_lease_seconds ", config.worker_lease_seconds,
         " is not above heartbeat_interval_seconds ", config.heartbeat_interval_seconds));
   }
+  if (config.slo_tpot_ms <= 0) return absl::InvalidArgumentError("slo_tpot_ms is 0");
+  if (config.slo_ttft_ms <= 0) return absl::InvalidArgumentError("slo_ttft_ms is 0");
   RETURN_IF_ERROR(ParseLogFormat(config.log_format).status());
   static const std::set<std::string> kLevels = {"trace", "debug", "info", "warning", "error"};
   if (!kLevels.contains(config.log_level)) {

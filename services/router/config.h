@@ -32,8 +32,11 @@ struct RouterConfig {
   double command_timeout_seconds = 10;
   double queue_timeout_seconds = 60;
   double drain_timeout_seconds = 30;  // after SIGTERM, for what is queued or in prefill
-  std::string log_format = "text";    // or "json"
-  std::string log_level = "info";     // trace, debug, info, warning, error
+  double slo_tpot_ms = 50;          // what a baseline must keep that the cluster's cost is compared
+  double slo_ttft_ms = 2000;        // with; of the devices' time
+  std::string prices;               // YAML: what devices cost by the hour; empty: as they say
+  std::string log_format = "text";  // or "json"
+  std::string log_level = "info";   // trace, debug, info, warning, error
 };
 
 // What the command line asks for.

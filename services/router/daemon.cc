@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -17,12 +18,30 @@
 #include "services/router/router_core.h"
 #include "services/router/router_log.h"
 #include "services/router/router_metrics.h"
+#include "services/router/tco/tco_page.h"
 #include "services/runtime/daemon.h"
 #include "services/runtime/grpc_server.h"
 #include "services/runtime/real_time.h"
+#include "services/runtime/yaml_file.h"
 
 namespace tandem::router {
 namespace {
+
+// What lost devices cost goes on while nobody tells of it: it is counted when somebody looks.
+class RouterRegistry final : public prometheus::Registry {
+ public:
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    if (before_collect) before_collect();
+    return prometheus::Registry::Collect();
+  }
+  std::function<void()> before_collect;  // set before the registry is served
+};
+
+absl::StatusOr<ledger::PriceList> ReadPrices(const std::string& path) {
+  if (path.empty()) return ledger::PriceList();
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path));
+  return ledger::PriceList::Read(text, path);
+}
 
 RouterCoreConfig CoreConfig(const RouterConfig& config) {
   RouterCoreConfig core;
@@ -68,21 +87,26 @@ RouterServiceLimits RouterLimitsOf(const RouterConfig& config) {
 
 // In the order of construction: what stands below uses what stands above.
 struct RouterDaemon::Parts {
-  Parts(const RouterConfig& config, TimeSource& time)
+  Parts(const RouterConfig& config, ledger::PriceList prices, TimeSource& time)
       : config(config),
         identity(Identity(config)),
         metrics(*registry),
+        tco(std::move(prices), config.max_workers, *registry),
         core(CoreConfig(config), time, {&log, &metrics}),
-        workers(identity, RegistryLimitsOf(config), core, book, time),
+        workers(identity, RegistryLimitsOf(config), core, book, tco, time),
         gateways(identity, RouterLimitsOf(config), core, time),
-        admin(identity, TANDEM_VERSION, core, book, time) {}
+        admin(identity, TANDEM_VERSION, core, book, tco,
+              {config.slo_tpot_ms / 1e3, config.slo_ttft_ms / 1e3}, time) {
+    registry->before_collect = [this, &time] { tco.BookDown(time.Now()); };
+  }
 
   const RouterConfig config;
   const RouterIdentity identity;
-  const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  const std::shared_ptr<RouterRegistry> registry = std::make_shared<RouterRegistry>();
   RouterLog log;
   RouterMetrics metrics;
   WorkerBook book;
+  TcoBook tco;
   std::atomic<bool> serving = false;
   RouterCore core;
   RegistryService workers;
@@ -97,15 +121,19 @@ RouterDaemon::RouterDaemon(std::unique_ptr<Parts> parts) : parts_(std::move(part
 absl::StatusOr<std::unique_ptr<RouterDaemon>> RouterDaemon::Start(const RouterConfig& config,
                                                                   TimeSource& time) {
   RETURN_IF_ERROR(CheckConfig(config));
-  auto daemon =
-      std::unique_ptr<RouterDaemon>(new RouterDaemon(std::make_unique<Parts>(config, time)));
+  ASSIGN_OR_RETURN(ledger::PriceList prices, ReadPrices(config.prices));
+  auto daemon = std::unique_ptr<RouterDaemon>(
+      new RouterDaemon(std::make_unique<Parts>(config, std::move(prices), time)));
   Parts& parts = *daemon->parts_;
   ASSIGN_OR_RETURN(parts.metrics_server, ServeMetrics(config.metrics_listen, parts.registry));
   const auto not_ready_reason = [&parts] {
     return parts.serving ? "" : "the router starts or drains";
   };
   ASSIGN_OR_RETURN(parts.admin_server,
-                   ServeAdmin(config.admin_listen, not_ready_reason, {&parts.admin}));
+                   ServeAdmin(config.admin_listen, not_ready_reason, {&parts.admin},
+                              {{kTcoPath, [&parts, &time](absl::string_view query) {
+                                  return TcoPage(parts.tco, query, time.Now());
+                                }}}));
   ASSIGN_OR_RETURN(parts.server, StartGrpcServer(config.listen, {&parts.workers, &parts.gateways}));
   parts.serving = true;
   LogInfo("router_serves", {{"router", parts.identity.router_id},

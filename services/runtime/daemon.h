@@ -3,6 +3,7 @@
 // What every daemon does around its work: wait for a signal, answer /livez, /readyz and /metrics.
 
 #include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
 #include <grpcpp/impl/service_type.h>
 #include <prometheus/registry.h>
 
@@ -37,10 +38,18 @@ absl::StatusOr<std::shared_ptr<ListeningServer>> ServeMetrics(
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(
     const std::string& listen, std::function<std::string()> not_ready_reason);
 
-// ServeHealth and gRPC on one port: a connection that begins as HTTP/2 does is a gRPC one, to
-// `services` (not owned; they outlive the result) and grpc.health.v1.
+// A page of ServeAdmin's beside health: GET `path`, answered with JSON.
+struct JsonPage {
+  std::string path;
+  // The body for what follows '?', which may be empty. An error becomes its HTTP status
+  // (http_status.h) and {"error": {"code", "message"}}. Called from the server's thread.
+  std::function<absl::StatusOr<std::string>(absl::string_view query)> answer;
+};
+
+// ServeHealth, `pages` and gRPC on one port: a connection that begins as HTTP/2 does is a gRPC one,
+// to `services` (not owned; they outlive the result) and grpc.health.v1.
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(
     const std::string& listen, std::function<std::string()> not_ready_reason,
-    const std::vector<grpc::Service*>& services);
+    const std::vector<grpc::Service*>& services, std::vector<JsonPage> pages = {});
 
 }  // namespace tandem

@@ -11,6 +11,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <boost/json.hpp>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -19,6 +20,8 @@
 
 #include "services/runtime/daemon.h"
 #include "services/runtime/grpc_server.h"
+#include "services/runtime/http_status.h"
+#include "services/runtime/utf8.h"
 
 namespace tandem {
 namespace {
@@ -67,6 +70,28 @@ Pages HealthPages(std::function<std::string()> not_ready_reason) {
     const std::string reason = not_ready_reason();
     if (reason.empty()) return {http::status::ok, "ok\n"};
     return {http::status::service_unavailable, absl::StrCat(reason, "\n")};
+  };
+}
+
+Page JsonAnswer(const absl::StatusOr<std::string>& body) {
+  if (body.ok()) return {http::status::ok, *body, "application/json"};
+  const boost::json::object error = {{"error",
+                                      {{"code", absl::StatusCodeToString(body.status().code())},
+                                       {"message", ToValidUtf8(body.status().message())}}}};
+  return {http::int_to_status(static_cast<unsigned>(HttpStatus(body.status().code()))),
+          boost::json::serialize(error), "application/json"};
+}
+
+Pages AdminPages(std::function<std::string()> not_ready_reason, std::vector<JsonPage> pages) {
+  return [health = HealthPages(std::move(not_ready_reason)),
+          pages = std::move(pages)](absl::string_view target) -> Page {
+    const size_t question = target.find('?');
+    const absl::string_view query =
+        question == absl::string_view::npos ? "" : target.substr(question + 1);
+    for (const JsonPage& page : pages) {
+      if (page.path == target.substr(0, question)) return JsonAnswer(page.answer(query));
+    }
+    return health(target);
   };
 }
 
@@ -242,10 +267,11 @@ absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(
 
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(
     const std::string& listen, std::function<std::string()> not_ready_reason,
-    const std::vector<grpc::Service*>& services) {
+    const std::vector<grpc::Service*>& services, std::vector<JsonPage> pages) {
   absl::StatusOr<GrpcServer> grpc = StartGrpcServer("", services);
   if (!grpc.ok()) return grpc.status();
-  return Serve("admin", listen, HealthPages(std::move(not_ready_reason)), *std::move(grpc));
+  return Serve("admin", listen, AdminPages(std::move(not_ready_reason), std::move(pages)),
+               *std::move(grpc));
 }
 
 }  // namespace tandem

@@ -4,8 +4,12 @@
 
 #include <utility>
 
+#include "services/runtime/utf8.h"
+
 namespace tandem {
 namespace {
+
+constexpr size_t kCutCharacterBytes = 9;  // what becomes of a character that is cut, at most
 
 constexpr std::pair<Stage, v1::Stage> kStages[] = {
     {Stage::kPrefill, v1::STAGE_PREFILL},
@@ -64,6 +68,36 @@ void ToProto(const FfnShard& shard, v1::FfnShard* out) {
 
 FfnShard ToShard(const v1::FfnShard& shard) {
   return {shard.first_layer(), shard.last_layer(), shard.column(), shard.columns()};
+}
+
+absl::StatusOr<model::Figure> ToFigure(absl::string_view field, const v1::Figure& figure) {
+  if (figure.source().size() > kMaxSourceBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(field, ".source has ", figure.source().size(),
+                                                   " bytes; at most ", kMaxSourceBytes,
+                                                   " are taken"));
+  }
+  model::Figure known{0, model::Mark::kUnknown, figure.source()};
+  if (!figure.has_value()) return known;
+  known.value = figure.value();
+  if (!(known.value >= 0 && known.value <= kMostFigure)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, ".value is ", known.value, "; 0 to ", kMostFigure, " is taken"));
+  }
+  using enum model::Mark;
+  for (const model::Mark mark : {kMeasured, kFitted, kAssumed, kStated}) {
+    if (model::MarkName(mark) == figure.mark()) known.mark = mark;
+  }
+  if (!known.known())
+    return absl::InvalidArgumentError(absl::StrCat(
+        field, ".mark: '", figure.mark(), "' is none of measured, fitted, assumed and stated"));
+  return known;
+}
+
+void ToProto(const model::Figure& figure, v1::Figure* out) {
+  out->set_source(ToValidUtf8(figure.source.substr(0, kMaxSourceBytes - kCutCharacterBytes)));
+  if (!figure.known()) return;
+  out->set_value(figure.value);
+  out->set_mark(std::string(model::MarkName(figure.mark)));
 }
 
 double SecondsOfPeer(double seconds) {

@@ -1,12 +1,15 @@
 // The catalog's files, an operator's own among them: refused with the file's name, or values with
-// which every time is a time.
+// which every time is a time, and every price a price.
 //
-// Input: 'c' and a chip, 'd' and a device of the chip below, 'm' and a model; any other byte and a
-// chip.
+// Input: 'c' and a chip, 'd' and a device of the chip below, 'm' and a model, 'p' and prices; any
+// other byte and a chip.
 
 #include <absl/strings/match.h>
 
+#include <cmath>
+
 #include "scheduler/cost/cost_table.h"
+#include "scheduler/ledger/price.h"
 #include "scheduler/model/catalog.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "tests/unit/scheduler/model/catalog_texts.h"
@@ -74,6 +77,13 @@ void CheckModel(const model::ModelShape& shape) {
   CheckDevice(*Small().FindDevice("tiny"), shape);
 }
 
+// Of pool "p" or device "d", which the corpus prices.
+void CheckPrice(const ledger::Price& price) {
+  if (!price.known()) return;
+  TANDEM_CHECK(price.dollars_per_hour.value >= 0 && std::isfinite(price.dollars_per_hour.value));
+  TANDEM_CHECK(price.dollars_per_hour.mark == ledger::Weakest(price.inputs));
+}
+
 }  // namespace
 }  // namespace tandem
 
@@ -95,6 +105,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 'm': {
       const auto shape = model::ReadModelShape(input.Rest(), kFile);
       shape.ok() ? CheckModel(*shape) : CheckFileRefusal(shape.status());
+      break;
+    }
+    case 'p': {
+      const auto prices = ledger::PriceList::Read(input.Rest(), kFile);
+      prices.ok() ? CheckPrice(prices->PriceOf("p", "d", {})) : CheckFileRefusal(prices.status());
       break;
     }
     default: {

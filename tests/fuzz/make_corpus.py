@@ -139,6 +139,12 @@ def sequence(kind, text=""):
     return worker(f'sequence {{ sequence {{ request_id: "q" }} kind: KIND_{kind} {text} }}')
 
 
+def account(busy, idle):
+    elapsed = busy + idle if isinstance(busy, (int, float)) and isinstance(idle, (int, float)) else 5
+    return worker(f'heartbeat {{ elapsed_seconds: {elapsed} prompts_total: 1 ledger {{ stage: "ffn" state: "busy" seconds: {busy} }} '
+                  f'ledger {{ stage: "ffn" state: "idle" cause: "starved" seconds: {idle} }} }}')
+
+
 HEARTBEAT = worker("heartbeat { kv_blocks_free: 60 sequences: 1 tokens_total: 9 }")
 COLOCATED = registration("w", ["PREFILL", "ATTENTION", "FFN"])
 ATTENTION = registration("a", ["ATTENTION", "FFN"])
@@ -166,6 +172,11 @@ SESSIONS = {
     "silence": COLOCATED + generate("q") + b"t\xff\x00",
     "restored": registration("w", ["PREFILL", "ATTENTION", "FFN"], 'live { request_id: "q" }') + generate("q"),
     "hello": frame("g", "GatewayMessage", 'hello { gateway_id: "g" protocol_version: 1 model: "m" }'),
+    "accounts": registration("f", ["FFN"], 'time_scale: 2 device: "emulated/x" dollars_per_hour { value: 3 mark: "stated" }')
+                + account(1, 4) + A_SECOND + account(2, 4.5) + A_SECOND + A_SECOND + account(1.5, 9) + account(3, 5),
+    "account_of_no_time": registration("f", ["FFN"]) + account("nan", 4) + account(1, "inf") + account(-1, 4) + account(1, 1e300),
+    "account_of_another_stage": COLOCATED + account(1, 4),
+    "price_of_nothing": registration("f", ["FFN"], 'dollars_per_hour { value: -inf mark: "stated" } watts { value: 1 }'),
     "drain": COLOCATED + worker("heartbeat { draining: true }") + generate("q") + A_SECOND,
     "choice_past_the_limit": COLOCATED + generate("q", "choices { choice: 4000000000 }"),
     "live_choice_past_the_limit": registration("w", ["PREFILL", "ATTENTION", "FFN"],

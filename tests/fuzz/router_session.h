@@ -5,11 +5,13 @@
 // peer can read.
 
 #include <cmath>
+#include <optional>
 
 #include "scheduler/control/controller.h"
 #include "services/gateway/relay/grpc/convert.h"
 #include "services/router/dispatch/convert.h"
 #include "services/runtime/status_map.h"
+#include "services/runtime/tco_words.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "workers/rpc/convert.h"
 
@@ -32,13 +34,16 @@ class RouterSession {
     TANDEM_CHECK(router::ToWorker(again).ok());
     worker_ = worker->id;
     incarnation_ = worker->incarnation;
+    history_.emplace(ledger::StageOf(worker->stages), worker->time_scale);
     Tell(control::WorkerRegistered{*worker});
   }
 
   void OnWorker(const v1::WorkerMessage& message) {
     if (message.has_registration()) return OnRegistration(message.registration());
-    if (message.has_heartbeat())
+    if (message.has_heartbeat()) {
       Tell(control::WorkerHeartbeat{worker_, incarnation_, router::ToLoad(message.heartbeat())});
+      OnAccount(message.heartbeat());
+    }
     if (message.has_sequence()) {
       const auto event = router::ToEvent(worker_, message.sequence());
       if (Good(event.status())) Tell(*event);
@@ -78,6 +83,23 @@ class RouterSession {
     control::ControllerConfig config;
     config.model = std::string("m");
     return config;
+  }
+
+  // Refused with a reason, or a window whose times are times and sum to what elapsed.
+  void OnAccount(const v1::Heartbeat& heartbeat) {
+    const auto report = ToLedgerReport(heartbeat);
+    if (!Good(report.status()) || !history_.has_value()) return;
+    if (!Good(history_->Add(incarnation_, *report, now_))) return;
+    const auto account = history_->Over(now_ - kMaxWindow, now_);
+    if (!account.has_value()) return;
+    ledger::DeviceAccount device;
+    device.elapsed = account->elapsed;
+    device.cells = account->cells;
+    for (const ledger::LedgerCell& cell : account->cells) TANDEM_CHECK(cell.time > Duration());
+    // The tolerance of both ends of the window.
+    const double apart = std::abs(device.Seconds() - account->elapsed.seconds());
+    TANDEM_CHECK(apart <= 2 * (ledger::kLedgerTolerance * report->ledger.elapsed.seconds() +
+                               ledger::kLedgerSlack.seconds()));
   }
 
   void Tell(const control::Event& event) {
@@ -128,6 +150,7 @@ class RouterSession {
   Instant now_;
   WorkerId worker_;  // the last to register: whom worker messages come from
   uint64_t incarnation_ = 0;
+  std::optional<ledger::DeviceHistory> history_;  // of that worker
 };
 
 }  // namespace tandem::fuzz

@@ -54,8 +54,8 @@ EngineConfig MakeEngineConfig(const WorkerConfig& config, uint32_t kv_blocks) {
 }
 
 WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engine,
-                           const BackendInfo& backend, const std::string& address,
-                           int metrics_port) {
+                           const BackendInfo& backend, const ledger::Price& price,
+                           const std::string& address, int metrics_port) {
   WorkerDescription worker;
   worker.id = engine.worker;
   worker.incarnation = WallNanoseconds();
@@ -79,6 +79,10 @@ WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engin
   worker.weights_bytes = backend.attention_bytes + backend.ffn_bytes + backend.head_bytes;
   worker.device = backend.name;
   worker.time_scale = config.emulated() ? config.time_scale : 0;
+  worker.model_shape = config.emulated() ? config.model_shape : "";
+  worker.weights = config.emulated() ? config.weights : "";
+  worker.dollars_per_hour = price.dollars_per_hour;
+  worker.watts = price.watts;
   worker.pid = getpid();
   return worker;
 }
@@ -162,7 +166,8 @@ absl::Status RunWorker(const WorkerConfig& config) {
 
   const int metrics_port =
       std::atoi(config.metrics_listen.c_str() + config.metrics_listen.rfind(':') + 1);
-  const WorkerDescription description = Describe(config, engine, info, address, metrics_port);
+  const WorkerDescription description =
+      Describe(config, engine, info, built.price, address, metrics_port);
   RegistryClient registry({.routers = config.routers}, description, time, random.Child("registry"));
   forward.registry = &registry;
   const std::shared_ptr<prometheus::Registry> metrics = MakeWorkerMetrics(

@@ -93,7 +93,7 @@ absl::StatusOr<BuiltBackend> MakeEmulated(const WorkerConfig& config, const Real
                        {"numerics", config.numerics},
                        {"time_scale", config.time_scale},
                        {"perturbation", config.perturbation}});
-  return BuiltBackend{std::move(backend), kv_blocks};
+  return BuiltBackend{std::move(backend), kv_blocks, ledger::CatalogPrice(table.device())};
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "scheduler/ledger/price.h"
 #include "services/runtime/real_time.h"
 #include "workers/backend/stage_backend.h"
 #include "workers/daemon/config.h"
@@ -15,6 +16,7 @@ namespace tandem {
 struct BuiltBackend {
   std::unique_ptr<StageBackend> backend;
   uint32_t kv_blocks = 0;  // that it has room for
+  ledger::Price price{};   // of an emulated device, by the catalog; else unknown
 };
 
 // Loads the shard, or makes the emulated device. Errors name the file, key and number. `time`

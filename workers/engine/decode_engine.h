@@ -59,6 +59,8 @@ class DecodeEngine {
   bool all_acknowledged() const { return gateways_.AllAcknowledged(); }
   uint32_t sequences() const { return machine_.sequences(); }
   uint64_t tokens_total() const { return machine_.tokens_total(); }
+  uint64_t prompts_total() const { return machine_.prompts_total(); }
+  uint64_t prompt_tokens_total() const { return machine_.prompt_tokens_total(); }
   uint64_t tokens_wasted() const { return machine_.tokens_wasted(); }
   // Of live(): changes with every sequence that comes or goes.
   uint64_t live_version() const { return live_version_; }

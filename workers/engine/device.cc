@@ -180,6 +180,8 @@ void Device::Publish() {
   if (decode_ != nullptr) {
     report.load.sequences = decode_->sequences();
     report.load.tokens_total = decode_->tokens_total();
+    report.load.prompts_total = decode_->prompts_total();
+    report.load.prompt_tokens_total = decode_->prompt_tokens_total();
     report.has_group = decode_->has_group();
     context_.counters.tokens_wasted = decode_->tokens_wasted();
     if (live_version_ != decode_->live_version()) {

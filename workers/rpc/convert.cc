@@ -9,6 +9,7 @@
 #include "scheduler/base/check.h"
 #include "scheduler/base/status.h"
 #include "services/runtime/status_map.h"
+#include "services/runtime/tco_words.h"
 #include "workers/rpc/limits.h"
 
 namespace tandem {
@@ -216,6 +217,10 @@ void ToProto(const WorkerDescription& worker, v1::Registration* out) {
   if (worker.Runs(Stage::kFfn)) ToProto(worker.shard, out->mutable_shard());
   out->set_device(worker.device);
   out->set_time_scale(worker.time_scale);
+  out->set_model_shape(worker.model_shape);
+  out->set_weights(worker.weights);
+  ToProto(worker.dollars_per_hour, out->mutable_dollars_per_hour());
+  ToProto(worker.watts, out->mutable_watts());
 }
 
 void ToProto(const WorkerReport& report, v1::Heartbeat* out) {
@@ -223,15 +228,11 @@ void ToProto(const WorkerReport& report, v1::Heartbeat* out) {
   out->set_sequences(report.load.sequences);
   out->set_prefills(report.load.prefills);
   out->set_tokens_total(report.load.tokens_total);
+  out->set_prompts_total(report.load.prompts_total);
+  out->set_prompt_tokens_total(report.load.prompt_tokens_total);
   out->set_draining(report.load.draining);
   out->set_elapsed_seconds(report.ledger.elapsed.seconds());
-  for (const ledger::LedgerCell& cell : report.ledger.cells) {
-    v1::LedgerEntry& entry = *out->add_ledger();
-    entry.set_stage(ledger::ToString(cell.stage));
-    entry.set_state(ledger::ToString(cell.state));
-    if (cell.cause != ledger::Cause::kNone) entry.set_cause(ledger::ToString(cell.cause));
-    entry.set_seconds(cell.time.seconds());
-  }
+  for (const ledger::LedgerCell& cell : report.ledger.cells) ToProto(cell, out->add_ledger());
 }
 
 absl::StatusOr<KvRows> ToKvRows(v1::KvFrame& frame) {

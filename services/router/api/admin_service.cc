@@ -5,12 +5,20 @@
 
 #include "services/runtime/log.h"
 #include "services/runtime/status_map.h"
+#include "services/runtime/tco_words.h"
 
 namespace tandem::router {
 
 AdminService::AdminService(const RouterIdentity& self, std::string version, RouterCore& core,
-                           const WorkerBook& book, const TimeSource& time)
-    : self_(self), version_(std::move(version)), core_(core), book_(book), time_(time) {}
+                           const WorkerBook& book, TcoBook& tco, const ServiceObjective& slo,
+                           const TimeSource& time)
+    : self_(self),
+      version_(std::move(version)),
+      core_(core),
+      book_(book),
+      tco_(tco),
+      slo_(slo),
+      time_(time) {}
 
 grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* context,
                                                const v1::StatusRequest*, v1::StatusReply* reply) {
@@ -37,6 +45,26 @@ grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* cont
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::Tco(grpc::CallbackServerContext* context,
+                                            const v1::TcoRequest* request, v1::TcoReply* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  // Duration has no NaN: what is no window is none of zero seconds.
+  const Duration window = Duration::FromSeconds(SecondsOfPeer(request->window_seconds()));
+  const auto devices = tco_.Over(window, time_.Now());
+  if (devices.ok()) {
+    for (const ledger::DeviceAccount& device : *devices)
+      tandem::ToProto(device, reply->add_devices());
+    reply->set_window_seconds(window.seconds());
+    reply->set_slo_tpot_seconds(slo_.tpot_seconds);
+    reply->set_slo_ttft_seconds(slo_.ttft_seconds);
+    const TcoBook::Refusals refusals = tco_.refusals();
+    reply->set_ledgers_refused(refusals.count);
+    reply->set_refusal(refusals.last);
+  }
+  reactor->Finish(ToGrpc(devices.status()));
   return reactor;
 }
 

@@ -37,6 +37,8 @@ absl::Status CheckRegistrationFields(const v1::Registration& proto) {
   RETURN_IF_ERROR(CheckText("registration.model", proto.model(), kMaxNameBytes, true));
   RETURN_IF_ERROR(CheckText("registration.address", proto.address(), kMaxNameBytes, true));
   RETURN_IF_ERROR(CheckText("registration.device", proto.device(), kMaxNameBytes, false));
+  RETURN_IF_ERROR(CheckText("registration.model_shape", proto.model_shape(), kMaxNameBytes, false));
+  RETURN_IF_ERROR(CheckText("registration.weights", proto.weights(), kMaxNameBytes, false));
   if (!(proto.time_scale() >= 0 && proto.time_scale() <= kMaxTimeScale)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "registration.time_scale is ", proto.time_scale(), "; 0 to ", kMaxTimeScale, " is taken"));
@@ -110,14 +112,20 @@ absl::StatusOr<WorkerDescription> ToWorker(const v1::Registration& proto) {
   worker.weights_bytes = proto.weights_bytes();
   worker.device = proto.device();
   worker.time_scale = proto.time_scale();
+  worker.model_shape = proto.model_shape();
+  worker.weights = proto.weights();
+  ASSIGN_OR_RETURN(worker.dollars_per_hour,
+                   ToFigure("registration.dollars_per_hour", proto.dollars_per_hour()));
+  ASSIGN_OR_RETURN(worker.watts, ToFigure("registration.watts", proto.watts()));
   worker.pid = proto.pid();
   for (const v1::SequenceKey& key : proto.live()) worker.live.push_back(ToKey(key));
   return worker;
 }
 
 WorkerLoad ToLoad(const v1::Heartbeat& proto) {
-  return {proto.kv_blocks_free(), proto.sequences(), proto.prefills(), proto.tokens_total(),
-          proto.draining()};
+  return {proto.kv_blocks_free(),     proto.sequences(), proto.prefills(),
+          proto.tokens_total(),       proto.draining(),  proto.prompts_total(),
+          proto.prompt_tokens_total()};
 }
 
 absl::StatusOr<control::Event> ToEvent(const WorkerId& worker, const v1::SequenceEvent& proto) {

@@ -22,6 +22,8 @@ struct Shared {
   const RouterIdentity& self;
   RouterCore& core;
   WorkerBook& book;
+  TcoBook& tco;
+  const TimeSource& time;
 };
 
 class WorkerStream final : public Stream, public WorkerLink {
@@ -42,8 +44,10 @@ class WorkerStream final : public Stream, public WorkerLink {
  private:
   void SendOne(const control::AnswerRegistration& answer) {
     if (!answer.status.ok()) return Refuse(answer.status);
+    shared_.tco.Add(number_, registration_, shared_.time.Now());
     shared_.book.Add(number_,
                      std::move(registration_));  // before the worker's next message is read
+    if (gone_) Forget();                         // while it was added
     Write(ToProto(shared_.self, answer));
   }
   void SendOne(const control::SendSetGroup& command) { Write(ToProto(shared_.self, command)); }
@@ -74,7 +78,10 @@ class WorkerStream final : public Stream, public WorkerLink {
 
   void Handle(v1::WorkerMessage& message) {
     if (!registered_) return OnFirst(message);
-    if (message.has_heartbeat()) shared_.book.Update(worker_, number_, message.heartbeat());
+    if (message.has_heartbeat()) {
+      shared_.book.Update(worker_, number_, message.heartbeat());
+      shared_.tco.Update(worker_, number_, message.heartbeat(), shared_.time.Now());
+    }
     absl::StatusOr<control::Event> event = ToEvent(message);
     if (!event.ok()) {
       LogWarn("worker_malformed",
@@ -126,8 +133,14 @@ class WorkerStream final : public Stream, public WorkerLink {
   void OnGone(const std::string& reason) override {
     hello_.Cancel();
     if (!registered_) return;
-    shared_.book.Remove(worker_, number_);
+    gone_ = true;
+    Forget();
     shared_.core.WorkerDisconnected(Link(), reason);
+  }
+
+  void Forget() {
+    shared_.book.Remove(worker_, number_);
+    shared_.tco.Remove(worker_, number_);
   }
 
   std::shared_ptr<WorkerLink> Link() {
@@ -143,17 +156,18 @@ class WorkerStream final : public Stream, public WorkerLink {
   WorkerId worker_;  // these are set with the first message, before anyone else knows the link
   uint64_t incarnation_ = 0;
   v1::Registration registration_;
-  std::atomic<bool> registered_ = false;
+  std::atomic<bool> registered_ = false, gone_ = false;
 };
 
 }  // namespace
 
 RegistryService::RegistryService(const RouterIdentity& self, const RegistryLimits& limits,
-                                 RouterCore& core, WorkerBook& book, TimeSource& time)
+                                 RouterCore& core, WorkerBook& book, TcoBook& tco, TimeSource& time)
     : self_(self),
       limits_(limits),
       core_(core),
       book_(book),
+      tco_(tco),
       time_(time),
       streams_(limits.max_streams) {}
 
@@ -170,7 +184,7 @@ grpc::ServerBidiReactor<v1::WorkerMessage, v1::RouterCommand>* RegistryService::
                           .context = context,
                           .max_queued_messages = limits_.max_queued_commands,
                           .open_at_once = false},
-      Shared{self_, core_, book_}, next.fetch_add(1));
+      Shared{self_, core_, book_, tco_, time_}, next.fetch_add(1));
   stream->hello().Arm(time_, limits_.hello_timeout, std::weak_ptr<Stream>(stream));
   stream->Start();
   return stream.get();

@@ -7,6 +7,7 @@
 #include "services/router/dispatch/convert.h"
 #include "services/router/registry/worker_book.h"
 #include "services/router/router_core.h"
+#include "services/router/tco/tco_book.h"
 #include "services/runtime/stream_count.h"
 #include "tandem/v1/registry.grpc.pb.h"
 
@@ -25,7 +26,7 @@ class RegistryService final : public v1::Registry::CallbackService {
  public:
   // All outlive the service.
   RegistryService(const RouterIdentity& self, const RegistryLimits& limits, RouterCore& core,
-                  WorkerBook& book, TimeSource& time);
+                  WorkerBook& book, TcoBook& tco, TimeSource& time);
 
   grpc::ServerBidiReactor<v1::WorkerMessage, v1::RouterCommand>* Register(
       grpc::CallbackServerContext* context) override;
@@ -35,6 +36,7 @@ class RegistryService final : public v1::Registry::CallbackService {
   const RegistryLimits limits_;
   RouterCore& core_;
   WorkerBook& book_;
+  TcoBook& tco_;
   TimeSource& time_;
   StreamCount streams_;
 };

@@ -151,6 +151,27 @@ TEST_F(DecodeStep, TheEndTokenIsEmittedTogetherWithTheEnd) {
   EXPECT_EQ(machine_->tokens_total(), 1u);
 }
 
+// Of three choices and a resumed attempt, the account shows what one client sent, once.
+TEST_F(DecodeStep, APromptIsCountedOnceWithItsFirstToken) {
+  WithFfn();
+  DecodeRequest request = Request("a", 3, 4, /*choices=*/3);
+  ASSERT_TRUE(Admit(request).ok());
+  FillKv(request, 2);
+  EXPECT_EQ(machine_->prompts_total(), 0u);
+  RunStep();
+  EXPECT_EQ(machine_->tokens_total(), 3u);
+  EXPECT_EQ(machine_->prompts_total(), 1u);
+  EXPECT_EQ(machine_->prompt_tokens_total(), 3u);
+  RunStep();
+  DecodeRequest resumed = Request("b", 1, 8, 1, /*attempt=*/1);
+  resumed.choices[0].emitted_ids = {5};
+  ASSERT_TRUE(Admit(resumed).ok());
+  FillKv(resumed, 1);
+  RunStep();
+  EXPECT_EQ(machine_->prompts_total(), 1u);
+  EXPECT_EQ(machine_->prompt_tokens_total(), 3u);
+}
+
 TEST_F(DecodeStep, IgnoreEosGoesOnAndStopTokensEnd) {
   WithFfn();
   DecodeRequest request = Request("a", 1, 8);

@@ -66,6 +66,8 @@ TEST(RouterConfig, ErrorsNameTheFlagOrTheFileLineAndKey) {
             "log_format: 'xml' is neither text nor json");
   EXPECT_EQ(Parse({"--model-name", "m", "--log-level", "loud"}).status().message(),
             "log_level: 'loud' is none of trace, debug, info, warning, error");
+  EXPECT_EQ(Parse({"--model-name", "m", "--slo-tpot-ms", "0"}).status().message(),
+            "slo_tpot_ms is 0");
   EXPECT_FALSE(Parse({"--no-such-flag"}).ok());
   EXPECT_EQ(Parse({"--config", "/no/such.yaml"}).status().code(), absl::StatusCode::kNotFound);
 }

@@ -118,6 +118,23 @@ TEST(ServeAdmin, AnswersHttpAndGrpcOnOnePort) {
   EXPECT_EQ(Fetch((*server)->port, "/readyz").body, "starting\n");
 }
 
+TEST(ServeAdmin, AnswersPagesWithJsonAndErrorsWithTheirStatus) {
+  NamedAdmin admin;
+  auto server =
+      ServeAdmin("127.0.0.1:0", [] { return ""; }, {&admin},
+                 {{"/admin/v1/echo", [](absl::string_view query) -> absl::StatusOr<std::string> {
+                     if (query == "x=1") return std::string("{\"query\": 1}");
+                     return absl::InvalidArgumentError(absl::StrCat("no \"", query, "\""));
+                   }}});
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_EQ(Fetch((*server)->port, "/admin/v1/echo?x=1").body, "{\"query\": 1}");
+  const auto refused = Fetch((*server)->port, "/admin/v1/echo");
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.body, R"({"error":{"code":"INVALID_ARGUMENT","message":"no \"\""}})");
+  EXPECT_EQ(Fetch((*server)->port, "/admin/v1/ech").status, 404);
+  EXPECT_EQ(Fetch((*server)->port, "/livez").status, 200);
+}
+
 TEST(ServeMetrics, ShowsTheRegistryAndNamesATakenAddress) {
   auto registry = std::make_shared<prometheus::Registry>();
   prometheus::BuildCounter().Name("tandem_test_total").Register(*registry).Add({}).Increment(3);
