@@ -16,42 +16,43 @@ namespace {
 
 using model::Figure;
 using model::Mark;
+using model::Range;
 
-constexpr double kMostDollars = 1e12, kMostDollarsPerHour = 1e9, kMostWatts = 1e9;
-constexpr double kLeastLifeYears = 0.01, kMostLifeYears = 100;
-constexpr double kMostPue = 10, kMostDollarsPerKwh = 100;
+constexpr Range kDollarsRange = {0, 1e12}, kDollarsPerHourRange = {0, 1e9};
+constexpr Range kDollarsPerKwhRange = {0, 100}, kWattsRange = {0, 1e9};
+constexpr Range kLifeYearsRange = {0.01, 100}, kPueRange = {1, 10};
 
-constexpr std::array<Mark, 5> kFromWeakest = {Mark::kUnknown, Mark::kAssumed, Mark::kStated,
-                                              Mark::kFitted, Mark::kMeasured};
+constexpr std::array<Mark, 6> kFromWeakest = {Mark::kUnknown, Mark::kWhatIf, Mark::kAssumed,
+                                              Mark::kStated,  Mark::kFitted, Mark::kMeasured};
 
 // A number, which the file states, or a figure with a mark and source of its own; nothing where the
 // key is absent.
-void GetFigure(YamlReader& reader, const std::string& key, double min, double max, Figure& figure) {
+void GetFigure(YamlReader& reader, const std::string& key, Range range, Figure& figure) {
   if (!reader.Has(key)) return;
   bool plain = false;
   reader.GetAny(key, [&plain](const YAML::Node& node) {
     plain = node.IsScalar();
     return absl::OkStatus();
   });
-  if (!plain) return model::RequireFigure(reader, key, min, max, figure);
-  reader.Get(key, figure.value, min, max);
+  if (!plain) return model::RequireFigure(reader, key, range, figure);
+  reader.Get(key, figure.value, range.min, range.max);
   figure.mark = Mark::kStated;
   figure.source = "the prices file";
 }
 
-void RequireFigureOrNumber(YamlReader& reader, const std::string& key, double min, double max,
+void RequireFigureOrNumber(YamlReader& reader, const std::string& key, Range range,
                            Figure& figure) {
-  if (reader.Needs(key)) GetFigure(reader, key, min, max, figure);
+  if (reader.Needs(key)) GetFigure(reader, key, range, figure);
 }
 
 void ReadOwned(YamlReader& reader, OwnedDevice& owned) {
-  RequireFigureOrNumber(reader, "capex_dollars", 0, kMostDollars, owned.capex_dollars);
-  RequireFigureOrNumber(reader, "life_years", kLeastLifeYears, kMostLifeYears, owned.life_years);
-  RequireFigureOrNumber(reader, "power_watts", 0, kMostWatts, owned.power_watts);
-  RequireFigureOrNumber(reader, "pue", 1, kMostPue, owned.pue);
-  RequireFigureOrNumber(reader, "electricity_dollars_per_kwh", 0, kMostDollarsPerKwh,
+  RequireFigureOrNumber(reader, "capex_dollars", kDollarsRange, owned.capex_dollars);
+  RequireFigureOrNumber(reader, "life_years", kLifeYearsRange, owned.life_years);
+  RequireFigureOrNumber(reader, "power_watts", kWattsRange, owned.power_watts);
+  RequireFigureOrNumber(reader, "pue", kPueRange, owned.pue);
+  RequireFigureOrNumber(reader, "electricity_dollars_per_kwh", kDollarsPerKwhRange,
                         owned.electricity_dollars_per_kwh);
-  GetFigure(reader, "hosting_dollars_per_hour", 0, kMostDollarsPerHour,
+  GetFigure(reader, "hosting_dollars_per_hour", kDollarsPerHourRange,
             owned.hosting_dollars_per_hour);
 }
 
@@ -69,8 +70,8 @@ absl::Status ReadEntry(YamlReader reader, std::map<std::string, Price>& pools,
   Price price;
   if (rented) {
     Figure dollars, watts;
-    GetFigure(reader, "dollars_per_hour", 0, kMostDollarsPerHour, dollars);
-    GetFigure(reader, "power_watts", 0, kMostWatts, watts);
+    GetFigure(reader, "dollars_per_hour", kDollarsPerHourRange, dollars);
+    GetFigure(reader, "power_watts", kWattsRange, watts);
     price = RentedPrice(name, std::move(dollars), std::move(watts));
   } else {
     OwnedDevice owned;
