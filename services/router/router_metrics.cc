@@ -64,6 +64,7 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
                          .Register(registry)
                          .Add({}, kQueueSeconds)) {
   for (const char* state : kStates) workers_.Add({{"state", state}}).Set(0);
+  requests_.Add({{"outcome", "placed"}});
 }
 
 void RouterMetrics::Handled(const control::Event& event,
@@ -71,7 +72,8 @@ void RouterMetrics::Handled(const control::Event& event,
   Count(event, now);
   for (const control::Command& command : commands) {
     if (const auto* placed = std::get_if<control::TellPlaced>(&command)) {
-      placements_.Add({{"worker", placed->attention_worker.value()}}).Increment();
+      placements_.Add({{"worker", worker_labels_.Of(placed->attention_worker.value())}})
+          .Increment();
       if (const auto found = waiting_.find(placed->sequence.request); found != waiting_.end()) {
         queue_seconds_.Observe((now - found->second.arrived).seconds());
       }
