@@ -139,6 +139,20 @@ TEST_F(WorkerMetrics, ElapsedSecondsAreTheClocksAndNotTheLedgers) {
              std::string("tandem_device_elapsed_seconds_total{") + kBase + ",worker=\"a0\"} 5");
 }
 
+// Goal: a scrape that the host holds up between its two clocks does not look like a wrong account.
+TEST_F(WorkerMetrics, AReportThatTookLongIsAskedForAgain) {
+  int asked = 0;
+  registry_ = MakeWorkerMetrics(
+      worker_, backend_, time_, time_.Now(), nullptr,
+      [&] {
+        if (++asked < 3) time_.Advance(Duration::Milliseconds(20));
+        return report_;
+      },
+      [this] { return streams_; });
+  Scrape();
+  EXPECT_EQ(asked, 3);
+}
+
 TEST_F(WorkerMetrics, EachScrapeShowsTheReportOfItsMoment) {
   ExpectLine(Scrape(), std::string("tandem_worker_tokens_total{") + kBase + ",worker=\"a0\"} 42");
   report_.load.tokens_total = 50;
