@@ -111,8 +111,9 @@ TEST_F(WorkerMetrics, RequestsAreToldUnderVllmsNames) {
                        ",worker=\"a0\",le=\"0.01\"} 0");
   ExpectLine(text, std::string("vllm:time_per_output_token_seconds_bucket{") + kBase +
                        ",worker=\"a0\",le=\"0.025\"} 2");
-  ExpectLine(text, std::string("vllm:cache_config_info{block_size=\"16\",") + kBase +
-                       ",num_gpu_blocks=\"100\",worker=\"a0\"} 1");
+  ExpectLine(text,
+             "vllm:cache_config_info{block_size=\"16\",memory_class=\"sram\",model_name=\"m\","
+             "num_gpu_blocks=\"100\",pool=\"attention\",worker=\"a0\"} 1");
   report_.counters.token_gaps.Add(kTokenBuckets, 0.5);
   text = Scrape();  // what was told is not told again
   ExpectLine(text, "vllm:time_per_output_token_seconds_count" + at + "3");
