@@ -116,7 +116,8 @@ def overview():
               "(work in flight, but waiting) or idle (nothing to do).", "percentunit",
               ("tandem:pool_occupancy:ratio_rate1m", "{{pool}} ({{memory_class}})"), top=1),
         lines("Where all device time goes", "Every second of every device, by what it did; the parts make 100 %.", "percentunit",
-              (f"{rate(STATES, ['state', 'cause'])} / scalar({rate(ELAPSED)})", "{{state}} {{cause}}"), stacked=True, top=1),
+              *((f"""{rate(STATES, ['state', 'cause'], f'state="{state}"')} / scalar({rate(ELAPSED)})""", "{{state}} {{cause}}")
+                for state in ("busy", "stall", "idle")), stacked=True, top=1),
         lines("Dollars per million tokens", "What a million tokens, in and out, cost at the present load, idle time included. "
               "Pools without a price are not in it.", "currencyUSD",
               ("sum by (pool) (tandem:dollars_per_mtok:rate5m)", "{{pool}}"), stacked=True),
@@ -171,9 +172,9 @@ def stages():
         lines("Hand-offs gone wrong", "FFN workers lost, and the layer calls that were sent again to another, or again to the same.",
               "short", ("sum(increase(tandem_worker_ffn_holders_lost_total[$__rate_interval]))", "FFN workers lost"),
               ("sum(increase(tandem_worker_handoff_calls_resent_total[$__rate_interval]))", "calls sent again")),
-        lines("Do the books balance", "How far all states of a worker are from what its own clock says has passed. Above 0.1 % the account "
-              "is wrong (but for the first moments after a start, of which Prometheus sees a part).",
-              "percentunit", (f'abs({rate(STATES, ["worker"])} / {rate(ELAPSED, ["worker"])} - 1)', "{{worker}}"), decimals=3),
+        lines("Do the books balance", "How far all states of a worker, since it started, are from what its own clock says has passed. Above "
+              "0.1 % the account is wrong.", "percentunit",
+              (f"abs(sum by (worker) ({STATES}) / (sum by (worker) ({ELAPSED}) > 1) - 1)", "{{worker}}"), decimals=4),
         lines("How far the host falls behind emulated devices", "Lag gained for each second of the device. Above 2 % the figures of this "
               "cluster are not the devices' any more: take a larger time scale.", "percentunit",
               ("clamp_min(max by (worker) (tandem_emulation_lag_ratio), 0)", "{{worker}}"), decimals=2),
@@ -244,8 +245,8 @@ def gateway():
               ("sum(increase(tandem_gateway_disconnected_clients_total[$__rate_interval]))", "clients that left"),
               ("sum(increase(tandem_worker_tokens_wasted_total[$__rate_interval])) + "
                "sum(increase(tandem_gateway_wasted_tokens_total[$__rate_interval]))", "tokens for nobody")),
-        lines("Answers started again elsewhere", "Because a worker was lost, ran out of KV (preempted), or a router was lost. The client "
-              "sees a pause, no error.", "short",
+        lines("Answers started again elsewhere", "Because their worker sent them back (out of KV, or started anew), it was lost, or the router "
+              "was. The client sees a pause, no error.", "short",
               ("sum by (cause) (increase(tandem_gateway_resumes_total[$__rate_interval]))", "{{cause}}")),
         lines("Sequences placed, by attention worker", "Uneven lines: one worker is full, or another just came back.", "suffix: seq/s",
               (per_second("tandem_router_placements_total", ["worker"]), "{{worker}}")),

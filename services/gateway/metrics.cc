@@ -29,7 +29,7 @@ prometheus::Histogram& Histogram(prometheus::Registry& registry, const char* nam
 }
 
 const char* CauseOf(RelayEvent why) {
-  if (why == RelayEvent::kPreempted) return "preempted";
+  if (why == RelayEvent::kPreempted) return "sent_back";
   return why == RelayEvent::kWorkerLost ? "worker_lost" : "router_lost";
 }
 
@@ -40,7 +40,7 @@ GatewayMetrics::GatewayMetrics(const std::string& model_name, const Slo& slo)
       requests_(Family(*registry_, prometheus::BuildCounter(), "tandem_gateway_requests_total",
                        "Finished requests, by path and HTTP status; 499: the client left.")),
       resumes_(Family(*registry_, prometheus::BuildCounter(), "tandem_gateway_resumes_total",
-                      "Choices that were started again elsewhere, by what was lost.")),
+                      "Choices that were started again elsewhere, by why.")),
       judged_(Family(*registry_, prometheus::BuildCounter(), "tandem_gateway_slo_judged_total",
                      "Answers held against an objective.")),
       missed_(Family(*registry_, prometheus::BuildCounter(), "tandem_gateway_slo_missed_total",

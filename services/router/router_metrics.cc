@@ -10,7 +10,8 @@ namespace tandem::router {
 namespace {
 
 const prometheus::Histogram::BucketBoundaries kQueueSeconds = {
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+    2.5,   5,      7.5,   10,   15,    20,   30,  40,   60};
 constexpr const char* kStates[] = {"ready", "waiting_for_group", "draining"};
 
 prometheus::Counter& OneCounter(prometheus::Registry& registry, const char* name,

@@ -85,6 +85,12 @@ def test_the_rules_are_loaded_and_evaluate(story):
     assert not {name: rule["lastError"] for name, rule in loaded.items() if rule["health"] != "ok"}
 
 
+def test_nothing_leaks(story):
+    leaked = story["prometheus"].query("max by (worker) (max_over_time(tandem_worker_kv_blocks_leaked[10m]))")
+    assert {labels["worker"] for labels, _ in leaked} == {"prefill-0", "attention-0", "attention-1"}
+    assert not [entry for entry in leaked if entry[1] > 0], leaked
+
+
 def test_the_page_of_metrics_is_true(story):
     workers, found = story["cluster"].workers(), []
     for name, process in story["cluster"].processes().items():

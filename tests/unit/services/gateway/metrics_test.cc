@@ -103,7 +103,7 @@ TEST_F(GatewayMetricsTest, ResumesAreToldByWhatWasLost) {
   metrics_.Wasted(6);
   metrics_.RoutersConnected(2);
   ExpectLine("tandem_gateway_resumes_total{cause=\"worker_lost\",model_name=\"m\"} 1");
-  ExpectLine("tandem_gateway_resumes_total{cause=\"preempted\",model_name=\"m\"} 2");
+  ExpectLine("tandem_gateway_resumes_total{cause=\"sent_back\",model_name=\"m\"} 2");
   ExpectLine("tandem_gateway_resumes_total{cause=\"router_lost\",model_name=\"m\"} 0");
   ExpectLine("tandem_gateway_wasted_tokens_total{model_name=\"m\"} 6");
   ExpectLine("tandem_gateway_routers_connected{model_name=\"m\"} 2");
