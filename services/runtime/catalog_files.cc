@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "scheduler/base/status.h"
+#include "services/runtime/installed.h"
 #include "services/runtime/yaml_file.h"
 
 namespace tandem {
@@ -86,9 +87,7 @@ absl::StatusOr<model::Catalog> LoadCatalog(absl::Span<const std::string> directo
 std::string InstalledCatalog() {
   const char* given = std::getenv("TANDEM_CATALOG");
   if (given != nullptr && *given != '\0') return given;
-  std::error_code error;
-  const fs::path executable = fs::read_symlink("/proc/self/exe", error);
-  return (executable.parent_path().parent_path() / "share/tandem/catalog").string();
+  return InstalledFolder("catalog");
 }
 
 }  // namespace tandem
