@@ -20,14 +20,13 @@
 #include "services/ctl/calibration.h"
 #include "services/ctl/commands.h"
 #include "services/ctl/process.h"
+#include "services/ctl/start_cluster.h"
 #include "services/runtime/real_time.h"
 
 namespace tandem::ctl {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string DefaultModel() { return std::getenv("TANDEM_MODEL"); }  // XXX until main is merged
 
 constexpr char kMeasurements[] = "measurements";
 constexpr uintmax_t kMaxMeasurementBytes = 16 << 20;

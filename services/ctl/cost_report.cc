@@ -85,13 +85,16 @@ void AddBreakEven(CostReport& report) {
     return;
   }
   const ledger::SpecialistView& view = report.specialist;
-  const planner::BaselineForecast& baseline = *report.baseline;
-  report.price = ledger::BreakEvenPrice(view, baseline.per_mtok);
-  report.price_low = ledger::BreakEvenPrice(view, baseline.per_mtok_low());
-  report.price_high = ledger::BreakEvenPrice(view, baseline.per_mtok_high());
-  report.occupancy = ledger::BreakEvenOccupancy(view, baseline.per_mtok);
-  report.occupancy_low = ledger::BreakEvenOccupancy(view, baseline.per_mtok_high());
-  report.occupancy_high = ledger::BreakEvenOccupancy(view, baseline.per_mtok_low());
+  const planner::BaselineForecast& forecast = *report.baseline;
+  const double middle = report.measured ? report.measured->per_mtok : forecast.per_mtok;
+  const double low = report.measured ? middle : forecast.per_mtok_low();
+  const double high = report.measured ? middle : forecast.per_mtok_high();
+  report.price = ledger::BreakEvenPrice(view, middle);
+  report.price_low = ledger::BreakEvenPrice(view, low);
+  report.price_high = ledger::BreakEvenPrice(view, high);
+  report.occupancy = ledger::BreakEvenOccupancy(view, middle);
+  report.occupancy_low = ledger::BreakEvenOccupancy(view, high);
+  report.occupancy_high = ledger::BreakEvenOccupancy(view, low);
 }
 
 }  // namespace
@@ -115,6 +118,31 @@ absl::StatusOr<CostReport> MakeCostReport(std::vector<DeviceAccount> devices,
   RETURN_IF_ERROR(AddBaseline(catalog, prices, report));
   AddBreakEven(report);
   return report;
+}
+
+absl::StatusOr<MeasuredBaseline> ToMeasured(uint64_t clients, const DeviceAccount& device) {
+  const ledger::Tco tco = ledger::CostOf({device});
+  MeasuredBaseline measured;
+  measured.clients = clients;
+  measured.device_seconds = device.elapsed.seconds();
+  measured.tokens = tco.tokens;
+  const std::optional<double> per_mtok = tco.per_mtok_total();
+  if (measured.tokens.tokens_out == 0 || measured.device_seconds <= 0 || !per_mtok.has_value()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the baseline on ", device.device, " emitted ", measured.tokens.tokens_out,
+                     " tokens in ", measured.device_seconds, " s of its time: nothing to compare"));
+  }
+  measured.output_tokens_per_s =
+      static_cast<double>(measured.tokens.tokens_out) / measured.device_seconds;
+  measured.tpot =
+      Duration::FromSeconds(static_cast<double>(clients) / measured.output_tokens_per_s);
+  measured.per_mtok = *per_mtok;
+  return measured;
+}
+
+void UseMeasured(const MeasuredBaseline& measured, CostReport& report) {
+  report.measured = measured;
+  AddBreakEven(report);
 }
 
 }  // namespace tandem::ctl

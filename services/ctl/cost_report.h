@@ -27,15 +27,26 @@ struct CostQuestion {
   planner::ServiceObjective slo;
 };
 
+// The baseline as one emulated device of its kind ran it (measure_baseline.h).
+struct MeasuredBaseline {
+  uint64_t clients = 0;        // each with one request at a time
+  double device_seconds = 0;   // measured, all clients decoding
+  ledger::TokenCounts tokens;  // served in them
+  Duration tpot;               // mean of device time between two tokens of a client
+  double output_tokens_per_s = 0;
+  double per_mtok = 0;  // $ per million tokens, in and out
+};
+
 struct CostReport {
   CostQuestion question;
   std::vector<ledger::DeviceAccount> devices;
   ledger::Tco tco;
   planner::BaselineLoad load;
   std::optional<planner::BaselineForecast> baseline;
-  std::string why_no_baseline;  // when there is none
+  std::string why_no_baseline;               // when there is none
+  std::optional<MeasuredBaseline> measured;  // then it is what break-even is against
   ledger::SpecialistView specialist;
-  // Against the baseline's forecast, and at the ends of its band.
+  // Against the baseline measured; else its forecast, and the ends of its band.
   ledger::BreakEven price, price_low, price_high, occupancy, occupancy_low, occupancy_high;
 };
 
@@ -49,6 +60,11 @@ absl::StatusOr<CostReport> MakeCostReport(std::vector<ledger::DeviceAccount> dev
                                           const CostQuestion& question,
                                           const model::Catalog& catalog,
                                           const ledger::PriceList& prices);
+
+// `device`: of the measured time, with its price. kFailedPrecondition: it served nothing.
+absl::StatusOr<MeasuredBaseline> ToMeasured(uint64_t clients, const ledger::DeviceAccount& device);
+// Break-even of a report that has a baseline, against what was measured of it.
+void UseMeasured(const MeasuredBaseline& measured, CostReport& report);
 
 // One screen of 100 columns, ended by a line break; and the same with every cell of every device.
 std::string CostText(const CostReport& report);

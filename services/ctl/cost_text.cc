@@ -136,7 +136,7 @@ void AddCost(const ledger::Tco& tco, std::string& out) {
     AddLine(out, "J/token", absl::StrFormat("%.3g, at every device's power under load", *joules));
 }
 
-void AddBaseline(const CostReport& report, std::string& out) {
+void AddForecast(const CostReport& report, std::string& out) {
   const std::string name = absl::StrCat(report.question.baseline, ", forecast");
   if (!report.baseline.has_value())
     return AddLine(out, "baseline", absl::StrCat(name, ": none: ", report.why_no_baseline));
@@ -160,13 +160,26 @@ void AddBaseline(const CostReport& report, std::string& out) {
               baseline.output_tokens_per_s, baseline.devices, std::ceil(baseline.devices)));
 }
 
+void AddBaseline(const CostReport& report, std::string& out) {
+  AddForecast(report, out);
+  if (!report.measured.has_value()) return;
+  const MeasuredBaseline& measured = *report.measured;
+  AddLine(
+      out, "",
+      absl::StrFormat(
+          "measured on one emulated %s with our own engine: %s per Mtok; %u clients, TPOT %.3g "
+          "ms, %.4g output tokens/s over %.4g s of its time. Break-even is against this",
+          report.baseline->device, Money(measured.per_mtok), measured.clients,
+          1e3 * measured.tpot.seconds(), measured.output_tokens_per_s, measured.device_seconds));
+}
+
 // "$12 (10 to 14)" or why there is none.
 template <typename Format>
 std::string Ranged(const BreakEven& value, const BreakEven& low, const BreakEven& high,
                    const Format& format) {
   if (!value.value.has_value()) return value.why_not;
-  return absl::StrCat(format(*value.value), " (", low.value ? format(*low.value) : "none",
-                      " to ", high.value ? format(*high.value) : "none", ")");
+  return absl::StrCat(format(*value.value), " (", low.value ? format(*low.value) : "none", " to ",
+                      high.value ? format(*high.value) : "none", ")");
 }
 
 void AddBreakEven(const CostReport& report, std::string& out) {
@@ -218,6 +231,17 @@ json::value BreakEvenJson(const BreakEven& value, const BreakEven& low, const Br
           {"why_not", value.why_not}};
 }
 
+json::value MeasuredJson(const MeasuredBaseline& measured) {
+  return {{"kind", "measured on an emulated device"},
+          {"clients", measured.clients},
+          {"device_seconds", measured.device_seconds},
+          {"tokens_in", measured.tokens.tokens_in},
+          {"tokens_out", measured.tokens.tokens_out},
+          {"tpot_seconds", measured.tpot.seconds()},
+          {"output_tokens_per_s", measured.output_tokens_per_s},
+          {"dollars_per_mtok_total", measured.per_mtok}};
+}
+
 json::value BaselineJson(const CostReport& report) {
   json::object out = {{"name", report.question.baseline},
                       {"kind", "forecast"},
@@ -246,6 +270,7 @@ json::value BaselineJson(const CostReport& report) {
   out["dollars_per_mtok_high"] = baseline.per_mtok_high();
   out["mark"] = std::string(model::MarkName(ledger::Weakest(baseline.inputs)));
   out["inputs"] = ToJson(baseline.inputs);
+  if (report.measured.has_value()) out["measured"] = MeasuredJson(*report.measured);
   return out;
 }
 

@@ -1,8 +1,5 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <unistd.h>
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
@@ -15,20 +12,14 @@
 #include "services/ctl/commands.h"
 #include "services/ctl/emulation.h"
 #include "services/ctl/first_chat.h"
-#include "services/ctl/launch.h"
 #include "services/ctl/local_status.h"
-#include "services/ctl/ready.h"
+#include "services/ctl/start_cluster.h"
 #include "services/ctl/stop.h"
 #include "services/ctl/stop_signals.h"
-#include "services/ctl/time_scale.h"
 #include "services/runtime/real_time.h"
 
 namespace tandem::ctl {
 namespace {
-
-// Where the search for a time scale begins, and where it gives up.
-constexpr double kFirstTimeScale = 4;
-constexpr double kLargestOwnScale = 1000;
 
 struct Options {
   std::string topology = "pd-afd";
@@ -40,17 +31,6 @@ struct Options {
   std::string backend = "ggml";
   Emulation emulation = NothingGiven();
 };
-
-std::string DefaultModel() {
-  if (const char* model = std::getenv("TANDEM_MODEL"); model != nullptr && *model != '\0')
-    return model;
-  const char* cache = std::getenv("TANDEM_CACHE");
-  const char* home = std::getenv("HOME");
-  return absl::StrCat(cache != nullptr && *cache != '\0'
-                          ? std::string(cache)
-                          : absl::StrCat(home != nullptr ? home : "", "/.cache/tandem"),
-                      "/models/SmolLM2-135M-Instruct.Q4_1.gguf");
-}
 
 // The cluster that the command line asks for; what it leaves open comes from the file, then from
 // the defaults.
@@ -107,23 +87,6 @@ absl::Status ReportRunning(const StateDir& dir, const ClusterConfig& wanted) {
                    "); stop it first with `tandemctl local down`, or use another --state-dir"));
 }
 
-// Starts the supervisor, which takes over the lock and outlives this process; if `attached`, it
-// stops when this process ends.
-absl::StatusOr<ProcessRef> StartSupervisor(const StateDir& dir, int lock_fd, bool attached) {
-  const std::string log = dir.LogFile("supervisor");
-  const int log_fd = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
-  if (log_fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", log));
-  absl::StatusOr<ProcessRef> supervisor =
-      Spawn({.argv = {OwnExecutable(), "local", "supervise", "--state-dir", dir.path(), "--lock-fd",
-                      absl::StrCat(lock_fd)},
-             .output_fd = log_fd,
-             .new_session = true,
-             .signal_on_parent_death = attached ? SIGTERM : 0,
-             .inherit_fd = lock_fd});
-  close(log_fd);
-  return supervisor;
-}
-
 void PrintHowTo(const ClusterState& state, const Options& options) {
   const char* const dev =
       std::getenv("TANDEM_DEV");  // set by ./dev, which has a short form for each command
@@ -168,56 +131,6 @@ absl::Status StayAttached(const StateDir& dir, const ProcessRef& supervisor, Sto
   }
 }
 
-// Starts the cluster's processes and waits until they are ready. `lock` goes to the supervisor.
-absl::StatusOr<ProcessRef> Start(const ClusterConfig& config, const StateDir& dir, int lock,
-                                 const Options& options, TimeSource& time, StopSignals& signals) {
-  const std::string bin_dir = options.bin_dir.empty()
-                                  ? std::filesystem::path(OwnExecutable()).parent_path().string()
-                                  : options.bin_dir;
-  PortAllotter ports(&LoopbackPortIsFree);
-  ASSIGN_OR_RETURN(const ClusterState state, PlanLaunch(config, dir, bin_dir, ports));
-  RETURN_IF_ERROR(dir.Save(state));
-  std::printf("starting %s %s: %zu processes, gateway %s, logs in %s/logs\n",
-              config.topology.c_str(), ShapeOf(config).c_str(), state.daemons.size(),
-              state.gateway.c_str(), dir.path().c_str());
-  std::fflush(stdout);
-  const Instant began = time.Now();
-  absl::StatusOr<ProcessRef> supervisor =
-      StartSupervisor(dir, lock, options.once || options.foreground);
-  close(lock);
-  RETURN_IF_ERROR(supervisor.status());
-  RETURN_IF_ERROR(
-      WaitUntilReady(dir, *supervisor, signals, time, Duration::Seconds(options.ready_seconds)));
-  std::printf("ready after %.1f s\n", (time.Now() - began).seconds());
-  std::fflush(stdout);
-  return supervisor;
-}
-
-// Starts an emulated cluster at ever larger time scales until the host keeps up.
-absl::StatusOr<ProcessRef> StartAtOwnScale(ClusterConfig config, const StateDir& dir, int lock,
-                                           const Options& options, TimeSource& time,
-                                           StopSignals& signals) {
-  double scale = kFirstTimeScale;
-  for (;;) {
-    ScaleCluster(config, scale);
-    ASSIGN_OR_RETURN(const ProcessRef supervisor, Start(config, dir, lock, options, time, signals));
-    ASSIGN_OR_RETURN(const ClusterState state, dir.Load());
-    ASSIGN_OR_RETURN(const double lag, MeasureLag(state));
-    std::printf("time_scale %g: the host falls %.1f %% behind the emulated devices\n", scale,
-                100 * lag);
-    std::fflush(stdout);
-    if (lag <= kMostLag) return supervisor;
-    scale = NextTimeScale(scale, lag);
-    if (scale > kLargestOwnScale) {
-      return absl::ResourceExhaustedError(absl::StrCat("the host does not keep up at time_scale ",
-                                                       kLargestOwnScale, "; name one yourself"));
-    }
-    bool stopped = false;
-    RETURN_IF_ERROR(StopCluster(dir, stopped));
-    ASSIGN_OR_RETURN(lock, dir.Lock());
-  }
-}
-
 // Everything after the start; the caller stops the cluster when it fails.
 absl::Status Use(const StateDir& dir, const ProcessRef& supervisor, const Options& options,
                  std::unique_ptr<StopSignals> signals) {
@@ -243,11 +156,12 @@ absl::Status Up(const Options& options) {
   auto signals =
       std::make_unique<StopSignals>();  // before the clock's thread, which must not take them
   RealTimeSource time;
-  const bool own_scale =
-      !config.emulation.model_shape.empty() && config.emulation.time_scale == "auto";
   const absl::StatusOr<ProcessRef> supervisor =
-      own_scale ? StartAtOwnScale(config, dir, *lock, options, time, *signals)
-                : Start(config, dir, *lock, options, time, *signals);
+      StartCluster(config, dir, *lock,
+                   {.bin_dir = options.bin_dir,
+                    .ready = Duration::Seconds(options.ready_seconds),
+                    .attached = options.once || options.foreground},
+                   time, *signals);
   const absl::Status used =
       supervisor.ok() ? Use(dir, *supervisor, options, std::move(signals)) : supervisor.status();
   if (used.ok() && !options.once && !options.foreground) return used;

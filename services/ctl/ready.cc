@@ -61,20 +61,21 @@ std::string WhatIsMissing(const ClusterState& state) {
   return waiting.empty() ? "" : absl::StrCat("workers not ready: ", absl::StrJoin(waiting, ", "));
 }
 
-void PrintLogEnd(const DaemonState& daemon) {
-  std::printf("  %s ended with %s; the end of %s:\n", daemon.name.c_str(), daemon.last_exit.c_str(),
-              daemon.log.c_str());
+void PrintLogEnd(const DaemonState& daemon, std::FILE* out) {
+  std::fprintf(out, "  %s ended with %s; the end of %s:\n", daemon.name.c_str(),
+               daemon.last_exit.c_str(), daemon.log.c_str());
   for (const std::string& line : LastLines(daemon.log, kLogLines))
-    std::printf("    %s\n", line.c_str());
+    std::fprintf(out, "    %s\n", line.c_str());
 }
 
 // Tells of each death once. An error when one daemon dies again and again.
-absl::Status ReportDeaths(const ClusterState& state, std::map<std::string, int>& told) {
+absl::Status ReportDeaths(const ClusterState& state, std::map<std::string, int>& told,
+                          std::FILE* out) {
   for (const DaemonState& daemon : state.daemons) {
     const int deaths = Deaths(daemon);
     if (deaths <= told[daemon.name]) continue;
     told[daemon.name] = deaths;
-    PrintLogEnd(daemon);
+    PrintLogEnd(daemon, out);
     if (deaths >= kMostDeaths) {
       return absl::FailedPreconditionError(absl::StrCat(daemon.name, " has ended ", deaths,
                                                         " times, last with ", daemon.last_exit,
@@ -87,7 +88,7 @@ absl::Status ReportDeaths(const ClusterState& state, std::map<std::string, int>&
 }  // namespace
 
 absl::Status WaitUntilReady(const StateDir& dir, const ProcessRef& supervisor, StopSignals& signals,
-                            TimeSource& time, Duration limit) {
+                            TimeSource& time, Duration limit, std::FILE* out) {
   const Instant deadline = time.Now() + limit;
   std::map<std::string, int> deaths_told;
   std::string missing_told;
@@ -95,13 +96,13 @@ absl::Status WaitUntilReady(const StateDir& dir, const ProcessRef& supervisor, S
     std::string missing = "the supervisor has not started yet";
     const absl::StatusOr<ClusterState> state = dir.Load();
     if (state.ok() && state->supervisor == supervisor) {
-      if (absl::Status deaths = ReportDeaths(*state, deaths_told); !deaths.ok()) return deaths;
+      if (absl::Status deaths = ReportDeaths(*state, deaths_told, out); !deaths.ok()) return deaths;
       missing = WhatIsMissing(*state);
     }
     if (missing.empty()) return absl::OkStatus();
     if (missing != missing_told) {
-      std::printf("  waiting: %s\n", missing.c_str());
-      std::fflush(stdout);
+      std::fprintf(out, "  waiting: %s\n", missing.c_str());
+      std::fflush(out);
       missing_told = missing;
     }
     if (time.Now() >= deadline) {

@@ -10,7 +10,7 @@
 #include "services/ctl/admin_client.h"
 #include "services/ctl/commands.h"
 #include "services/ctl/cost_report.h"
-#include "services/runtime/catalog_files.h"
+#include "services/ctl/measure_baseline.h"
 #include "services/runtime/tco_words.h"
 #include "services/runtime/yaml_file.h"
 
@@ -20,10 +20,9 @@ namespace {
 struct Options {
   RouterOptions router;
   CostQuestion question;
-  std::string window = "60s", prices;
+  std::string window = "60s", prices, catalog;
   double slo_tpot_ms = 0, slo_ttft_ms = 0;  // 0: the router's
-  std::vector<std::string> catalog;
-  bool json = false;
+  bool json = false, measure = false;
 };
 
 absl::StatusOr<ledger::PriceList> ReadPrices(const std::string& path) {
@@ -32,13 +31,21 @@ absl::StatusOr<ledger::PriceList> ReadPrices(const std::string& path) {
   return ledger::PriceList::Read(text, path);
 }
 
+absl::Status Measure(const Options& options, CostReport& report) {
+  if (!report.baseline.has_value()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--measure: there is no baseline to run: ", report.why_no_baseline));
+  }
+  ASSIGN_OR_RETURN(const MeasuredBaseline measured, MeasureBaseline(report, options.catalog));
+  UseMeasured(measured, report);
+  return absl::OkStatus();
+}
+
 absl::Status Tco(const Options& options) {
   CostQuestion question = options.question;
   ASSIGN_OR_RETURN(question.window, ParseWindow(options.window));
   ASSIGN_OR_RETURN(const ledger::PriceList prices, ReadPrices(options.prices));
-  std::vector<std::string> directories = options.catalog;
-  directories.push_back(InstalledCatalog());
-  ASSIGN_OR_RETURN(const model::Catalog catalog, LoadCatalog(directories));
+  ASSIGN_OR_RETURN(const model::Catalog catalog, LoadCatalogWith(options.catalog));
   ASSIGN_OR_RETURN(const v1::TcoReply reply,
                    AskRouterTco(RouterAddress(options.router), question.window.seconds(),
                                 /*timeout_seconds=*/10));
@@ -53,8 +60,9 @@ absl::Status Tco(const Options& options) {
     devices.push_back(std::move(device));
   }
   ApplyPrices(prices, devices);
-  ASSIGN_OR_RETURN(const CostReport report,
+  ASSIGN_OR_RETURN(CostReport report,
                    MakeCostReport(std::move(devices), question, catalog, prices));
+  if (options.measure) RETURN_IF_ERROR(Measure(options, report));
   std::printf("%s", options.json
                         ? absl::StrCat(boost::json::serialize(CostJson(report)), "\n").c_str()
                         : CostText(report).c_str());
@@ -93,8 +101,9 @@ void AddTco(CLI::App& parent, int& exit_code) {
       ->check(CLI::Range(1e-3, 1e6));
   command->add_option("--slo-ttft-ms", options->slo_ttft_ms, "Time to the first token, likewise")
       ->check(CLI::Range(1e-3, 1e9));
-  command->add_option("--catalog", options->catalog,
-                      "Directory of further chips, devices and models");
+  AddCatalogOption(*command, options->catalog);
+  command->add_flag("--measure", options->measure,
+                    "Run the baseline on an emulated device too, instead of forecasting alone");
   command->add_flag("--json", options->json, "As JSON, with every cell of every device");
   AddRouterOptions(*command, options->router);
   command->callback([options, &exit_code] { exit_code = Report(Tco(*options)); });

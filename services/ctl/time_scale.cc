@@ -17,7 +17,7 @@
 namespace tandem::ctl {
 namespace {
 
-constexpr int kRequests = 8;
+constexpr int kRequests = 32;
 constexpr int kTokens = 32;
 constexpr Duration kSilence = Duration::Seconds(120);
 

@@ -16,7 +16,8 @@ BOTH = ATTENTION + "  - device: groq3-lpx-rack\n    dollars_per_hour: {value: 90
 @pytest.fixture(scope="module")
 def loaded():
     """A cluster that has just served some requests."""
-    cluster = Emulated("emulated-rubin-lpx")
+    # A scale of its own, so that finding one sends no requests.
+    cluster = Emulated("emulated-rubin-lpx", extra=["--time-scale", "8"])
     with clusters.started(cluster):
         streams = [Stream(cluster, f"Every second accounted for, {number}", max_tokens=48, ignore_eos=True) for number in range(4)]
         for stream in streams:
@@ -84,6 +85,28 @@ def test_an_unknown_specialist_price_shows_the_price_at_which_it_pays(loaded):
     # Idle time went on between the two questions.
     assert report["totals"]["dollars_per_mtok_total"] == pytest.approx(report["baseline"]["dollars_per_mtok_total"], rel=0.3)
     assert report["break_even"]["occupancy"]["value"] == pytest.approx(report["specialist"]["occupancy"], rel=0.3)
+
+
+def test_the_baseline_is_run_when_it_is_asked_for(loaded):
+    result = run_tco(loaded, "--measure", "--json", "--slo-tpot-ms", "17",
+                     "--prices", write(loaded, "both.yaml", BOTH))
+    assert "clients decode; measuring" in result.stderr and "time_scale" in result.stderr, result.stderr
+    report = json.loads(result.stdout)  # progress is not in it
+    baseline = report["baseline"]
+    measured = baseline["measured"]
+    assert measured["clients"] == baseline["batch"] and measured["tokens_out"] > 0
+    # Its prefill waits for no overlap and our engine's chunks are short: slower than the forecast, and of its order.
+    assert baseline["tpot_seconds"] * 0.9 < measured["tpot_seconds"] < baseline["tpot_seconds"] * 3, baseline
+    # One device, priced by the hour, whose every second is counted.
+    per_hour = next(figure["value"] for figure in baseline["inputs"] if figure["name"].startswith("price of h100-x2"))
+    tokens = measured["tokens_in"] + measured["tokens_out"]
+    assert measured["dollars_per_mtok_total"] == pytest.approx(
+        1e6 * per_hour * measured["device_seconds"] / 3600 / tokens, rel=1e-6)
+
+
+def test_a_baseline_that_there_is_none_of_is_not_run(loaded):
+    result = run_tco(loaded, "--measure", "--slo-tpot-ms", "0.01", check=False)
+    assert result.returncode == 1 and "--measure: there is no baseline to run" in result.stderr, result.stderr
 
 
 def test_the_table_labels_emulated_time_and_unknown_prices(loaded):

@@ -78,6 +78,7 @@ void TcoBook::Add(uint64_t stream, const v1::Registration& registration, Instant
   } else {
     slots_.erase(worker);
     ForgetOld(now);
+    MakeRoom();
     const double time_scale = device.time_scale;
     slots_.insert({worker, Slot{.stream = stream,
                                 .incarnation = registration.incarnation(),
@@ -98,6 +99,9 @@ void TcoBook::ForgetOld(Instant now) {
     const Slot& slot = entry.second;
     return slot.stream == 0 && slot.history.last_sample().value_or(Instant()) + kMaxWindow < now;
   });
+}
+
+void TcoBook::MakeRoom() {
   while (slots_.size() >= max_workers_) {
     auto oldest = slots_.end();
     for (auto at = slots_.begin(); at != slots_.end(); ++at) {

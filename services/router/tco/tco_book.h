@@ -65,6 +65,8 @@ class TcoBook {
   };
 
   void ForgetOld(Instant now) TANDEM_REQUIRES(mu_);
+  // For one more; what was lost longest ago goes.
+  void MakeRoom() TANDEM_REQUIRES(mu_);
   void Refuse(const WorkerId& worker, Slot& slot, const absl::Status& why) TANDEM_REQUIRES(mu_);
   void Count(Slot& slot, const ledger::LedgerSnapshot& ledger, Instant now) TANDEM_REQUIRES(mu_);
   void CountDown(Slot& slot, Instant now) TANDEM_REQUIRES(mu_);

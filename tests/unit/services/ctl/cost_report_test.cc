@@ -2,6 +2,7 @@
 
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <absl/strings/str_split.h>
 #include <gtest/gtest.h>
 
@@ -89,10 +90,13 @@ TEST(CostReport, TextFitsOneScreenOf100ColumnsAndLabelsWhatItSays) {
     const std::vector<std::string> lines = absl::StrSplit(text, '\n');
     EXPECT_LE(lines.size(), 40u);
     for (const std::string& line : lines) EXPECT_LE(line.size(), kTerminalColumns) << line;
+    // Long lines are wrapped between words.
+    const std::string one_line =
+        absl::StrJoin(absl::StrSplit(text, absl::ByAnyChar(" \n"), absl::SkipEmpty()), " ");
     for (const char* words :
          {"time is emulated", "120 device seconds in 480 wall seconds", "forecast", "8.4 %",
           "starved 75.0%", "h100-x2", "[fitted]", "[stated]", "idle", "break-even"})
-      EXPECT_TRUE(absl::StrContains(text, words)) << words << "\n" << text;
+      EXPECT_TRUE(absl::StrContains(one_line, words)) << words << "\n" << text;
     EXPECT_EQ(absl::StrContains(text, "its price is unknown"), ffn_price < 0) << text;
   }
 }
@@ -106,6 +110,33 @@ TEST(CostReport, JsonSumsAndSaysWhatIsUnknown) {
   EXPECT_TRUE(json.at("break_even").at("dollars_per_hour").at("value").is_double());
   EXPECT_TRUE(json.at("break_even").at("occupancy").at("value").is_null());
   EXPECT_EQ(json.at("specialist").at("pools").at(0).as_string(), "ffn");
+}
+
+TEST(CostReport, WhatWasMeasuredOfTheBaselineGoesBeforeItsForecast) {
+  CostReport report = Report(AfdMinute(1, -1));
+  ASSERT_TRUE(report.baseline.has_value()) << report.why_no_baseline;
+  // 10 s of the baseline's device, half as dear a token as was forecast.
+  const double dollars = 10 * report.baseline->price.dollars_per_hour.value / 3600;
+  ledger::DeviceAccount device = AfdMinute(1, -1)[0];
+  device.price = report.baseline->price;
+  device.elapsed = Duration::Seconds(10);
+  device.cells = {{ledger::LedgerStage::kAttention, ledger::LedgerState::kBusy,
+                   ledger::Cause::kNone, Duration::Seconds(10)}};
+  const auto tokens = static_cast<uint64_t>(1e6 * dollars / (report.baseline->per_mtok / 2));
+  device.tokens = {.prompts = 1, .tokens_in = tokens / 2, .tokens_out = tokens - tokens / 2};
+  const auto measured = ToMeasured(/*clients=*/20, device);
+  ASSERT_TRUE(measured.ok()) << measured.status();
+  EXPECT_NEAR(measured->per_mtok, report.baseline->per_mtok / 2, 1e-3);
+  EXPECT_NEAR(measured->tpot.seconds(), 20 * 10.0 / static_cast<double>(device.tokens.tokens_out),
+              1e-9);
+  const double forecast_price = *report.price.value;
+  UseMeasured(*measured, report);
+  EXPECT_LT(*report.price.value, forecast_price);
+  EXPECT_EQ(*report.price.value, *report.price_low.value);
+  EXPECT_TRUE(absl::StrContains(CostText(report), "measured on one emulated"));
+  EXPECT_EQ(CostJson(report).at("baseline").at("measured").at("clients").to_number<int>(), 20);
+  device.tokens = {};
+  EXPECT_TRUE(absl::IsFailedPrecondition(ToMeasured(20, device).status()));
 }
 
 TEST(CostReport, PricesOfTheUserGoFirst) {
