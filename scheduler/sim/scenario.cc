@@ -12,6 +12,9 @@
 namespace tandem::sim {
 namespace {
 
+// The first and the last do not count.
+constexpr uint32_t kLeastRequestsOfAClient = 3;
+
 // A size that the code divides by, or that nothing works without.
 void GetSize(YamlReader& fields, const std::string& key, uint32_t& value) {
   fields.Get(key, value, 1, 1'000'000);
@@ -208,10 +211,12 @@ absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view 
                      " loads; at least one and exactly one are needed"));
   }
   const LoadSpec& load = scenario.load;
-  if (load.clients > 0 && (scenario.gateways != 1 || load.requests % load.clients != 0)) {
+  if (load.clients > 0 && (scenario.gateways != 1 || load.requests % load.clients != 0 ||
+                           load.requests / load.clients < kLeastRequestsOfAClient)) {
     return absl::InvalidArgumentError(
         absl::StrCat(where, ": clients: ", load.requests, " requests at ", scenario.gateways,
-                     " gateways do not divide among ", load.clients, " clients of one gateway"));
+                     " gateways are not the same ", kLeastRequestsOfAClient,
+                     " or more for each of ", load.clients, " clients of one gateway"));
   }
   return scenario;
 }

@@ -139,12 +139,14 @@ TEST(ClosedLoop, AloneAClientGetsTheCostModelsTimes) {
 // Each client waits for its own request: no more than `clients` are ever in a step.
 TEST(ClosedLoop, MoreClientsMakeLongerStepsAndLessThanProportionally) {
   double before = 0;
-  for (const uint32_t clients : {1u, 4u, 20u}) {
+  for (const uint32_t clients : {1u, 4u, 10u}) {
     const SimReport report = Simulate(Clients(clients), 1);
     EXPECT_TRUE(report.violations.empty()) << Text(report);
     EXPECT_EQ(report.ended.at("length"), 40u);
     EXPECT_GT(report.tpot_p50.seconds(), before);
-    if (before > 0) EXPECT_LT(report.tpot_p50.seconds(), 5 * before);
+    if (before > 0) {
+      EXPECT_LT(report.tpot_p50.seconds(), 5 * before);
+    }
     before = report.tpot_p50.seconds();
   }
 }

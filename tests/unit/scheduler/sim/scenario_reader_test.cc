@@ -62,7 +62,7 @@ TEST(ReadScenario, ReadsWorkersLoadAndFaults) {
 
 TEST(ReadScenario, ReadsClientsAndASharedHost) {
   const std::string shared =
-      absl::StrReplaceAll(kScenario, {{"requests: 5", "requests: 6, clients: 3"},
+      absl::StrReplaceAll(kScenario, {{"requests: 5", "requests: 9, clients: 3"},
                                       {"device: tiny-x4", "device: tiny-x4, beside: tiny"},
                                       {"layers: 3", "layers: 3\nhost_cores: 2"}});
   const absl::StatusOr<Scenario> read = Read(shared);
@@ -74,8 +74,10 @@ TEST(ReadScenario, ReadsClientsAndASharedHost) {
 }
 
 TEST(ReadScenario, NamesWhatIsWrong) {
-  EXPECT_THAT(ReadWith("requests: 5", "requests: 5, clients: 3").message(),
-              HasSubstr("5 requests at 1 gateways do not divide among 3 clients"));
+  EXPECT_THAT(
+      ReadWith("requests: 5", "requests: 5, clients: 3").message(),
+      HasSubstr("5 requests at 1 gateways are not the same 3 or more for each of 3 clients"));
+  EXPECT_THAT(ReadWith("requests: 5", "requests: 6, clients: 3").message(), HasSubstr("clients"));
   EXPECT_THAT(ReadWith("device: tiny-x4", "device: tiny-x4, beside: tape").message(),
               HasSubstr("'tape'"));
   EXPECT_THAT(ReadWith("model: small", "model: huge").message(), HasSubstr("'huge'"));
