@@ -115,10 +115,10 @@ def load(model, sequences):
 
 
 def wait(what, condition):
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900
     while not condition():
         if time.monotonic() > end:
-            sys.exit(f"occupancy_bench: never, in 300 s: {what}")
+            sys.exit(f"occupancy_bench: never, in 900 s: {what}")
         time.sleep(0.2)
 
 
