@@ -84,18 +84,29 @@ class Calibration:
 
 # ---- Measurement.
 
+async def request(cluster, prompt, tokens):
+    """Arrival of each token, and the time before the connection was made."""
+    body = {"model": cluster.model_name, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
+            "return_token_ids": True}
+    times, start = [], time.monotonic()
+    await stream(cluster.port, body, lambda choice: len(choice.get("token_ids") or []), times)
+    if len(times) != tokens:
+        raise RuntimeError(f"a request gave {len(times)} of {tokens} tokens")
+    return times, start
+
+
+async def warm_up(cluster, options, batch):
+    """Every number of rows once, for which workers build a graph of each layer, and a whole prompt."""
+    await asyncio.gather(*(request(cluster, [1] * (2 if i else options.prompt), i + 2) for i in range(batch)))
+
+
 async def client(cluster, options, number, clients, requests):
     """(TTFT, TPOT) of the requests that count."""
     counted = []
     for index in range(requests):
         tokens = options.output if index else first_output(number, clients, options.output)
         prompt = [1 + (number, index, position)[min(position, 2)] % 1000 for position in range(options.prompt)]
-        body = {"model": cluster.model_name, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
-                "return_token_ids": True}
-        times, start = [], time.monotonic()
-        await stream(cluster.port, body, lambda choice: len(choice.get("token_ids") or []), times)
-        if len(times) != tokens:
-            raise RuntimeError(f"client {number}, request {index}: {len(times)} of {tokens} tokens")
+        times, start = await request(cluster, prompt, tokens)
         if 0 < index < requests - 1:
             counted.append((times[0] - start, (times[-1] - times[0]) / (tokens - 1)))
     return counted
@@ -116,8 +127,8 @@ def measure(options, topology):
     with tempfile.TemporaryDirectory() as state_dir:
         cluster = Cluster(f"{options.build}/bin", options.model, options.port, topology, TOPOLOGIES[topology][0], state_dir)
         try:
-            asyncio.run(one_round(cluster, options, 2))  # graphs, and a first look at what calls take
             for batch in options.batches:
+                asyncio.run(warm_up(cluster, options, batch))
                 before, load_before, pairs = cluster.ledger(), load(), []
                 for _ in range(options.rounds):
                     pairs += asyncio.run(one_round(cluster, options, batch))

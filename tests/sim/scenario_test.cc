@@ -134,6 +134,8 @@ TEST(ClosedLoop, AloneAClientGetsTheCostModelsTimes) {
   EXPECT_NEAR(report.tpot_p50.seconds() / step, 1, 0.005);
   const double first = (costs.Prefill(0, 32) + costs.DecodeStep(rows(33)) + hand_offs).seconds();
   EXPECT_NEAR(report.ttft_p50.seconds() / first, 1, 0.02);
+  // One after the other: 39 whole requests, and one token before them.
+  EXPECT_NEAR(report.elapsed.seconds() / (first + 39 * (first + 39 * step)), 1, 0.005);
 }
 
 // Each client waits for its own request: no more than `clients` are ever in a step.
