@@ -37,13 +37,16 @@ double Median(std::vector<double> values) {
 }
 
 // Throws what Boost.JSON throws, or absl's status as a message.
-MeasuredSide ReadSide(const json::value& root, bool contended) {
+MeasuredSide ReadSide(const json::value& root, absl::string_view pattern) {
+  const auto other = [&](const json::value& row) {
+    return Get<std::string>(row, "pattern") != std::string(pattern);
+  };
   MeasuredSide side;
   side.read_bytes_per_s =
-      Get<double>(root.at("read_bytes_per_s"), contended ? "contended" : "alone");
+      Get<double>(root.at("read_bytes_per_s"), pattern == "contended" ? "contended" : "alone");
   std::vector<double> spreads;
   for (const json::value& call : root.at("calls").as_array()) {
-    if (call.at("contended").as_bool() != contended) continue;
+    if (other(call)) continue;
     const auto kind = cost::ParseCallKind(Get<std::string>(call, "kind"));
     if (!kind.ok()) throw std::runtime_error(std::string(kind.status().message()));
     side.calls.push_back({{*kind, Get<uint64_t>(call, "rows"), Get<uint64_t>(call, "positions")},
@@ -51,7 +54,7 @@ MeasuredSide ReadSide(const json::value& root, bool contended) {
     spreads.push_back(Get<double>(call, "spread"));
   }
   for (const json::value& trip : root.at("handoffs").as_array()) {
-    if (trip.at("contended").as_bool() == contended)
+    if (!other(trip))
       side.handoffs.push_back({Get<uint64_t>(trip, "bytes"), Get<double>(trip, "seconds")});
   }
   side.spread = Median(std::move(spreads));
@@ -78,8 +81,9 @@ Measurement ReadAll(const json::value& root) {
   m.vocabulary = Get<uint64_t>(model, "vocabulary");
   m.attention_bytes = Get<uint64_t>(model, "attention_bytes");
   m.ffn_bytes = Get<uint64_t>(model, "ffn_bytes");
-  m.alone = ReadSide(root, false);
-  m.contended = ReadSide(root, true);
+  m.alone = ReadSide(root, "alone");
+  m.turns = ReadSide(root, "turns");
+  m.contended = ReadSide(root, "contended");
   return m;
 }
 
@@ -138,10 +142,12 @@ absl::Status CheckSpread(const Measurement& m, double most) {
 // Marks and sources of one side's chip.
 class Sources {
  public:
-  Sources(const Measurement& m, const CalibrationOptions& options, bool contended)
+  Sources(const Measurement& m, const CalibrationOptions& options, bool contended, bool split)
       : where_(absl::StrCat(options.date, " on ", m.cpu, ", ", m.cores, " cores, ", m.threads,
                             m.threads == 1 ? " thread" : " threads",
-                            contended ? ", beside another worker's calls" : "",
+                            contended ? ", beside another worker's calls"
+                            : split   ? ", in turns with another worker's calls"
+                                      : "",
                             " (tandemctl calibrate)")) {}
   Figure Measured(double value, absl::string_view what) const {
     return {value, Mark::kMeasured, absl::StrCat(what, ", measured ", where_)};
@@ -194,33 +200,48 @@ void FillDtype(const planner::Calibration& calibration, const Sources& sources, 
 struct Role {
   const char* suffix;
   std::set<cost::CallKind> kinds;
+  bool split;  // waits for another worker between the calls of a step
 };
 const std::vector<Role>& Roles() {
   using enum cost::CallKind;
   static const auto* const roles = new std::vector<Role>{
-      {"", {kAttention, kFfn, kHead, kPrefill}},
-      {"-attention", {kAttention, kHead, kPrefill}},
-      {"-ffn", {kFfn, kPrefill}},
+      {"", {kAttention, kFfn, kHead, kPrefill}, false},
+      {"-attention", {kAttention, kHead, kPrefill}, true},
+      {"-ffn", {kFfn, kPrefill}, true},
   };
   return *roles;
+}
+
+// A step's calls as that worker makes them; a prompt's follow on each other in any case.
+std::vector<cost::TimedCall> CallsOf(const Measurement& m, const Role& role, bool contended) {
+  std::vector<cost::TimedCall> calls;
+  const auto take = [&](const MeasuredSide& side, bool prefill) {
+    std::copy_if(
+        side.calls.begin(), side.calls.end(), std::back_inserter(calls), [&](const auto& call) {
+          const cost::CallKind kind = call.shape.kind;
+          return role.kinds.contains(kind) && (kind == cost::CallKind::kPrefill) == prefill;
+        });
+  };
+  take(contended ? m.contended : role.split ? m.turns : m.alone, false);
+  take(contended ? m.contended : m.alone, true);
+  return calls;
 }
 
 absl::StatusOr<CalibratedChip> MakeChip(const Measurement& m, const Role& role, bool contended,
                                         const model::ModelShape& shape, model::Dtype weights,
                                         const CalibrationOptions& options) {
   const MeasuredSide& side = contended ? m.contended : m.alone;
-  std::vector<cost::TimedCall> calls;
-  std::copy_if(side.calls.begin(), side.calls.end(), std::back_inserter(calls),
-               [&](const auto& call) { return role.kinds.contains(call.shape.kind); });
+  const std::vector<cost::TimedCall> calls = CallsOf(m, role, contended);
   model::Precision precision;
   precision.weights = weights;
   CalibratedChip out;
   const planner::Peaks peaks = {side.read_bytes_per_s, planner::BestFlops(shape, precision, calls)};
   ASSIGN_OR_RETURN(out.calibration, planner::Calibrate(shape, precision, peaks, calls));
-  ASSIGN_OR_RETURN(out.link, planner::FitLink(side.handoffs));
-  const Sources sources(m, options, contended);
-  const std::string trips =
-      absl::StrCat(side.handoffs.size(), " sizes of A2F + F2A round trips over loopback");
+  const std::vector<planner::RoundTrip>& trips = (contended ? m.contended : m.turns).handoffs;
+  ASSIGN_OR_RETURN(out.link, planner::FitLink(trips));
+  const Sources sources(m, options, contended, role.split);
+  const std::string what_trips =
+      absl::StrCat(trips.size(), " sizes of A2F + F2A round trips over loopback");
   const std::string link_residual = absl::StrCat("worst of a round trip ", Percent(out.link.worst));
   model::Chip& chip = out.chip;
   chip.name = absl::StrCat(options.name, role.suffix, contended ? "-contended" : "");
@@ -231,8 +252,9 @@ absl::StatusOr<CalibratedChip> MakeChip(const Measurement& m, const Role& role, 
   chip.workspace_bytes = Assumed(0, "activations of a few rows are small beside the weights");
   chip.bandwidth_bytes_per_s =
       sources.Measured(side.read_bytes_per_s, "128 MiB read by one thread");
-  chip.scale_out.bytes_per_s = sources.Fitted(out.link.bytes_per_s, trips, link_residual);
-  chip.scale_out.latency_seconds = sources.Fitted(out.link.latency_seconds, trips, link_residual);
+  chip.scale_out.bytes_per_s = sources.Fitted(out.link.bytes_per_s, what_trips, link_residual);
+  chip.scale_out.latency_seconds =
+      sources.Fitted(out.link.latency_seconds, what_trips, link_residual);
   chip.scale_up = chip.scale_out;
   chip.power_watts = {0, Mark::kUnknown, "not measured"};
   chip.dollars_per_hour = {0, Mark::kUnknown, "this machine's own"};

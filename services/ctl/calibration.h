@@ -15,9 +15,10 @@
 
 namespace tandem::ctl {
 
-// What one side of the measurement saw: the device alone, or beside a neighbour that computes.
+// What was measured under one of the patterns of workers/microbench: the device alone, in turns
+// with a neighbour, or beside it.
 struct MeasuredSide {
-  double read_bytes_per_s = 0;
+  double read_bytes_per_s = 0;  // in turns: as alone
   std::vector<cost::TimedCall> calls;
   std::vector<planner::RoundTrip> handoffs;
   double spread = 0;  // of a call over the rounds: half of the calls have more
@@ -30,7 +31,7 @@ struct Measurement {
   double load_before = 0, load_after = 0;
   uint64_t layers = 0, hidden = 0, kv_heads = 0, head_dim = 0, vocabulary = 0;
   uint64_t attention_bytes = 0, ffn_bytes = 0;  // of the loaded tensors
-  MeasuredSide alone, contended;
+  MeasuredSide alone, turns, contended;
 };
 
 // The JSON of workers/daemon/microbench_command.h. kInvalidArgument names `where` and the key.
@@ -56,9 +57,10 @@ struct CalibrationReport {
   std::vector<CalibratedChip> chips;
 };
 
-// Fits six chips: NAME to all calls, NAME-attention to those of a worker that prefills and attends,
-// NAME-ffn to an FFN worker's, for the formula has one rate for all of a step's calls and kernels
-// have several; and each as NAME...-contended, to the same calls beside another worker's.
+// Fits six chips: NAME to all calls alone; NAME-attention to those of a worker that prefills and
+// attends, NAME-ffn to an FFN worker's, in turns with the other's, for the formula has one rate for
+// all of a step's calls and kernels have several; and each as NAME...-contended, to the same calls
+// beside another worker's.
 // kFailedPrecondition: the machine was too busy, with the spread; kInvalidArgument: no model of the
 // catalog has these dimensions, or several; else planner::Calibrate's.
 absl::StatusOr<CalibrationReport> MakeCalibration(const Measurement& measurement,

@@ -3,8 +3,8 @@
 
     tests/bench/closed_loop_bench.py --build build/release --model FILE.gguf [--batches 1,2,4,8,16,32] [--rounds 2]
 
-1. `tandemctl calibrate` times the backend's calls alone and beside a neighbour, and hand-offs, and fits chips to them; once before the
-   clusters and once after. Nothing of a cluster goes into it.
+1. `tandemctl calibrate` times the backend's calls alone, in turns with a neighbour and beside it, and hand-offs, and fits chips to them;
+   once before the clusters and once after. Nothing of a cluster goes into it.
 2. Each cluster of `tandemctl local up` (one compute thread a worker) serves `batch` closed-loop clients: each sends one request when
    its last has ended, all with one prompt length and one output length, greedy. The first output of each is shorter, so that they do not
    go in step; its first and its last request do not count. TPOT is (last token - first token) / (tokens - 1) of a request, TTFT from

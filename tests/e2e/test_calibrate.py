@@ -35,17 +35,18 @@ def calibration(tmp_path_factory):
     return folder, ok("calibrate", "--quick", "--model", clusters.MODEL, "--out", folder, "--name", "here", "--max-spread", 1000)
 
 
-def test_it_times_every_kind_of_call_alone_and_beside_a_neighbour(calibration):
+def test_it_times_every_kind_of_call_alone_in_turns_and_beside_a_neighbour(calibration):
     folder, _ = calibration
     measured = json.loads((folder / "measurements" / "here.json").read_text())
-    for contended in (False, True):
-        calls = [call for call in measured["calls"] if call["contended"] == contended]
-        assert {call["kind"] for call in calls} == KINDS
+    for pattern in ("alone", "turns", "contended"):
+        calls = [call for call in measured["calls"] if call["pattern"] == pattern]
+        # A prompt's chunks follow on each other: they have no turns.
+        assert {call["kind"] for call in calls} == (KINDS - {"prefill"} if pattern == "turns" else KINDS)
         assert all(call["seconds"] > 0 for call in calls)
         # A row is work: sixteen of them take longer than one, on any machine.
         by_rows = {call["rows"]: call["seconds"] for call in calls if call["kind"] == "ffn"}
         assert by_rows[16] > 2 * by_rows[1]
-        assert measured["read_bytes_per_s"]["contended" if contended else "alone"] > 1e8
+    assert all(rate > 1e8 for rate in measured["read_bytes_per_s"].values())
     assert len(measured["handoffs"]) == 6 and all(trip["seconds"] > 1e-6 for trip in measured["handoffs"])
 
 

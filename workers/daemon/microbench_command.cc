@@ -34,7 +34,7 @@ TimingPlan PlanOf(const MicrobenchOptions& options) {
   if (options.quick) {
     plan = {{1, 4, 16}, {16, 128}, {8, 32}, {0, 64}, 3};
   } else {
-    plan = {{1, 2, 4, 8, 12, 16, 32}, {16, 64, 128}, {8, 16, 32}, {0, 32, 96}, 7};
+    plan = {{1, 2, 4, 8, 16, 32}, {16, 64, 128}, {8, 16, 32}, {0, 32, 96}, 5};
   }
   if (options.rounds > 0) plan.rounds = options.rounds;
   return plan;
@@ -74,8 +74,8 @@ json::object ModelJson(const MicrobenchOptions& options, const BackendInfo& info
           {"ffn_bytes", info.ffn_bytes}, {"head_bytes", info.head_bytes}};
 }
 
-absl::Status TimeHandoffs(uint32_t hidden, bool contended, const TimingPlan& plan, TimeSource& time,
-                          json::array& handoffs) {
+absl::Status TimeHandoffs(uint32_t hidden, Pattern pattern, const TimingPlan& plan,
+                          TimeSource& time, json::array& handoffs) {
   for (const uint32_t rows : plan.rows) {
     ASSIGN_OR_RETURN(const std::unique_ptr<HandoffEcho> echo,
                      HandoffEcho::Start(rows, hidden, HandoffEcho::Ends::kDevices, time, kTurn));
@@ -83,7 +83,7 @@ absl::Status TimeHandoffs(uint32_t hidden, bool contended, const TimingPlan& pla
     const MedianSpread trip = MedianOf(echo->RoundTrips(100 * plan.rounds));
     handoffs.push_back({{"rows", rows},
                         {"bytes", uint64_t{rows} * hidden * sizeof(float)},
-                        {"contended", contended},
+                        {"pattern", std::string(PatternName(pattern))},
                         {"seconds", trip.median},
                         {"spread", trip.spread}});
   }
@@ -97,7 +97,7 @@ json::array CallsJson(const std::vector<CallTiming>& timings) {
     calls.push_back({{"kind", std::string(kind)},
                      {"rows", timing.shape.rows},
                      {"positions", timing.shape.positions},
-                     {"contended", timing.contended},
+                     {"pattern", std::string(PatternName(timing.pattern))},
                      {"seconds", timing.seconds},
                      {"spread", timing.spread}});
   }
@@ -117,10 +117,10 @@ absl::StatusOr<json::value> RunMicrobench(const MicrobenchOptions& options) {
   json::object bandwidth{{"alone", ReadBandwidth(time)}};
   json::array handoffs;
   const uint32_t hidden = device->info().dimensions.hidden;
-  RETURN_IF_ERROR(TimeHandoffs(hidden, false, plan, time, handoffs));
+  RETURN_IF_ERROR(TimeHandoffs(hidden, Pattern::kTurns, plan, time, handoffs));
   RETURN_IF_ERROR(WhileNeighbourComputes(*neighbour, kBlockTokens, [&] {
     bandwidth["contended"] = ReadBandwidth(time);
-    return TimeHandoffs(hidden, true, plan, time, handoffs);
+    return TimeHandoffs(hidden, Pattern::kContended, plan, time, handoffs);
   }));
   ASSIGN_OR_RETURN(const std::vector<CallTiming> timings,
                    TimeCalls(*device, neighbour.get(), kBlockTokens, plan, time, [&](uint32_t n) {
@@ -150,7 +150,7 @@ int MicrobenchMain(int argc, const char* const* argv) {
       "tandem-worker microbench");
   app.add_option("--model", options.model, "GGUF file")->required();
   app.add_flag("--quick", options.quick, "Fewer sizes and rounds: some ten seconds");
-  app.add_option("--rounds", options.rounds, "Times each call is timed [7, quick 3]")
+  app.add_option("--rounds", options.rounds, "Times each call is timed [5, quick 3]")
       ->check(CLI::Range(1, 1000));
   app.add_option("--output", output, "File for the JSON [stdout]");
   try {

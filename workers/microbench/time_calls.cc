@@ -11,6 +11,7 @@
 #include "scheduler/base/check.h"
 #include "scheduler/base/random.h"
 #include "scheduler/base/status.h"
+#include "services/runtime/mutex.h"
 
 namespace tandem {
 namespace {
@@ -43,20 +44,20 @@ class Caller {
   Caller(StageBackend& backend, uint32_t block_tokens)
       : backend_(backend), block_tokens_(block_tokens) {}
 
-  // All layers once; the head once. Prepare before it.
-  absl::Status Pass(const CallShape& shape) {
-    const auto layers = backend_.info().dimensions.layers;
-    const auto rows = static_cast<uint32_t>(shape.rows);
+  // One layer's, or the head. Prepare before it.
+  absl::Status Call(const CallShape& shape, uint32_t layer) {
     if (shape.kind == CallKind::kHead)
       return backend_.HeadAndSample(samples_, *residual_, ffn_out_.get(), tokens_)->Wait();
-    for (uint32_t layer = 0; layer < layers; layer++) {
-      if (shape.kind != CallKind::kFfn) {
-        RETURN_IF_ERROR(
-            backend_.AttentionLayer(layer, kv_rows_, *residual_, ffn_out_.get())->Wait());
-      }
-      if (shape.kind != CallKind::kAttention)
-        RETURN_IF_ERROR(backend_.FfnLayer(layer, rows, *residual_, *ffn_out_)->Wait());
+    if (shape.kind != CallKind::kFfn) {
+      RETURN_IF_ERROR(backend_.AttentionLayer(layer, kv_rows_, *residual_, ffn_out_.get())->Wait());
     }
+    if (shape.kind == CallKind::kAttention) return absl::OkStatus();
+    return backend_.FfnLayer(layer, static_cast<uint32_t>(shape.rows), *residual_, *ffn_out_)
+        ->Wait();
+  }
+  // All layers once; the head once.
+  absl::Status Pass(const CallShape& shape) {
+    for (uint32_t layer = 0; layer < Calls(shape); layer++) RETURN_IF_ERROR(Call(shape, layer));
     return absl::OkStatus();
   }
 
@@ -148,11 +149,88 @@ class Neighbour {
   std::thread thread_;
 };
 
+// Computes one call whenever it is asked, on a thread of its own, while the asker sleeps.
+class Partner {
+ public:
+  Partner(StageBackend& backend, uint32_t block_tokens)
+      : caller_(backend, block_tokens), thread_([this] { Run(); }) {}
+  ~Partner() {
+    {
+      MutexLock lock(mu_);
+      stopping_ = true;
+      changed_.NotifyAll();
+    }
+    thread_.join();
+  }
+  Partner(const Partner&) = delete;
+  Partner& operator=(const Partner&) = delete;
+
+  absl::Status Prepare(const CallShape& shape) { return caller_.Prepare(shape); }
+  absl::Status Call(const CallShape& shape, uint32_t layer) {
+    MutexLock lock(mu_);
+    shape_ = shape, layer_ = layer, asked_ = true;
+    changed_.NotifyAll();
+    while (asked_) changed_.Wait(lock);
+    return status_;
+  }
+
+ private:
+  void Run() {
+    MutexLock lock(mu_);
+    for (;;) {
+      while (!asked_ && !stopping_) changed_.Wait(lock);
+      if (stopping_) return;
+      const CallShape shape = shape_;
+      const uint32_t layer = layer_;
+      lock.Unlock();
+      absl::Status status = caller_.Call(shape, layer);
+      lock.Lock();
+      status_ = std::move(status), asked_ = false;
+      changed_.NotifyAll();
+    }
+  }
+
+  Caller caller_;  // the thread's while `asked_`, else the asker's
+  Mutex mu_;
+  CondVar changed_;
+  bool asked_ TANDEM_GUARDED_BY(mu_) = false, stopping_ TANDEM_GUARDED_BY(mu_) = false;
+  CallShape shape_ TANDEM_GUARDED_BY(mu_);
+  uint32_t layer_ TANDEM_GUARDED_BY(mu_) = 0;
+  absl::Status status_ TANDEM_GUARDED_BY(mu_);
+  std::thread thread_;
+};
+
 struct Samples {
   cost::CallShape shape;
-  bool contended = false;
+  Pattern pattern = Pattern::kAlone;
   std::vector<double> seconds;
 };
+
+// The other stage's call of the same rows.
+CallShape OtherStage(const CallShape& shape) {
+  if (shape.kind == CallKind::kFfn)
+    return {CallKind::kAttention, shape.rows, kNeighbourAttention.positions};
+  return {CallKind::kFfn, shape.rows, 0};
+}
+
+absl::Status TimeInTurns(Caller& caller, Partner& partner, const TimeSource& time, bool keep,
+                         const std::vector<Samples*>& samples) {
+  for (Samples* sample : samples) {
+    const CallShape& shape = sample->shape;
+    const CallShape other = OtherStage(shape);
+    RETURN_IF_ERROR(caller.Prepare(shape));
+    RETURN_IF_ERROR(partner.Prepare(other));
+    Duration sum;
+    for (uint32_t layer = 0; layer < caller.Calls(shape); layer++) {
+      RETURN_IF_ERROR(partner.Call(other, layer));
+      const Instant start = time.Now();
+      RETURN_IF_ERROR(caller.Call(shape, layer));
+      sum += time.Now() - start;
+    }
+    if (keep) sample->seconds.push_back(sum.seconds() / caller.Calls(shape));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status TimeEach(Caller& caller, const TimeSource& time, bool keep,
                       const std::vector<Samples*>& samples) {
@@ -176,6 +254,18 @@ absl::Status Beside(StageBackend& backend, uint32_t block_tokens, const CallShap
 
 }  // namespace
 
+absl::string_view PatternName(Pattern pattern) {
+  switch (pattern) {
+    case Pattern::kAlone:
+      return "alone";
+    case Pattern::kTurns:
+      return "turns";
+    case Pattern::kContended:
+      return "contended";
+  }
+  return "unknown";
+}
+
 std::vector<CallShape> ShapesOf(const TimingPlan& plan) {
   std::vector<CallShape> shapes;
   for (const uint32_t rows : plan.rows) {
@@ -193,8 +283,10 @@ std::vector<CallShape> ShapesOf(const TimingPlan& plan) {
 
 uint32_t BlocksFor(const TimingPlan& plan, uint32_t block_tokens) {
   uint32_t most = BlocksOf(kNeighbourAttention, block_tokens);
-  for (const CallShape& shape : ShapesOf(plan))
-    most = std::max(most, BlocksOf(shape, block_tokens));
+  for (const CallShape& shape : ShapesOf(plan)) {
+    most =
+        std::max({most, BlocksOf(shape, block_tokens), BlocksOf(OtherStage(shape), block_tokens)});
+  }
   return most;
 }
 
@@ -204,19 +296,35 @@ absl::StatusOr<std::vector<CallTiming>> TimeCalls(StageBackend& device, StageBac
                                                   const std::function<void(uint32_t)>& progress) {
   std::vector<Samples> samples;
   for (const CallShape& shape : ShapesOf(plan)) {
-    samples.push_back({shape, false, {}});
-    if (neighbour != nullptr) samples.push_back({shape, true, {}});
+    samples.push_back({shape, Pattern::kAlone, {}});
+    if (neighbour == nullptr) continue;
+    if (shape.kind != CallKind::kPrefill) samples.push_back({shape, Pattern::kTurns, {}});
+    samples.push_back({shape, Pattern::kContended, {}});
   }
-  std::vector<Samples*> alone, beside_ffn, beside_attention;
+  std::vector<Samples*> alone, in_turns, beside_ffn, beside_attention;
   for (Samples& sample : samples) {
     const bool ffn = sample.shape.kind == CallKind::kFfn;
-    (!sample.contended ? alone : ffn ? beside_attention : beside_ffn).push_back(&sample);
+    switch (sample.pattern) {
+      case Pattern::kAlone:
+        alone.push_back(&sample);
+        break;
+      case Pattern::kTurns:
+        in_turns.push_back(&sample);
+        break;
+      case Pattern::kContended:
+        (ffn ? beside_attention : beside_ffn).push_back(&sample);
+        break;
+    }
   }
   Caller caller(device, block_tokens);
   for (uint32_t round = 0; round <= plan.rounds; round++) {  // the first builds graphs
     const bool keep = round > 0;
     RETURN_IF_ERROR(TimeEach(caller, time, keep, alone));
     if (neighbour != nullptr) {
+      {
+        Partner partner(*neighbour, block_tokens);
+        RETURN_IF_ERROR(TimeInTurns(caller, partner, time, keep, in_turns));
+      }
       RETURN_IF_ERROR(Beside(*neighbour, block_tokens, kNeighbourFfn,
                              [&] { return TimeEach(caller, time, keep, beside_ffn); }));
       RETURN_IF_ERROR(Beside(*neighbour, block_tokens, kNeighbourAttention,
@@ -227,7 +335,7 @@ absl::StatusOr<std::vector<CallTiming>> TimeCalls(StageBackend& device, StageBac
   std::vector<CallTiming> timings;
   for (Samples& sample : samples) {
     const MedianSpread middle = MedianOf(std::move(sample.seconds));
-    timings.push_back({sample.shape, sample.contended, middle.median, middle.spread});
+    timings.push_back({sample.shape, sample.pattern, middle.median, middle.spread});
   }
   return timings;
 }

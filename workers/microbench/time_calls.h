@@ -1,10 +1,13 @@
 #pragma once
 
-// What a backend's calls take on this machine, one kind and size after the other: alone, and while
-// a neighbour computes the other stage, as workers that share a machine do.
+// What a backend's calls take on this machine, one kind and size after the other: alone, in turns
+// with a neighbour that computes the other stage, and while it does, as workers that share a
+// machine do.
 
 #include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -28,19 +31,32 @@ std::vector<cost::CallShape> ShapesOf(const TimingPlan& plan);
 // KV blocks that the largest of them needs.
 uint32_t BlocksFor(const TimingPlan& plan, uint32_t block_tokens);
 
+// What else the machine does.
+enum class Pattern {
+  kAlone,  // nothing: call follows call on one thread, as on a worker of all stages
+  // Between two calls the neighbour computes the other stage's, while this thread sleeps: what a
+  // split worker sees whose micro-batch is away. Caches are colder then, and the core has slept.
+  kTurns,
+  kContended,  // the neighbour computes the other stage without end
+};
+inline constexpr std::array<Pattern, 3> kAllPatterns = {Pattern::kAlone, Pattern::kTurns,
+                                                        Pattern::kContended};
+absl::string_view PatternName(Pattern pattern);  // "alone", "turns", "contended"
+
 // One call's times over the rounds. A time is the mean of a pass through all layers.
 struct CallTiming {
   cost::CallShape shape;
-  bool contended = false;  // while the neighbour computed
-  double seconds = 0;      // median
+  Pattern pattern = Pattern::kAlone;
+  double seconds = 0;  // median
   // Between the quartiles, over the median: what the machine did to the same work.
   double spread = 0;
 };
 
-// Times calls on `device`; where `neighbour` is not null also while it computes FFN calls (for a
-// measured FFN: attention calls) on a thread of its own. Both hold every stage, and BlocksFor KV
-// blocks of `block_tokens`. Alone and contended take turns within each round, so that both see the
-// machine as it is then. `progress` is called after each round with its number, from 0.
+// Times calls on `device`; where `neighbour` is not null also in turns with it and beside it, on a
+// thread of its own: it computes FFN calls (for a measured FFN: attention calls). A prefill chunk
+// has no turns: it follows on itself. Both hold every stage, and BlocksFor KV blocks of
+// `block_tokens`. All patterns are seen within each round, so that they meet the machine as it is
+// then. `progress` is called after each round with its number, from 0.
 absl::StatusOr<std::vector<CallTiming>> TimeCalls(StageBackend& device, StageBackend* neighbour,
                                                   uint32_t block_tokens, const TimingPlan& plan,
                                                   const TimeSource& time,

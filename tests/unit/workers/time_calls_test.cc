@@ -78,7 +78,7 @@ TEST(TimeCalls, EachSizeOfEachKindTakesWhatADeviceSays) {
   EXPECT_EQ(timings->size(), 2u * 2 + 2 + 2 + 2 * 2);
   for (const CallTiming& timing : *timings) {
     SCOPED_TRACE(testing::PrintToString(std::string(cost::CallKindName(timing.shape.kind))));
-    EXPECT_FALSE(timing.contended);
+    EXPECT_EQ(timing.pattern, Pattern::kAlone);
     EXPECT_NEAR(timing.seconds, Seconds(timing.shape), 1e-9);
     EXPECT_EQ(timing.spread, 0);
   }
@@ -102,8 +102,8 @@ TEST(TimeCalls, TheMedianLeavesADisturbedRoundOut) {
     EXPECT_NEAR(timing.seconds, Seconds(timing.shape), 1e-9);
 }
 
-// What a call waits for the neighbour: it takes twice as long while the other stage is computed.
-TEST(TimeCalls, BesideANeighbourTheOtherStageIsComputed) {
+// Goal: beside a neighbour the other stage is computed, and in turns one call of it between two.
+TEST(TimeCalls, TheNeighbourComputesTheOtherStage) {
   test::ManualTime time;
   FakeBackend device(Options(Plan())), neighbour(Options(Plan()));
   std::atomic<FakeCallKind> beside = FakeCallKind::kEmbed;
@@ -119,11 +119,40 @@ TEST(TimeCalls, BesideANeighbourTheOtherStageIsComputed) {
   });
   const auto timings = TimeCalls(device, &neighbour, kBlockTokens, Plan(), time, [](uint32_t) {});
   ASSERT_TRUE(timings.ok()) << timings.status();
-  size_t contended = 0;
-  for (const CallTiming& timing : *timings) contended += timing.contended;
-  EXPECT_EQ(contended * 2, timings->size());
+  std::map<Pattern, size_t> calls;
+  for (const CallTiming& timing : *timings) {
+    calls[timing.pattern]++;
+    EXPECT_NEAR(timing.seconds, Seconds(timing.shape), 1e-9);
+    EXPECT_FALSE(timing.pattern == Pattern::kTurns && timing.shape.kind == CallKind::kPrefill);
+  }
+  EXPECT_EQ(calls[Pattern::kAlone], 12u);
+  EXPECT_EQ(calls[Pattern::kTurns], 8u);
+  EXPECT_EQ(calls[Pattern::kContended], 12u);
   EXPECT_TRUE(seen[FakeCallKind::kHead].contains(FakeCallKind::kFfn));
   EXPECT_TRUE(seen[FakeCallKind::kFfn].contains(FakeCallKind::kAttention));
+}
+
+// In turns the neighbour's time is not the device's, and every call of one is between two of the
+// other's.
+TEST(TimeCalls, InTurnsOnlyTheDevicesOwnCallsAreTimed) {
+  test::ManualTime time;
+  FakeBackend device(Options(Plan())), neighbour(Options(Plan()));
+  const TimingPlan plan = {{4}, {4}, {}, {}, 3};
+  std::atomic<int> theirs = 0;
+  neighbour.SetHook([&](const FakeCall&) {
+    if (theirs.fetch_add(1) < 3) time.Advance(Duration::Seconds(1));  // of the first turns
+    return absl::OkStatus();
+  });
+  device.SetHook([&](const FakeCall& call) {
+    time.Advance(TimeOf(call));
+    return absl::OkStatus();
+  });
+  const auto timings = TimeCalls(device, &neighbour, kBlockTokens, plan, time, [](uint32_t) {});
+  ASSERT_TRUE(timings.ok()) << timings.status();
+  for (const CallTiming& timing : *timings)
+    EXPECT_NEAR(timing.seconds, Seconds(timing.shape), 1e-9);
+  // Attention, FFN and head: 3 + 3 + 1 turns a round, in four rounds; contended ones besides.
+  EXPECT_GE(theirs, 4 * 7);
 }
 
 TEST(TimeCalls, ACallThatFailsEndsItWithTheReason) {

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
+#include <map>
+#include <string>
 
 #include "scheduler/model/chip.h"
 #include "tests/unit/scheduler/model/shipped_catalog.h"
@@ -17,18 +19,20 @@ namespace json = boost::json;
 using model::Shipped;
 using testing::HasSubstr;
 
-// A machine on which a row takes 100 us of attention, 2 a position, 300 us of FFN, 3 ms of head;
-// everything 1.25 times as long beside a neighbour.
+// Everything takes so much longer in turns with a neighbour, and beside it.
+const std::map<std::string, double> kPatterns = {{"alone", 1}, {"turns", 1.1}, {"contended", 1.25}};
+
+// A machine on which a row takes 100 us of attention, 2 a position, 300 us of FFN, 3 ms of head.
 json::array Calls() {
   json::array calls;
   const auto add = [&](const char* kind, int rows, int positions, double seconds) {
-    for (const bool contended : {false, true}) {
+    for (const auto& [pattern, factor] : kPatterns) {
       calls.push_back({{"kind", kind},
                        {"rows", rows},
                        {"positions", positions},
-                       {"contended", contended},
-                       {"seconds", seconds * (contended ? 1.25 : 1)},
-                       {"spread", contended ? 0.5 : 0.04}});
+                       {"pattern", pattern},
+                       {"seconds", seconds * factor},
+                       {"spread", factor > 1 ? 0.5 : 0.04}});
     }
   };
   for (const int rows : {1, 4, 16}) {
@@ -43,10 +47,10 @@ json::array Calls() {
 json::object Json() {
   json::array handoffs;
   for (const int rows : {1, 4, 16}) {
-    for (const bool contended : {false, true})
+    for (const char* pattern : {"turns", "contended"})
       handoffs.push_back({{"rows", rows},
                           {"bytes", rows * 2304},
-                          {"contended", contended},
+                          {"pattern", pattern},
                           {"seconds", 100e-6 + 4e-6 * rows},
                           {"spread", 0.1}});
   }
@@ -129,7 +133,7 @@ TEST(Calibration, AChipsFileReadsBack) {
   EXPECT_NEAR(report->chips[0].chip.scale_out.latency_seconds.value, 50e-6, 1e-6);
 }
 
-TEST(Calibration, TheContendedChipIsAsMuchSlower) {
+TEST(Calibration, AWorkersChipIsAsMuchSlowerAsItsCallsAre) {
   const auto report = Make();
   ASSERT_TRUE(report.ok()) << report.status();
   model::Precision precision;
@@ -143,8 +147,8 @@ TEST(Calibration, TheContendedChipIsAsMuchSlower) {
     return table->TimeOf(PartsOf(*table, shape)).seconds();
   };
   const cost::CallShape ffn{cost::CallKind::kFfn, 16, 0};
-  EXPECT_NEAR(seconds(5, ffn) / seconds(2, ffn), 1.25, 0.03);
-  EXPECT_NEAR(seconds(2, ffn), 16 * 300e-6, 0.03 * 16 * 300e-6);  // its own kind, closely
+  EXPECT_NEAR(seconds(2, ffn), 1.1 * 16 * 300e-6, 0.03 * 16 * 300e-6);  // its own kind, closely
+  EXPECT_NEAR(seconds(5, ffn) / seconds(2, ffn), 1.25 / 1.1, 0.03);
 }
 
 TEST(Calibration, SaysWhatWasMeasuredAndHowFarTheFitIsOff) {
