@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The cost model against real time: calibrates it on this machine, forecasts TPOT and TTFT of live clusters, and measures them.
 
-    tests/bench/closed_loop_bench.py --build build/release --model FILE.gguf [--batches 1,2,4,8,16,32] [--rounds 2]
+    tests/bench/closed_loop_bench.py --build build/release --model FILE.gguf [--batches 1,2,4,8,16,32] [--rounds 1]
 
 1. `tandemctl calibrate` times the backend's calls alone, in turns with a neighbour and beside it, and hand-offs, and fits chips to them;
    once before the clusters and once after. Nothing of a cluster goes into it.
@@ -9,7 +9,7 @@
    its last has ended, all with one prompt length and one output length, greedy. The first output of each is shorter, so that they do not
    go in step; its first and its last request do not count. TPOT is (last token - first token) / (tokens - 1) of a request, TTFT from
    before its connection is made to its first token: HTTP, queue, prefill of all but the last prompt token, the rest of the running step,
-   and one step. Both contain what other clients' prompts take of the device. Medians over the requests of all rounds.
+   and one step. Both contain what other clients' prompts take of the device. Medians over the requests of all rounds (8 at least a round).
 3. The forecast is the simulator's (production router and step code, one virtual second for each real one) of the same cluster and
    clients with the calibrated times: the chip of a worker's stages, its contended one while another worker computes, the measured link.
    HTTP, gateway, router and the engine's own time between calls are not in it: they are part of the error.
@@ -44,7 +44,7 @@ def load():
 
 def requests_each(batch):
     """Of which two do not count: as many in all that the median stands, and minutes suffice."""
-    return 2 + max(1, 12 // batch)
+    return 2 + max(1, 8 // batch)
 
 
 def first_output(client, clients, tokens):
@@ -200,7 +200,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--batches", default=[1, 2, 4, 8, 16, 32], type=lambda text: [int(b) for b in text.split(",")])
     parser.add_argument("--topologies", default=list(TOPOLOGIES), type=lambda text: text.split(","))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=33, help="tokens of a prompt [33: one prefill chunk and a token]")
     parser.add_argument("--output", type=int, default=32, help="tokens of an answer")
     parser.add_argument("--port", type=int, default=18280)
