@@ -9,6 +9,7 @@ find_package(Boost 1.81 REQUIRED COMPONENTS json url)   # Asio and Beast are hea
 find_package(yaml-cpp CONFIG REQUIRED)   # 0.7 exports the plain name yaml-cpp
 find_package(spdlog CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
+find_package(Eigen3 CONFIG REQUIRED)     # headers: the planner's least squares
 find_package(GTest CONFIG REQUIRED)
 find_package(benchmark CONFIG REQUIRED)
 

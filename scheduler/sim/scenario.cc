@@ -12,6 +12,9 @@
 namespace tandem::sim {
 namespace {
 
+// The first and the last do not count.
+constexpr uint32_t kLeastRequestsOfAClient = 3;
+
 // A size that the code divides by, or that nothing works without.
 void GetSize(YamlReader& fields, const std::string& key, uint32_t& value) {
   fields.Get(key, value, 1, 1'000'000);
@@ -52,15 +55,27 @@ absl::StatusOr<std::set<Stage>> ReadStages(absl::string_view text, absl::string_
   return stages;
 }
 
+absl::StatusOr<std::shared_ptr<const cost::CostTable>> TableOf(const std::string& name,
+                                                               absl::string_view where,
+                                                               const model::Catalog& catalog,
+                                                               const cost::CostOptions& costs,
+                                                               const Scenario& scenario) {
+  ASSIGN_OR_RETURN(const model::Device device, Named(where, catalog.FindDevice(name)));
+  ASSIGN_OR_RETURN(cost::CostTable table,
+                   Named(where, cost::CostTable::Create(device, scenario.shape, costs)));
+  return std::make_shared<const cost::CostTable>(std::move(table));
+}
+
 absl::Status ReadWorker(YamlReader fields, absl::string_view where, const model::Catalog& catalog,
                         const cost::CostOptions& costs, Scenario& scenario) {
   WorkerSpec worker;
-  std::string name, stages, device_name, layers = "all", column = "0/1";
+  std::string name, stages, device_name, beside_name, layers = "all", column = "0/1";
   uint32_t count = 1;
   fields.Require("name", name);
   fields.Get("count", count, 1, 1000);
   fields.Require("stages", stages);
   fields.Require("device", device_name);
+  fields.Get("beside", beside_name);
   GetSize(fields, "kv_blocks", worker.kv_blocks);
   GetSize(fields, "block_tokens", worker.block_tokens);
   GetSize(fields, "max_sequences", worker.max_sequences);
@@ -78,10 +93,10 @@ absl::Status ReadWorker(YamlReader fields, absl::string_view where, const model:
   ASSIGN_OR_RETURN(worker.shard,
                    ResolveRequest(request, static_cast<uint32_t>(scenario.shape.layers)));
   ASSIGN_OR_RETURN(worker.stages, ReadStages(stages, where));
-  ASSIGN_OR_RETURN(const model::Device device, Named(where, catalog.FindDevice(device_name)));
-  ASSIGN_OR_RETURN(cost::CostTable table,
-                   Named(where, cost::CostTable::Create(device, scenario.shape, costs)));
-  worker.costs = std::make_shared<const cost::CostTable>(std::move(table));
+  ASSIGN_OR_RETURN(worker.costs, TableOf(device_name, where, catalog, costs, scenario));
+  if (!beside_name.empty()) {
+    ASSIGN_OR_RETURN(worker.beside, TableOf(beside_name, where, catalog, costs, scenario));
+  }
   for (uint32_t i = 1; i <= count; i++) {
     worker.name = count == 1 ? name : absl::StrCat(name, i);
     scenario.workers.push_back(worker);
@@ -93,6 +108,7 @@ absl::Status ReadLoad(YamlReader fields, LoadSpec& load) {
   fields.Require("requests", load.requests, 1, 1'000'000);
   load.interarrival_mean = Duration::Milliseconds(1);
   GetMicroseconds(fields, "interarrival_us", load.interarrival_mean);
+  fields.Get("clients", load.clients, 0, 10'000);
   GetSize(fields, "prompt_min", load.prompt_min);
   load.prompt_max = load.prompt_min;
   fields.Get("prompt_max", load.prompt_max, load.prompt_min, 1'000'000);
@@ -151,6 +167,7 @@ absl::Status ReadModel(YamlReader& fields, absl::string_view where, const model:
 void ReadRest(YamlReader& fields, Scenario& scenario) {
   fields.Get("vocabulary", scenario.vocabulary, 2, 1'000'000);
   fields.Get("gateways", scenario.gateways, 1, 100);
+  fields.Get("host_cores", scenario.host_cores, 0, 1000);
   fields.Get("max_queued_requests", scenario.max_queued_requests, 0, 1'000'000);
   scenario.control_link.latency = Duration::Microseconds(100);
   GetMicroseconds(fields, "control_latency_us", scenario.control_link.latency);
@@ -161,6 +178,10 @@ void ReadRest(YamlReader& fields, Scenario& scenario) {
 }
 
 }  // namespace
+
+uint32_t FirstOutput(uint32_t client, uint32_t clients, uint32_t output_tokens) {
+  return 1 + static_cast<uint32_t>(uint64_t{client} * (output_tokens - 1) / clients);
+}
 
 absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view where,
                                       const model::Catalog& catalog) {
@@ -188,6 +209,14 @@ absl::StatusOr<Scenario> ReadScenario(absl::string_view yaml, absl::string_view 
     return absl::InvalidArgumentError(
         absl::StrCat(where, ": ", scenario.workers.size(), " workers and ", loads,
                      " loads; at least one and exactly one are needed"));
+  }
+  const LoadSpec& load = scenario.load;
+  if (load.clients > 0 && (scenario.gateways != 1 || load.requests % load.clients != 0 ||
+                           load.requests / load.clients < kLeastRequestsOfAClient)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, ": clients: ", load.requests, " requests at ", scenario.gateways,
+                     " gateways are not the same ", kLeastRequestsOfAClient,
+                     " or more for each of ", load.clients, " clients of one gateway"));
   }
   return scenario;
 }

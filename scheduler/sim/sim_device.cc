@@ -45,12 +45,12 @@ bool SimWorker::StartTask() {
   }
   if (!task.has_value()) return work == policy::DeviceWork::kDecode;
   turn_.Took(work);
+  task_time_ = TimeOf(*task);
   busy_ = true;
   book_state_ = LedgerState::kBusy;
   ledger_->Enter(stage, LedgerState::kBusy, Cause::kNone, world_.Now());
-  const Duration time = TimeOf(*task);
   world_.digest.Add(static_cast<uint64_t>(world_.Now().nanoseconds()) ^ (task->index() << 60));
-  world_.time.CallAt(world_.Now() + time, [this, task = std::move(*task)] {
+  world_.time.CallAt(world_.Now() + task_time_, [this, task = std::move(*task)] {
     if (!alive_) return;
     busy_ = false;
     Finish(task);
@@ -60,7 +60,8 @@ bool SimWorker::StartTask() {
 }
 
 Duration SimWorker::TimeOf(const Task& task) const {
-  const cost::CostTable& costs = *spec_.costs;
+  const uint32_t computing = world_.Computing() + 1;
+  const cost::CostTable& costs = computing > 1 && spec_.beside ? *spec_.beside : *spec_.costs;
   const Duration time = std::visit(
       Overloaded{
           [&](const step::AttentionTask& t) {
@@ -75,7 +76,9 @@ Duration SimWorker::TimeOf(const Task& task) const {
           },
           [&](const step::FfnTask& t) { return costs.FfnLayer(spec_.shard, t.layer, t.rows); }},
       task);
-  return time * slow_percent_ / 100;
+  const Duration slowed = time * slow_percent_ / 100;
+  const uint32_t cores = world_.scenario.host_cores;
+  return cores > 0 && computing > cores ? slowed * computing / cores : slowed;
 }
 
 void SimWorker::Finish(const Task& task) {
@@ -105,7 +108,7 @@ void SimWorker::Compute(const step::AttentionTask& task) {
   for (size_t i = 0; i < rows.size(); i++)
     rows[i] = RunAttention(rows[i], task.rows[i], task.layer);
   if (task.layer > 0)  // the first one's time has the embedding in it
-    decode_->call_times().AddAttention(static_cast<uint32_t>(rows.size()), TimeOf(task));
+    decode_->call_times().AddAttention(static_cast<uint32_t>(rows.size()), task_time_);
   decode_->OnAttentionDone(task, world_.Now());
 }
 
@@ -121,7 +124,7 @@ void SimWorker::Compute(const step::HeadTask& task) {
   std::erase_if(rows_, [&](const auto& older) { return older.first.first < task.step; });
   std::erase_if(sent_, [&](const auto& older) { return older.first.second.step < task.step; });
   std::erase_if(partials_, [&](const auto& older) { return older.first.first < task.step; });
-  decode_->call_times().AddHead(static_cast<uint32_t>(tokens.size()), TimeOf(task));
+  decode_->call_times().AddHead(static_cast<uint32_t>(tokens.size()), task_time_);
   decode_->OnHeadDone(task, std::move(tokens), world_.Now());
 }
 
@@ -140,7 +143,7 @@ void SimWorker::Compute(const step::PrefillTask& task) {
 
 void SimWorker::Compute(const step::FfnTask& task) {
   ffn_->OnTaskDone(task, world_.Now());
-  const Duration compute = TimeOf(task);
+  const Duration compute = task_time_;
   for (const step::QueuedCall& call : task.calls) {
     auto rows = calls_.extract({call.stream, call.call});
     const auto caller = callers_.find(call.stream);

@@ -22,27 +22,51 @@ uint32_t Between(Random& random, uint32_t min, uint32_t max) {
 
 SimGateway::SimGateway(World& world, GatewayId id, uint32_t requests, Random random)
     : world_(world), id_(std::move(id)) {
+  const bool closed_loop = world.scenario.load.clients > 0;
   Instant at = world.Now();
   for (uint32_t i = 0; i < requests; i++) {
     at = at +
          Duration::FromSeconds(random.Exponential(world.scenario.load.interarrival_mean.seconds()));
     Random own = random.Child(absl::StrCat("request ", i));
     PlanRequest(own, i);
-    const RequestId request(absl::StrCat(id_.value(), "-r", i));
-    world.time.CallAt(at, [this, request] { Arrive(request); });
+    if (!closed_loop) world.time.CallAt(at, [this, request = IdOf(i)] { Arrive(request); });
   }
+  if (closed_loop) PlanClients(requests);
+}
+
+RequestId SimGateway::IdOf(uint32_t number) const {
+  return RequestId(absl::StrCat(id_.value(), "-r", number));
+}
+
+void SimGateway::PlanClients(uint32_t requests) {
+  const uint32_t clients = world_.scenario.load.clients;
+  for (uint32_t i = 0; i < requests; i++) {
+    Request& request = requests_.at(IdOf(i));
+    const bool first = i < clients, last = i + clients >= requests;
+    if (!last) request.next = IdOf(i + clients);
+    request.counts = !first && !last;
+    if (first) world_.time.CallAt(world_.Now(), [this, id = IdOf(i)] { Arrive(id); });
+  }
+}
+
+void SimGateway::StartNext(const Request& request) {
+  const bool over = std::all_of(request.choices.begin(), request.choices.end(),
+                                [](const Choice& choice) { return choice.done; });
+  if (over && !request.next.empty())
+    world_.time.CallAt(world_.Now(), [this, id = request.next] { Arrive(id); });
 }
 
 void SimGateway::PlanRequest(Random& random, uint32_t number) {
   const LoadSpec& load = world_.scenario.load;
-  const RequestId id(absl::StrCat(id_.value(), "-r", number));
+  const RequestId id = IdOf(number);
   Request& request = requests_[id];
   const uint32_t prompt = Between(random, load.prompt_min, load.prompt_max);
   for (uint32_t i = 0; i < prompt; i++) {
     request.prompt.push_back(1 +
                              static_cast<TokenId>(random.Below(world_.scenario.vocabulary - 1)));
   }
-  const uint32_t max_tokens = Between(random, load.output_min, load.output_max);
+  uint32_t max_tokens = Between(random, load.output_min, load.output_max);
+  if (number < load.clients) max_tokens = FirstOutput(number, load.clients, max_tokens);
   const uint64_t seed = random.Next();
   request.choices.resize(Between(random, 1, load.choices_max));
   for (uint32_t c = 0; c < request.choices.size(); c++) {
@@ -308,17 +332,20 @@ void SimGateway::Finish(Choice& choice, const std::string& how) {
   choice.done = true;
   unfinished_--;
   SimReport& report = world_.report;
+  const Request& request = requests_.at(choice.key.request);
+  const bool counts = request.counts;
   report.ended[how]++;
   if (how != "cancelled" && how != "rejected" && how != "gateway_lost") {
     report.tokens_requested += choice.expected.size();
     report.tokens_delivered += choice.got.size();
-    if (!choice.got.empty()) world_.ttft.push_back(choice.first - choice.arrived);
-    if (choice.got.size() > 1) {
+    if (counts && !choice.got.empty()) world_.ttft.push_back(choice.first - choice.arrived);
+    if (counts && choice.got.size() > 1) {
       world_.tpot.push_back((choice.last - choice.first) /
                             (static_cast<int64_t>(choice.got.size()) - 1));
     }
   }
   world_.Record(absl::StrCat("client ", ToString(choice.key), " ", how, " ", choice.got.size()));
+  StartNext(request);
 }
 
 std::string SimGateway::Unfinished() const {

@@ -50,9 +50,15 @@ class SimGateway {
     std::vector<Choice> choices;
     bool asked = false;                      // the router had it
     Duration leaves = Duration::Infinite();  // after arrival its first choice's client is gone
+    RequestId next;                          // of its closed-loop client; empty: none
+    bool counts = true;                      // for the report's times
   };
 
   void PlanRequest(Random& random, uint32_t number);
+  RequestId IdOf(uint32_t number) const;
+  void PlanClients(uint32_t requests);
+  // Its client sends the next, when no choice of it is left.
+  void StartNext(const Request& request);
   void Arrive(const RequestId& id);
   void Leave(const RequestId& id, uint32_t choice);
   void DialRouter();

@@ -45,6 +45,7 @@ class SimWorker {
   void Kill();  // the process is gone: streams break, memory is lost
   void SetSlow(uint32_t percent) { slow_percent_ = percent; }
   bool alive() const { return alive_; }
+  bool computing() const { return busy_; }
   const WorkerId& id() const { return id_; }
   // Blocks taken although no sequence and no prompt is held.
   uint64_t leaked_blocks() const;
@@ -120,6 +121,7 @@ class SimWorker {
 
   // ---- sim_device.cc: what the device computes, and its books
   bool StartTask();
+  // Of the task that starts now, beside what others of its host compute.
   Duration TimeOf(const Task& task) const;
   void Finish(const Task& task);
   void Compute(const step::AttentionTask& task);
@@ -150,6 +152,7 @@ class SimWorker {
 
   // Device.
   bool busy_ = false;
+  Duration task_time_;  // of the last task
   policy::DeviceTurn turn_;
   std::optional<ledger::Ledger> ledger_;
   ledger::LedgerState book_state_ = ledger::LedgerState::kIdle;

@@ -74,6 +74,11 @@ SimWorker* World::UpWorker(const WorkerId& id) {
   return found == up_.end() ? nullptr : found->second;
 }
 
+uint32_t World::Computing() const {
+  return static_cast<uint32_t>(std::count_if(
+      up_.begin(), up_.end(), [](const auto& entry) { return entry.second->computing(); }));
+}
+
 void World::Record(const std::string& line) {
   digest.Add(static_cast<uint64_t>(Now().nanoseconds()));
   digest.Add(line);

@@ -34,6 +34,7 @@ class World {
                                std::function<void(const Stream*)> dialler_broken,
                                std::function<void(const Stream*)> answerer_broken);
   SimWorker* UpWorker(const WorkerId& id);  // null: down
+  uint32_t Computing() const;               // workers whose device is
   void Record(const std::string& line);     // into the digest, and the trace
   void Violation(const std::string& what);
   // A device's books at the end of its life: they must add up to its elapsed time within 0.1 %.

@@ -22,6 +22,7 @@ void AddStatus(CLI::App& parent, int& exit_code);
 void AddTco(CLI::App& parent, int& exit_code);
 void AddTrace(CLI::App& parent, int& exit_code);
 void AddCatalog(CLI::App& parent, int& exit_code);
+void AddCalibrate(CLI::App& parent, int& exit_code);
 void AddFit(CLI::App& parent, int& exit_code);
 void AddLocal(CLI::App& parent, int& exit_code);  // up, down, status, supervise
 

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   tandem::ctl::AddTrace(app, exit_code);
   tandem::ctl::AddCatalog(app, exit_code);
   tandem::ctl::AddFit(app, exit_code);
+  tandem::ctl::AddCalibrate(app, exit_code);
   tandem::ctl::AddLocal(app, exit_code);
   tandem::ctl::AddVersion(app, exit_code);
   try {

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs the benchmarks whose figures stand in RESULTS.md, from a release build.
-#   tests/bench/run.sh BUILD_DIR [split_decode|handoff|trace|cluster|gateway|emulated|occupancy|tco|ledger ...]      default: all
+#   tests/bench/run.sh BUILD_DIR [split_decode|handoff|trace|cluster|gateway|emulated|occupancy|tco|ledger|closed_loop ...]      default: all
 set -euo pipefail
 build=${1:?usage: run.sh BUILD_DIR [NAME ...]}; shift
 here=$(dirname "$(readlink -f "$0")")
 model=${TANDEM_MODEL:-$HOME/.cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-[ $# -gt 0 ] || set -- split_decode handoff trace cluster gateway emulated occupancy tco ledger
+[ $# -gt 0 ] || set -- split_decode handoff trace cluster gateway emulated occupancy tco ledger closed_loop
 echo "# $(date -u +%F) $(git -C "$here" rev-parse --short HEAD) $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg): $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)"
 for name in "$@"; do
   echo "## $name"
@@ -21,6 +21,7 @@ for name in "$@"; do
     ledger) "$build/tests/ledger_bench" ;;
     occupancy) /usr/bin/python3 "$here/occupancy_bench.py" "$build" ;;
     tco) /usr/bin/python3 "$here/tco_bench.py" "$build" ;;
+    closed_loop) /usr/bin/python3 "$here/closed_loop_bench.py" --build "$build" --model "$model" ;;
     *) echo "run.sh: no benchmark '$name'" >&2; exit 2 ;;
   esac
 done

@@ -50,7 +50,7 @@ INSTANTIATE_TEST_SUITE_P(Files, ScenarioTest,
                                          "overload", "kv_pressure", "clients_leave", "slow_worker",
                                          "drain", "chaos", "layer_shards", "layer_shard_loss",
                                          "column_shards", "column_shard_loss", "column_crossing",
-                                         "mixed_cuts_chaos"),
+                                         "mixed_cuts_chaos", "closed_loop"),
                          [](const auto& info) { return std::string(info.param); });
 
 // Other cuts are other numerics classes: calls go there when nobody else is left, and are counted.
@@ -90,6 +90,100 @@ TEST(ShardScenarios, AttentionWorkersStepOutOfPhaseAtLayerShards) {
 
 TEST(ShardScenarios, ALayerWithoutAHolderForLongerThanMaxFfnWaitIsUnavailableAndResumed) {
   EXPECT_GT(Play("layer_shard_loss", 1).resumes, 0u);
+}
+
+// Closed-loop clients, and devices that share a host.
+
+// Everything takes twice as long.
+std::shared_ptr<const cost::CostTable> Slower(const cost::CostTable& costs) {
+  model::Device device = costs.device();
+  device.chip.bandwidth_bytes_per_s.value /= 2;
+  for (auto& [dtype, figures] : device.chip.dtypes) {
+    figures.peak_flops.value /= 2;
+    figures.layer_seconds.value *= 2;
+    figures.prefill_layer_seconds.value *= 2;
+  }
+  cost::CostOptions options;
+  options.precision = costs.precision();
+  auto table = cost::CostTable::Create(device, costs.shape(), options);
+  EXPECT_TRUE(table.ok()) << table.status();
+  return std::make_shared<const cost::CostTable>(*std::move(table));
+}
+
+Scenario Clients(uint32_t clients) {
+  Scenario scenario = NamedScenario("closed_loop");
+  scenario.load.clients = clients;
+  scenario.control_link = {};
+  return scenario;
+}
+
+// Goal: the simulator adds nothing to the cost model's step where one client has the cluster alone.
+TEST(ClosedLoop, AloneAClientGetsTheCostModelsTimes) {
+  const Scenario scenario = Clients(1);
+  const cost::CostTable& costs = *scenario.workers[0].costs;
+  const auto rows = [&](uint64_t context) {
+    return cost::AttentionRows::Even(scenario.shape, 1, context);
+  };
+  const auto precision = costs.precision();
+  const Duration hand_offs =
+      (costs.link().Transfer(cost::A2fBytes(scenario.shape, precision, 0, 1)) +
+       costs.link().Transfer(cost::F2aBytes(scenario.shape, precision, 1))) *
+      static_cast<int64_t>(scenario.shape.layers);
+  const SimReport report = Simulate(scenario, 1);
+  const double step = (costs.DecodeStep(rows(53)) + hand_offs).seconds();
+  EXPECT_NEAR(report.tpot_p50.seconds() / step, 1, 0.005);
+  const double first = (costs.Prefill(0, 32) + costs.DecodeStep(rows(33)) + hand_offs).seconds();
+  EXPECT_NEAR(report.ttft_p50.seconds() / first, 1, 0.02);
+  // One after the other: 39 whole requests, and one token before them.
+  EXPECT_NEAR(report.elapsed.seconds() / (first + 39 * (first + 39 * step)), 1, 0.005);
+}
+
+// Each client waits for its own request: no more than `clients` are ever in a step.
+TEST(ClosedLoop, MoreClientsMakeLongerStepsAndLessThanProportionally) {
+  double before = 0;
+  for (const uint32_t clients : {1u, 4u, 10u}) {
+    const SimReport report = Simulate(Clients(clients), 1);
+    EXPECT_TRUE(report.violations.empty()) << Text(report);
+    EXPECT_EQ(report.ended.at("length"), 40u);
+    EXPECT_GT(report.tpot_p50.seconds(), before);
+    if (before > 0) {
+      EXPECT_LT(report.tpot_p50.seconds(), 5 * before);
+    }
+    before = report.tpot_p50.seconds();
+  }
+}
+
+TEST(ClosedLoop, TheFirstRequestOfEachClientIsOfAnotherLength) {
+  EXPECT_EQ(FirstOutput(0, 4, 32), 1u);
+  EXPECT_EQ(FirstOutput(3, 4, 32), 24u);
+  EXPECT_EQ(FirstOutput(0, 1, 32), 1u);
+}
+
+TEST(SharedHost, ANeighboursComputingSlowsWhatOverlaps) {
+  Scenario alone = Clients(1), many = Clients(8);
+  for (Scenario* scenario : {&alone, &many}) {
+    for (WorkerSpec& worker : scenario->workers) worker.micro_batches = 2;
+  }
+  Scenario alone_beside = alone, many_beside = many;
+  for (Scenario* scenario : {&alone_beside, &many_beside}) {
+    for (WorkerSpec& worker : scenario->workers) worker.beside = Slower(*worker.costs);
+  }
+  // One row is with one worker at a time: nothing overlaps.
+  EXPECT_EQ(Simulate(alone_beside, 1).tpot_p50, Simulate(alone, 1).tpot_p50);
+  const double slowed =
+      Simulate(many_beside, 1).tpot_p50.seconds() / Simulate(many, 1).tpot_p50.seconds();
+  EXPECT_GT(slowed, 1.2);
+  EXPECT_LT(slowed, 2);
+}
+
+TEST(SharedHost, OneCoreForTwoDevicesGivesNothingForTheSplit) {
+  Scenario own = Clients(8);
+  for (WorkerSpec& worker : own.workers) worker.micro_batches = 2;
+  Scenario shared = own, wide = own;
+  shared.host_cores = 1;
+  wide.host_cores = 2;
+  EXPECT_EQ(Simulate(wide, 1).tpot_p50, Simulate(own, 1).tpot_p50);
+  EXPECT_GT(Simulate(shared, 1).tpot_p50.seconds(), 1.2 * Simulate(own, 1).tpot_p50.seconds());
 }
 
 }  // namespace

@@ -264,6 +264,7 @@ absl::StatusOr<std::optional<WorkerCommand>> ParseWorkerCommand(int argc, const 
   if (!file.empty()) RETURN_IF_ERROR(ReadFile(file, command.config));
 
   CLI::App app{"tandem-worker: one device that runs prefill, attention or FFN stages of a model"};
+  app.footer("tandem-worker microbench --help: times the device's calls, for tandemctl calibrate");
   app.set_version_flag("--version", std::string("tandem-worker ") + TANDEM_VERSION);
   app.add_option("--config", file, "YAML file with these options as keys (- becomes _)");
   app.add_flag("--print-config", command.print_config, "print the configuration as YAML and exit");

@@ -1,11 +1,15 @@
 #include <iostream>
+#include <string>
 
 #include "services/runtime/daemon.h"
 #include "services/runtime/log.h"
 #include "workers/daemon/daemon.h"
+#include "workers/daemon/microbench_command.h"
 #include "workers/rpc/frame_memory.h"
 
 int main(int argc, char** argv) {
+  if (argc > 1 && argv[1] == std::string("microbench"))
+    return tandem::MicrobenchMain(argc - 1, argv + 1);
   auto command = tandem::ParseWorkerCommand(argc, argv);
   if (!command.ok()) {
     std::cerr << "tandem-worker: " << command.status().message() << "\n";

@@ -60,7 +60,26 @@ TEST(ReadScenario, ReadsWorkersLoadAndFaults) {
   EXPECT_EQ(read->faults[0].lasts, Duration::Milliseconds(20));
 }
 
+TEST(ReadScenario, ReadsClientsAndASharedHost) {
+  const std::string shared =
+      absl::StrReplaceAll(kScenario, {{"requests: 5", "requests: 9, clients: 3"},
+                                      {"device: tiny-x4", "device: tiny-x4, beside: tiny"},
+                                      {"layers: 3", "layers: 3\nhost_cores: 2"}});
+  const absl::StatusOr<Scenario> read = Read(shared);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->load.clients, 3u);
+  EXPECT_EQ(read->host_cores, 2u);
+  EXPECT_EQ(read->workers[0].beside, nullptr);
+  EXPECT_EQ(read->workers[2].beside->device().name, "tiny");
+}
+
 TEST(ReadScenario, NamesWhatIsWrong) {
+  EXPECT_THAT(
+      ReadWith("requests: 5", "requests: 5, clients: 3").message(),
+      HasSubstr("5 requests at 1 gateways are not the same 3 or more for each of 3 clients"));
+  EXPECT_THAT(ReadWith("requests: 5", "requests: 6, clients: 3").message(), HasSubstr("clients"));
+  EXPECT_THAT(ReadWith("device: tiny-x4", "device: tiny-x4, beside: tape").message(),
+              HasSubstr("'tape'"));
   EXPECT_THAT(ReadWith("model: small", "model: huge").message(), HasSubstr("'huge'"));
   EXPECT_THAT(ReadWith("device: tiny-x4", "device: tape").message(), HasSubstr("'tape'"));
   EXPECT_THAT(ReadWith("bf16", "fp8").message(), HasSubstr("no figures for fp8"));
