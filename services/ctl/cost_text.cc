@@ -165,8 +165,8 @@ template <typename Format>
 std::string Ranged(const BreakEven& value, const BreakEven& low, const BreakEven& high,
                    const Format& format) {
   if (!value.value.has_value()) return value.why_not;
-  return absl::StrCat(format(*value.value), " (", low.value ? format(*low.value) : "none",
-                      " to ", high.value ? format(*high.value) : "none", ")");
+  return absl::StrCat(format(*value.value), " (", low.value ? format(*low.value) : "none", " to ",
+                      high.value ? format(*high.value) : "none", ")");
 }
 
 void AddBreakEven(const CostReport& report, std::string& out) {

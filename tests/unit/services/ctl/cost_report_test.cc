@@ -90,7 +90,7 @@ TEST(CostReport, TextFitsOneScreenOf100ColumnsAndLabelsWhatItSays) {
     EXPECT_LE(lines.size(), 40u);
     for (const std::string& line : lines) EXPECT_LE(line.size(), kTerminalColumns) << line;
     for (const char* words :
-         {"time is emulated", "120 device seconds in 480 wall seconds", "forecast", "8.4 %",
+         {"time is emulated", "120 device seconds in 480 wall seconds", "forecast", "6.4 %",
           "starved 75.0%", "h100-x2", "[fitted]", "[stated]", "idle", "break-even"})
       EXPECT_TRUE(absl::StrContains(text, words)) << words << "\n" << text;
     EXPECT_EQ(absl::StrContains(text, "its price is unknown"), ffn_price < 0) << text;
