@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr const char* kChips = "chips";
 constexpr const char* kDevices = "devices";
 constexpr const char* kModels = "models";
+constexpr const char* kEngines = "engines";
 
 using AddText = absl::Status (model::Catalog::*)(absl::string_view, absl::string_view);
 
@@ -60,11 +61,11 @@ absl::Status CheckDirectory(const std::string& directory) {
   std::error_code error;
   if (!fs::is_directory(directory, error))
     return absl::NotFoundError(absl::StrCat(directory, ": no such catalog directory"));
-  for (const char* kind : {kChips, kDevices, kModels}) {
+  for (const char* kind : {kChips, kDevices, kModels, kEngines}) {
     if (fs::is_directory(fs::path(directory) / kind, error)) return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
-      absl::StrCat(directory, ": holds none of chips/, devices/ and models/"));
+      absl::StrCat(directory, ": holds none of chips/, devices/, models/ and engines/"));
 }
 
 }  // namespace
@@ -80,6 +81,8 @@ absl::StatusOr<model::Catalog> LoadCatalog(absl::Span<const std::string> directo
         AddFiles(absl::StrCat(directory, "/", kDevices), &model::Catalog::AddDevice, catalog));
     RETURN_IF_ERROR(
         AddFiles(absl::StrCat(directory, "/", kModels), &model::Catalog::AddModel, catalog));
+    RETURN_IF_ERROR(
+        AddFiles(absl::StrCat(directory, "/", kEngines), &model::Catalog::AddEngine, catalog));
   }
   return catalog;
 }
