@@ -94,8 +94,8 @@ struct RouterDaemon::Parts {
         tco(std::move(prices), config.max_workers, *registry),
         core(CoreConfig(config), time, {&log, &metrics}),
         workers(identity, RegistryLimitsOf(config), core, book, tco, time),
-        gateways(identity, RouterLimitsOf(config), core, time),
-        admin(identity, TANDEM_VERSION, core, book, tco,
+        gateways(identity, RouterLimitsOf(config), core, gateway_book, time),
+        admin(identity, TANDEM_VERSION, core, book, gateway_book, tco,
               {config.slo_tpot_ms / 1e3, config.slo_ttft_ms / 1e3}, time) {
     registry->before_collect = [this, &time] { tco.BookDown(time.Now()); };
   }
@@ -106,6 +106,7 @@ struct RouterDaemon::Parts {
   RouterLog log;
   RouterMetrics metrics;
   WorkerBook book;
+  GatewayBook gateway_book;
   TcoBook tco;
   std::atomic<bool> serving = false;
   RouterCore core;

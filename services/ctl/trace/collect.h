@@ -31,6 +31,7 @@ class TraceCollector {
   absl::Status Take(const v1::TraceMessage& message);
   // Once the stream has ended well. kDataLoss: before the worker had said its last.
   absl::StatusOr<WorkerTrace> Finish();
+  const WorkerTrace& so_far() const { return trace_; }
 
  private:
   absl::Status TakeStart(const v1::TraceStart& start);
