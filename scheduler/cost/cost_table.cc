@@ -178,6 +178,8 @@ CallParts CostTable::PrefillParts(uint64_t layer, uint64_t first_position, uint6
   return parts;
 }
 
+CallParts CostTable::PartsOf(const Work& work) const { return Roofline(work, decode_flops_per_s_); }
+
 CallParts CostTable::EmbedParts(uint64_t rows) const {
   return Roofline(EmbedWork(shape_, options_.precision, rows), decode_flops_per_s_);
 }
