@@ -135,7 +135,7 @@ def test_a_real_workers_bytes_and_flops(real):
 
 def test_a_chip_may_be_named_for_a_real_worker(real):
     report = report_of(real, "--chip", "h100")
-    assert all(worker["chip"] == "h100-sxm" for worker in report["workers"])
+    assert all((worker["chip"], worker["forecast"]) == ("", "h100-sxm") for worker in report["workers"])
     assert all(op["model_seconds"] is not None for part in report["parts"] for op in part["ops"])
     assert report["parts"][-1]["ops"][-1]["total"]["model_seconds"] > 0
 

@@ -56,8 +56,15 @@ def screen_page(terminal):
 
 def take_top(folder):
     columns, lines = 100, 22
-    cluster = clusters.Cluster("afd", shape="2A1F", model_name="emulated-model",
-                               extra=["--backend", "emulated", "--model-shape", "llama-3-70b", "--devices", "rubin-lpx", "--time-scale", "16"])
+    prices = HERE.parents[1] / "deploy" / "prices" / "example.yaml"
+    cluster = clusters.Cluster("afd", model_name="emulated-model", extra=["--time-scale", "16"], config=f"""
+topology: afd
+emulated: {{model_shape: llama-3-70b, devices: rubin-lpx}}
+router: {{flags: {{prices: {prices}}}}}
+workers:
+  - {{pool: attention, count: 2}}
+  - {{pool: ffn}}
+""")
     with clusters.started(cluster):
         streams = [Stream(cluster, f"Stream {number}", max_tokens=900, ignore_eos=True) for number in range(12)]
         for stream in streams:
@@ -82,7 +89,7 @@ def take_explain(folder):
     with clusters.running("afd") as cluster:
         page = folder / "explain.html"
         cluster.ctl("explain", "--state-dir", str(cluster.state_dir), "--prompt", "The capital of France is", "--tokens", "5", "--html", str(page))
-    chromium(page, IMAGES / "explain.png", 1240, 1250)
+    chromium(page, IMAGES / "explain.png", 1120, 840)
 
 
 TAKERS = {"top": take_top, "explain": take_explain}

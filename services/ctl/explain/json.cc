@@ -108,6 +108,7 @@ json::object ExplainJson(const ExplainReport& report) {
                        {"memory_class", worker.memory_class},
                        {"device", Text(worker.device)},
                        {"chip", worker.chip},
+                       {"forecast", worker.forecast},
                        {"weights", Text(worker.weights)},
                        {"no_model", Text(worker.no_model)}});
   }

@@ -63,7 +63,8 @@ struct LayerGroup {
 struct ExplainedWorker {
   std::string id, pool, stages, memory_class;
   std::string device;    // as it registered: "emulated/h100-x8", "ggml-cpu"
-  std::string chip;      // the catalog's that it is computed with: "8 x h100-sxm"; empty: none
+  std::string chip;      // the catalog's of that device: "8 x h100-sxm"; empty: it has none
+  std::string forecast;  // the chip that times are forecast with; empty: none
   std::string weights;   // "fp8", "5.04 bits a weight as loaded"
   std::string no_model;  // why there is no time by the cost model; empty: there is
 };

@@ -146,6 +146,8 @@ void AddWorkers(const ExplainReport& report, std::string& out) {
                                     "): ", EscapeForTerminal(worker.device));
     if (!worker.chip.empty()) absl::StrAppend(&text, ", ", worker.chip);
     absl::StrAppend(&text, ", ", worker.memory_class, "; ", EscapeForTerminal(worker.weights));
+    if (worker.forecast != worker.chip)
+      absl::StrAppend(&text, "; times by the cost model are those of ", worker.forecast);
     if (!worker.no_model.empty())
       absl::StrAppend(&text, "; no time by the cost model: ", EscapeForTerminal(worker.no_model));
     AddLine(label, text, out);

@@ -156,7 +156,7 @@ absl::Status AddTable(const model::Device& device, bool emulated, WorkerModel& o
     absl::StrAppend(&out.words.weights, "; forecast as ", model::DtypeName(*dtype));
   }
   ASSIGN_OR_RETURN(out.table, cost::CostTable::Create(device, out.shape, options));
-  out.words.chip = ChipText(device);
+  out.words.forecast = ChipText(device);
   return absl::OkStatus();
 }
 
@@ -186,19 +186,20 @@ absl::StatusOr<WorkerModel> ModelOf(const v1::Registration& worker, const model:
                      " says no shape of its model: it is older than this tandemctl"));
   }
   RETURN_IF_ERROR(emulated ? TakeEmulatedModel(worker, catalog, out) : TakeRealModel(worker, out));
-  if (!chip.empty()) {
-    ASSIGN_OR_RETURN(const model::Device device, catalog.ResolveDevice(chip));
-    RETURN_IF_ERROR(AddTable(device, emulated, out));
-    return out;
+  std::optional<model::Device> device;
+  if (absl::string_view name = worker.device(); absl::ConsumePrefix(&name, "emulated/")) {
+    ASSIGN_OR_RETURN(device, catalog.FindDevice(std::string(name)));
+    out.words.chip = ChipText(*device);
   }
-  absl::string_view name = worker.device();
-  if (!absl::ConsumePrefix(&name, "emulated/")) {
+  if (!chip.empty()) {
+    ASSIGN_OR_RETURN(device, catalog.ResolveDevice(chip));
+  }
+  if (device.has_value()) {
+    RETURN_IF_ERROR(AddTable(*device, emulated, out));
+  } else {
     out.words.no_model = absl::StrCat("the catalog has no entry of '", worker.device(),
                                       "': name one with --chip, of your own with --catalog");
-    return out;
   }
-  ASSIGN_OR_RETURN(const model::Device device, catalog.FindDevice(std::string(name)));
-  RETURN_IF_ERROR(AddTable(device, emulated, out));
   return out;
 }
 

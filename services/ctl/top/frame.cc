@@ -132,7 +132,7 @@ class Frame {
       Add({{Name(top_.reason), TopStyle::kWarn}});
     }
     if (top_.time_scale > 0) {
-      Add({{absl::StrFormat("emulated devices: times, rates and dollars are theirs; 1 s of it "
+      Add({{absl::StrFormat("emulated: times, rates and dollars are the devices', whose second "
                             "takes %g s here",
                             top_.time_scale),
             TopStyle::kDim}});

@@ -141,6 +141,8 @@ TEST(MakeExplainReport, AChipCanBeNamedToForecastWith) {
   const auto report = Make(ColocatedInput(), "h100");
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_GT(*report->total().model_seconds, 0);
+  EXPECT_EQ(report->workers[0].chip, "") << "it does not run there";
+  EXPECT_EQ(report->workers[0].forecast, "h100-sxm");
   EXPECT_THAT(report->workers[0].weights, HasSubstr("forecast as"));
   EXPECT_THAT(Make(ColocatedInput(), "abacus").status().message(), HasSubstr("abacus"));
 }
