@@ -10,8 +10,16 @@ find_package(yaml-cpp CONFIG REQUIRED)   # 0.7 exports the plain name yaml-cpp
 find_package(spdlog CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(Eigen3 CONFIG REQUIRED)     # headers: the planner's least squares
+set(CURSES_NEED_NCURSES TRUE)
+set(CURSES_NEED_WIDE TRUE)
+find_package(Curses REQUIRED)            # ncursesw and its tinfo; module mode, without a target
 find_package(GTest CONFIG REQUIRED)
 find_package(benchmark CONFIG REQUIRED)
+
+add_library(tandem_ncurses INTERFACE)
+target_include_directories(tandem_ncurses SYSTEM INTERFACE ${CURSES_INCLUDE_DIRS})
+target_compile_definitions(tandem_ncurses INTERFACE NCURSES_WIDECHAR=1)
+target_link_libraries(tandem_ncurses INTERFACE ${CURSES_LIBRARIES})
 
 # Asio and Beast compiled once, instead of in every file that includes them.
 add_library(tandem_boost STATIC ${PROJECT_SOURCE_DIR}/cmake/boost_impl.cc)

@@ -209,6 +209,8 @@ CallParts CostTable::PrefillParts(uint64_t layer, const PrefillRows& rows) const
   return parts;
 }
 
+CallParts CostTable::PartsOf(const Work& work) const { return Roofline(work, decode_flops_per_s_); }
+
 CallParts CostTable::EmbedParts(uint64_t rows) const {
   return Roofline(EmbedWork(shape_, options_.precision, rows), decode_flops_per_s_);
 }

@@ -75,6 +75,8 @@ class CostTable {
   CallParts PrefillParts(uint64_t layer, const PrefillRows& rows) const;
   CallParts EmbedParts(uint64_t rows) const;
   CallParts HeadParts(uint64_t rows) const;
+  // Memory and compute of a part of a decode call, by itself: neither t0 nor all-reduce.
+  CallParts PartsOf(const Work& work) const;
   Duration TimeOf(const CallParts& parts) const;
   // Embedding, final norm with output matrix and sampling, and the engine's own: once a step.
   Duration Embed(uint64_t rows) const;

@@ -125,27 +125,6 @@ void Merge(std::vector<Op> ops, Stage stage, std::vector<Op>& all) {
   }
 }
 
-Op EmbeddingOp(const ModelShape& shape, const Precision& precision, uint64_t rows) {
-  Op op;
-  op.name = "embedding";
-  op.shape = absl::StrCat(rows, " of ", Dimensions(shape.vocabulary, shape.hidden));
-  op.work = EmbedWork(shape, precision, rows);
-  op.write_bytes = Activations(rows, shape.hidden);
-  return op;
-}
-
-std::vector<Op> HeadOps(const ModelShape& shape, const Precision& precision, uint64_t rows) {
-  Op head = MatrixOp({"head", shape.hidden, shape.vocabulary}, precision, rows);
-  head.work = HeadWork(shape, precision, rows);
-  head.write_bytes = static_cast<double>(rows * shape.vocabulary * kLogitBytes);
-  Op sampling;
-  sampling.name = "sampling";
-  sampling.shape = Dimensions(rows, shape.vocabulary);
-  sampling.read_bytes = head.write_bytes;
-  sampling.small_flops = static_cast<double>(rows * shape.vocabulary);
-  return {NormOp("final_norm", shape, rows), std::move(head), std::move(sampling)};
-}
-
 }  // namespace
 
 std::vector<Op> AttentionOps(const ModelShape& shape, const Precision& precision, uint64_t layer,
@@ -180,11 +159,34 @@ std::vector<Op> FfnOps(const ModelShape& shape, const Precision& precision, uint
   return ops;
 }
 
+std::vector<Op> EmbedOps(const ModelShape& shape, const Precision& precision, uint64_t rows) {
+  if (rows == 0) return {};
+  Op op;
+  op.name = "embedding";
+  op.shape = absl::StrCat(rows, " of ", Dimensions(shape.vocabulary, shape.hidden));
+  op.work = EmbedWork(shape, precision, rows);
+  op.write_bytes = Activations(rows, shape.hidden);
+  return {std::move(op)};
+}
+
+std::vector<Op> HeadOps(const ModelShape& shape, const Precision& precision, uint64_t rows) {
+  if (rows == 0) return {};
+  Op head = MatrixOp({"head", shape.hidden, shape.vocabulary}, precision, rows);
+  head.work = HeadWork(shape, precision, rows);
+  head.write_bytes = static_cast<double>(rows * shape.vocabulary * kLogitBytes);
+  Op sampling;
+  sampling.name = "sampling";
+  sampling.shape = Dimensions(rows, shape.vocabulary);
+  sampling.read_bytes = head.write_bytes;
+  sampling.small_flops = static_cast<double>(rows * shape.vocabulary);
+  return {NormOp("final_norm", shape, rows), std::move(head), std::move(sampling)};
+}
+
 std::vector<Op> DecodeStepOps(const ModelShape& shape, const Precision& precision,
                               const AttentionRows& rows) {
   if (rows.rows == 0) return {};
   std::vector<Op> ops;
-  Merge({EmbeddingOp(shape, precision, rows.rows)}, Stage::kAttention, ops);
+  Merge(EmbedOps(shape, precision, rows.rows), Stage::kAttention, ops);
   for (uint64_t layer = 0; layer < shape.layers; layer++) {
     Merge(AttentionOps(shape, precision, layer, rows), Stage::kAttention, ops);
     Merge(FfnOps(shape, precision, layer, rows.rows), Stage::kFfn, ops);
@@ -196,7 +198,7 @@ std::vector<Op> DecodeStepOps(const ModelShape& shape, const Precision& precisio
 std::vector<Op> PromptOps(const ModelShape& shape, const Precision& precision, uint64_t rows) {
   if (rows == 0) return {};
   std::vector<Op> ops;
-  Merge({EmbeddingOp(shape, precision, rows)}, Stage::kPrefill, ops);
+  Merge(EmbedOps(shape, precision, rows), Stage::kPrefill, ops);
   for (uint64_t layer = 0; layer < shape.layers; layer++) {
     const std::string context = shape.IsWindowed(layer) ? "causal in the window" : "causal";
     Merge(LayerAttention(

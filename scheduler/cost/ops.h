@@ -40,6 +40,11 @@ std::vector<Op> AttentionOps(const model::ModelShape& shape, const model::Precis
                              uint64_t layer, const AttentionRows& rows);
 std::vector<Op> FfnOps(const model::ModelShape& shape, const model::Precision& precision,
                        uint64_t layer, uint64_t rows);
+// Of a step, before its layers and behind them: the embedding; final norm, head and sampling.
+std::vector<Op> EmbedOps(const model::ModelShape& shape, const model::Precision& precision,
+                         uint64_t rows);
+std::vector<Op> HeadOps(const model::ModelShape& shape, const model::Precision& precision,
+                        uint64_t rows);
 
 // All layers of a decode step, embedding, head and sampling; and of a prompt of `rows` tokens in
 // one chunk, which ends with its K and V. Equal operations of several layers are one entry.

@@ -30,6 +30,7 @@ struct SampledToken {
   TokenId id = 0;
   float logprob = 0;                           // with Sampling::top_logprobs
   std::vector<std::pair<TokenId, float>> top;  // descending; with Sampling::top_logprobs
+  uint64_t decode_step = 0;                    // of the worker, that drew it; 0: not known
 };
 
 // What the head needs to know of one row to draw its token.

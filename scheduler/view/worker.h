@@ -38,6 +38,14 @@ struct WorkerCapacity {
   uint32_t max_handoff_rows = 0;  // ffn
 };
 
+// What a worker loaded of a real model, beside its dimensions; LoadedModel of registry.proto.
+struct LoadedModel {
+  uint32_t heads = 0, ffn = 0;  // 0: no real model
+  bool tied_embeddings = false;
+  uint64_t attention_bytes = 0, ffn_bytes = 0, head_bytes = 0;  // as they lie in memory
+  uint64_t kv_row_bytes = 0;  // K and V of one position of one layer
+};
+
 inline constexpr double kMaxTimeScale = 1e6;
 
 // Fixed for one incarnation.
@@ -58,7 +66,8 @@ struct WorkerDescription {
   uint64_t weights_bytes = 0;
   std::string device;     // what it computes on
   double time_scale = 0;  // machine seconds for one of an emulated device's; 0: real time
-  std::string model_shape, weights;       // emulated: the model and number format of the catalog
+  std::string model_shape, weights;  // emulated: the model and number format of the catalog
+  LoadedModel loaded;
   model::Figure dollars_per_hour, watts;  // of the device, where it knows
   int64_t pid = 0;
   std::vector<SequenceKey> live;

@@ -20,7 +20,9 @@ namespace tandem::ctl {
 void AddVersion(CLI::App& parent, int& exit_code);
 void AddStatus(CLI::App& parent, int& exit_code);
 void AddTco(CLI::App& parent, int& exit_code);
+void AddTop(CLI::App& parent, int& exit_code);
 void AddTrace(CLI::App& parent, int& exit_code);
+void AddExplain(CLI::App& parent, int& exit_code);
 void AddCatalog(CLI::App& parent, int& exit_code);
 void AddCalibrate(CLI::App& parent, int& exit_code);
 void AddFit(CLI::App& parent, int& exit_code);
@@ -42,6 +44,8 @@ struct RouterOptions {
 void AddRouterOptions(CLI::App& command, RouterOptions& options);
 // The router's admin address: --router, else the local cluster's, else 127.0.0.1:9300.
 std::string RouterAddress(const RouterOptions& options);
+// A gateway's: `given`, else the local cluster's, else 127.0.0.1:8080.
+std::string GatewayAddress(const std::string& given, const RouterOptions& options);
 
 // Adds --catalog, and reads the product's catalog together with the user's of that directory;
 // empty: the product's alone. Errors are LoadCatalog's.

@@ -54,6 +54,12 @@ std::string RouterAddress(const RouterOptions& options) {
   return local.ok() ? local->router_admin : "127.0.0.1:9300";
 }
 
+std::string GatewayAddress(const std::string& given, const RouterOptions& options) {
+  if (!given.empty()) return given;
+  const absl::StatusOr<ClusterState> local = StateDir::At(options.state_dir).Load();
+  return local.ok() ? local->gateway : "127.0.0.1:8080";
+}
+
 void AddVersion(CLI::App& parent, int& exit_code) {
   CLI::App* command = parent.add_subcommand("version", "Prints the version");
   command->callback([&exit_code] {

@@ -11,7 +11,9 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   tandem::ctl::AddStatus(app, exit_code);
   tandem::ctl::AddTco(app, exit_code);
+  tandem::ctl::AddTop(app, exit_code);
   tandem::ctl::AddTrace(app, exit_code);
+  tandem::ctl::AddExplain(app, exit_code);
   tandem::ctl::AddCatalog(app, exit_code);
   tandem::ctl::AddFit(app, exit_code);
   tandem::ctl::AddCalibrate(app, exit_code);

@@ -59,7 +59,7 @@ TextTable::TextTable(std::vector<Column> columns, size_t width)
 
 void TextTable::AddRow(std::vector<std::string> cells) {
   TANDEM_CHECK(cells.size() == columns_.size());
-  rows_.push_back({std::move(cells), {}});
+  rows_.push_back({std::move(cells), std::exchange(headings_, {}), {}});
 }
 
 void TextTable::AddNote(absl::string_view text) {
@@ -107,6 +107,7 @@ std::string TextTable::ToString() const {
   std::string text;
   AppendRow(names, widths, text);
   for (const Row& row : rows_) {
+    for (const std::string& heading : row.headings) AppendLine(heading, text);
     AppendRow(row.cells, widths, text);
     for (const std::string& note : row.notes) AppendLine(absl::StrCat(kNoteIndent, note), text);
   }

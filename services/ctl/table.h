@@ -34,6 +34,8 @@ class TextTable {
 
   // As many cells as there are columns.
   void AddRow(std::vector<std::string> cells);
+  // A line of its own above the next row, as long as it is.
+  void AddHeading(absl::string_view text) { headings_.emplace_back(text); }
   // A line of its own below the last row, indented, as long as it is.
   void AddNote(absl::string_view text);
 
@@ -43,6 +45,7 @@ class TextTable {
  private:
   struct Row {
     std::vector<std::string> cells;
+    std::vector<std::string> headings;
     std::vector<std::string> notes;
   };
   std::vector<size_t> Widths() const;
@@ -52,6 +55,7 @@ class TextTable {
   std::vector<Column> columns_;
   size_t width_;
   std::vector<Row> rows_;
+  std::vector<std::string> headings_;  // of the next row
 };
 
 // Breaks `text` between words, so that no line exceeds `width` unless one word does; at least one

@@ -3,13 +3,10 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 #include <absl/strings/str_join.h>
-#include <unistd.h>
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
@@ -19,6 +16,7 @@
 #include "scheduler/base/status.h"
 #include "services/ctl/admin_client.h"
 #include "services/ctl/commands.h"
+#include "services/ctl/out_file.h"
 #include "services/ctl/trace/align.h"
 #include "services/ctl/trace/chrome_json.h"
 #include "services/ctl/trace/client.h"
@@ -27,54 +25,12 @@
 namespace tandem::ctl {
 namespace {
 
-constexpr double kMaxSeconds = 60;  // what a worker takes
 constexpr size_t kMaxWorkers = 256;
 
 struct Options {
   RouterOptions router;
   double seconds = 2;
   std::string out;
-};
-
-// The trace's file, or stdout.
-class OutFile {
- public:
-  // kInvalidArgument: it cannot be written, and why.
-  static absl::StatusOr<OutFile> Open(const std::string& path) {
-    if (path == "-") return OutFile(path, File(stdout, [](std::FILE*) { return 0; }));
-    // An older trace stays until there is a new one.
-    File file(std::fopen(path.c_str(), "a"), &std::fclose);
-    if (file == nullptr) return Failed(path);
-    return OutFile(path, std::move(file));
-  }
-
-  // Before the first Write.
-  absl::Status Clear() {
-    // EINVAL: a pipe or a device, which keeps nothing.
-    if (is_stdout() || ftruncate(fileno(file_.get()), 0) == 0 || errno == EINVAL)
-      return absl::OkStatus();
-    return Failed(path_);
-  }
-  absl::Status Write(absl::string_view text) {
-    const size_t written = std::fwrite(text.data(), 1, text.size(), file_.get());
-    return written == text.size() ? absl::OkStatus() : Failed(path_);
-  }
-  absl::Status Close() {
-    const bool flushed = std::fflush(file_.get()) == 0;
-    return flushed ? absl::OkStatus() : Failed(path_);
-  }
-  const std::string& path() const { return path_; }
-  bool is_stdout() const { return path_ == "-"; }
-
- private:
-  using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
-  OutFile(std::string path, File file) : path_(std::move(path)), file_(std::move(file)) {}
-  static absl::Status Failed(const std::string& path) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", std::strerror(errno)));
-  }
-
-  std::string path_;
-  File file_;
 };
 
 // All workers at once; in the router's order.
@@ -191,7 +147,7 @@ void AddTrace(CLI::App& parent, int& exit_code) {
   command
       ->add_option("--seconds", options->seconds,
                    "How long, of the machine's time [2]; above 0, at most 60")
-      ->check(CLI::Range(1e-3, kMaxSeconds));
+      ->check(CLI::Range(1e-3, kMaxTraceSeconds));
   command->add_option("-o,--out", options->out, "File to write; - is stdout")->required();
   AddRouterOptions(*command, options->router);
   command->callback([options, &exit_code] { exit_code = Report(Trace(*options)); });

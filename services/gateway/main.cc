@@ -36,7 +36,9 @@ absl::Status Run(const GatewayConfig& config) {
   const uint64_t seed =
       Mix64(static_cast<uint64_t>(time.Now().nanoseconds())) ^
       Mix64(static_cast<uint64_t>(getpid()) ^ static_cast<uint64_t>(unix_seconds()));
-  GrpcLinks links({.gateway_id = "gateway-" + std::to_string(seed), .model = config.model_name},
+  GrpcLinks links({.gateway_id = "gateway-" + std::to_string(seed),
+                   .model = config.model_name,
+                   .metrics_address = config.metrics_listen},
                   time);
   GatewayMetrics metrics(config.model_name, {config.slo_ttft_ms / 1e3, config.slo_tpot_ms / 1e3});
   const std::shared_ptr<Relay> relay = Relay::Create({}, time, links, &metrics);

@@ -83,8 +83,8 @@ struct RouterDaemon::Parts {
         tco(std::move(prices), config.max_workers, *registry),
         core(CoreConfig(config), time, {&log, &metrics}),
         workers(identity, RegistryLimitsOf(config), core, book, tco, time),
-        gateways(identity, RouterLimitsOf(config), core, time),
-        admin(identity, TANDEM_VERSION, core, book, tco,
+        gateways(identity, RouterLimitsOf(config), core, gateway_book, time),
+        admin(identity, TANDEM_VERSION, core, book, gateway_book, tco,
               {config.slo_tpot_ms / 1e3, config.slo_ttft_ms / 1e3}, time) {
     // What lost devices cost goes on while nobody tells of it.
     registry->SetBeforeCollect([this, &time] { tco.BookDown(time.Now()); });
@@ -96,6 +96,7 @@ struct RouterDaemon::Parts {
   RouterLog log;
   RouterMetrics metrics;
   WorkerBook book;
+  GatewayBook gateway_book;
   TcoBook tco;
   std::atomic<bool> serving = false;
   RouterCore core;

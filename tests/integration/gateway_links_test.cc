@@ -40,6 +40,7 @@ TEST_F(GatewayLinksTest, RequestGoesToTheRouterAndItsTokensComeFromTheWorker) {
   EXPECT_EQ(client->AwaitPlacement().attention_worker, "A");
   v1::TokenStep step = Step(1, Key("r"), 0, {10});
   step.mutable_sequences(0)->add_logprobs()->set_logprob(-0.25f);
+  step.mutable_sequences(0)->add_decode_steps(77);
   a_.Send(0, step);
   v1::TokenStep last = Step(2, Key("r"), 1, {11}, v1::END_REASON_EOS);
   v1::StageTime& time = *last.mutable_sequences(0)->mutable_end()->add_times();
@@ -54,6 +55,8 @@ TEST_F(GatewayLinksTest, RequestGoesToTheRouterAndItsTokensComeFromTheWorker) {
   EXPECT_EQ(result.result.times[0].seconds, 0.5);
   EXPECT_THAT(client->ids(), ElementsAre(10, 11));
   EXPECT_EQ(client->AwaitTokens(2)[0].logprob.logprob, -0.25f);
+  EXPECT_EQ(client->AwaitTokens(2)[0].decode_step, 77u);
+  EXPECT_EQ(client->AwaitTokens(2)[1].decode_step, 0u) << "a worker that does not say";
   EXPECT_EQ(relay_->in_flight(), 0u);
 }
 

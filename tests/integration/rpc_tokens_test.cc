@@ -90,7 +90,7 @@ step::OutboxMessage Message(uint64_t step, TokenId id) {
   step::Emit emit;
   emit.sequence = {.request = RequestId("req"), .choice = 1, .attempt = 3};
   emit.position = static_cast<uint32_t>(step - 1);
-  emit.token = step::SampledToken{.id = id, .logprob = 0, .top = {}};
+  emit.token = step::SampledToken{.id = id, .logprob = 0, .top = {}, .decode_step = 2 * step};
   return {.step = step, .emits = {emit}};
 }
 
@@ -124,6 +124,8 @@ TEST_F(TokensRpc, StepsArriveInOrderAndWhole) {
     EXPECT_EQ(got.sequences(0).position(), step - 1);
     ASSERT_EQ(got.sequences(0).ids_size(), 1);
     EXPECT_EQ(got.sequences(0).ids(0), 1000 + step);
+    ASSERT_EQ(got.sequences(0).decode_steps_size(), 1);
+    EXPECT_EQ(got.sequences(0).decode_steps(0), 2 * step);
     EXPECT_FALSE(got.sequences(0).has_end());
   }
 }

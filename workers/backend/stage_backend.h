@@ -64,6 +64,8 @@ struct BackendInfo {
   uint64_t ffn_bytes = 0;
   uint64_t head_bytes = 0;          // token embedding, final norm, output matrix
   uint64_t kv_row_bytes = 0;        // K and V of one position and layer
+  uint32_t heads = 0, ffn = 0;      // of a real model: query heads, width of the whole FFN
+  bool tied_embeddings = false;     // likewise: one matrix is both embedding and head
   std::vector<TokenId> end_tokens;  // end-of-generation ids
 };
 

@@ -81,6 +81,11 @@ WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engin
   worker.time_scale = config.emulated() ? config.time_scale : 0;
   worker.model_shape = config.emulated() ? config.model_shape : "";
   worker.weights = config.emulated() ? config.weights : "";
+  if (!config.emulated()) {
+    worker.loaded = {backend.heads,           backend.ffn,       backend.tied_embeddings,
+                     backend.attention_bytes, backend.ffn_bytes, backend.head_bytes,
+                     backend.kv_row_bytes};
+  }
   worker.dollars_per_hour = price.dollars_per_hour;
   worker.watts = price.watts;
   worker.pid = getpid();

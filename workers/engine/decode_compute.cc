@@ -75,7 +75,11 @@ absl::Status DecodeEngine::Compute(const step::AttentionTask& task, Instant star
   if (task.layer == 0) {
     RETURN_IF_ERROR(slot.buffers.Reserve(backend, slot.rows));
     std::vector<TokenId> ids;
-    for (const step::KvRow& row : task.rows) ids.push_back(row.token);
+    slot.context_tokens = 0;
+    for (const step::KvRow& row : task.rows) {
+      ids.push_back(row.token);
+      slot.context_tokens += row.position + 1;
+    }
     RETURN_IF_ERROR(backend.Embed(ids, *slot.buffers.residual)->Wait());
     const Instant embedded = context_.line.Now();
     context_.trace.Add({.kind = SpanKind::kEmbed,
@@ -92,6 +96,7 @@ absl::Status DecodeEngine::Compute(const step::AttentionTask& task, Instant star
   context_.trace.Add({.kind = SpanKind::kAttention,
                       .layer = task.layer,
                       .micro_batch = task.micro_batch,
+                      .context_tokens = slot.context_tokens,
                       .rows = slot.rows,
                       .step = task.step,
                       .begin = start,
@@ -111,6 +116,7 @@ absl::Status DecodeEngine::Compute(const step::HeadTask& task, Instant start,
                       .step = task.step,
                       .begin = start,
                       .end = context_.line.Now()});
+  for (step::SampledToken& token : tokens) token.decode_step = task.step;
   if (tokens.size() != task.rows.size()) {
     return absl::InternalError(absl::StrCat("the backend drew ", tokens.size(), " tokens for ",
                                             task.rows.size(), " rows"));

@@ -74,8 +74,9 @@ class DecodeEngine {
   struct Slot {
     RowBuffers buffers;
     uint32_t rows = 0;
-    step::CallId call;                         // the last one sent
-    std::vector<Instant> sent_at;              // by piece
+    uint32_t context_tokens = 0;   // positions that the rows attend to, themselves included
+    step::CallId call;             // the last one sent
+    std::vector<Instant> sent_at;  // by piece
     std::vector<std::vector<float>> partials;  // [rows, hidden] by piece, of a layer cut by columns
   };
   // How a prompt's KV came to its reservation.

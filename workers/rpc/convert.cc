@@ -183,6 +183,16 @@ void ToProto(const SequenceKey& key, v1::SequenceKey* out) {
   out->set_attempt(key.attempt);
 }
 
+static void ToProto(const LoadedModel& loaded, v1::LoadedModel* out) {
+  out->set_heads(loaded.heads);
+  out->set_ffn(loaded.ffn);
+  out->set_tied_embeddings(loaded.tied_embeddings);
+  out->set_attention_bytes(loaded.attention_bytes);
+  out->set_ffn_bytes(loaded.ffn_bytes);
+  out->set_head_bytes(loaded.head_bytes);
+  out->set_kv_row_bytes(loaded.kv_row_bytes);
+}
+
 void ToProto(const WorkerDescription& worker, v1::Registration* out) {
   out->set_worker_id(worker.id.value());
   out->set_incarnation(worker.incarnation);
@@ -219,6 +229,7 @@ void ToProto(const WorkerDescription& worker, v1::Registration* out) {
   out->set_time_scale(worker.time_scale);
   out->set_model_shape(worker.model_shape);
   out->set_weights(worker.weights);
+  if (worker.loaded.heads > 0) ToProto(worker.loaded, out->mutable_loaded());
   ToProto(worker.dollars_per_hour, out->mutable_dollars_per_hour());
   ToProto(worker.watts, out->mutable_watts());
 }
@@ -357,6 +368,7 @@ void ToProto(const step::OutboxMessage& message, const std::vector<SequenceCost>
     entry.set_position(emit.position);
     if (emit.token) {
       entry.add_ids(emit.token->id);
+      entry.add_decode_steps(emit.token->decode_step);
       if (emit.token->logprob != 0 || !emit.token->top.empty())
         WriteLogprobs(*emit.token, entry.add_logprobs());
     }

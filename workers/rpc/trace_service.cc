@@ -37,6 +37,7 @@ void ToProto(const Span& span, v1::TraceSpan* out) {
   out->set_calls(span.calls);
   if (span.peer != kNoPeer) out->set_peer(span.peer);
   out->set_cause(static_cast<v1::WaitCause>(span.cause));
+  out->set_context_tokens(span.context_tokens);
 }
 
 }  // namespace

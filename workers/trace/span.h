@@ -38,7 +38,8 @@ struct Span {
   uint16_t calls = 0;                          // kFfn: how many were merged
   uint32_t layer = 0;
   uint32_t micro_batch = 0;
-  uint32_t attempt = 0;  // kA2f, kServed
+  uint32_t attempt = 0;         // kA2f, kServed
+  uint32_t context_tokens = 0;  // kAttention: positions that the rows attend to, of all rows
   uint32_t rows = 0;
   uint64_t step = 0;
   Instant begin{}, end{};

@@ -10,6 +10,8 @@ namespace {
 uint64_t Pack(uint32_t high, uint32_t low) { return uint64_t{high} << 32 | low; }
 uint32_t High(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
 uint32_t Low(uint64_t word) { return static_cast<uint32_t>(word); }
+// No kind has both a context and attempts: they share half a word.
+bool HasContext(SpanKind kind) { return kind == SpanKind::kAttention; }
 
 }  // namespace
 
@@ -24,12 +26,13 @@ void SpanRing::Add(const Span& span) {
   std::atomic<uint64_t>* const word = &words_[(number & mask_) * kWords];
   const uint32_t who = uint32_t{span.peer} << 16 | static_cast<uint32_t>(span.kind) << 8 |
                        static_cast<uint32_t>(span.cause);
-  const uint64_t packed[kWords] = {static_cast<uint64_t>(span.begin.nanoseconds()),
-                                   static_cast<uint64_t>(span.end.nanoseconds()),
-                                   span.step,
-                                   Pack(span.layer, span.micro_batch),
-                                   Pack(span.rows, span.attempt),
-                                   Pack(who, span.calls)};
+  const uint64_t packed[kWords] = {
+      static_cast<uint64_t>(span.begin.nanoseconds()),
+      static_cast<uint64_t>(span.end.nanoseconds()),
+      span.step,
+      Pack(span.layer, span.micro_batch),
+      Pack(span.rows, HasContext(span.kind) ? span.context_tokens : span.attempt),
+      Pack(who, span.calls)};
   for (size_t i = 0; i < kWords; i++) word[i].store(packed[i], std::memory_order_release);
   head_.store(number + 1, std::memory_order_release);
 }
@@ -46,9 +49,9 @@ Span SpanRing::Load(uint64_t number) const {
   span.layer = High(packed[3]);
   span.micro_batch = Low(packed[3]);
   span.rows = High(packed[4]);
-  span.attempt = Low(packed[4]);
   span.peer = static_cast<uint16_t>(who >> 16);
   span.kind = static_cast<SpanKind>(who >> 8 & 0xff);
+  (HasContext(span.kind) ? span.context_tokens : span.attempt) = Low(packed[4]);
   span.cause = static_cast<ledger::Cause>(who & 0xff);
   span.calls = static_cast<uint16_t>(Low(packed[5]));
   return span;

@@ -120,6 +120,7 @@ absl::Status TraceCollector::TakeSpan(const v1::TraceSpan& span) {
   kept.micro_batch = span.micro_batch();
   kept.attempt = span.attempt();
   kept.rows = span.rows();
+  kept.context_tokens = span.context_tokens();
   kept.calls = span.calls();
   kept.peer = span.has_peer() ? span.peer() : kNoWorker;
   kept.kind = span.kind();

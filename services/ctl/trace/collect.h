@@ -31,6 +31,9 @@ class TraceCollector {
   absl::Status Take(const v1::TraceMessage& message);
   // Once the stream has ended well. kDataLoss: before the worker had said its last.
   absl::StatusOr<WorkerTrace> Finish();
+  // Of a stream that is broken off on purpose.
+  const WorkerTrace& so_far() const { return trace_; }
+  WorkerTrace TakeSoFar() { return std::move(trace_); }
 
  private:
   absl::Status TakeStart(const v1::TraceStart& start);

@@ -20,6 +20,7 @@ struct TracedSpan {
   int64_t begin_ns = 0, end_ns = 0;
   uint64_t step = 0;
   uint32_t layer = 0, micro_batch = 0, attempt = 0, rows = 0, calls = 0;
+  uint32_t context_tokens = 0;
   uint32_t peer = kNoWorker;  // index into WorkerTrace::peers
   v1::SpanKind kind = v1::SPAN_KIND_UNSPECIFIED;
   v1::WaitCause cause = v1::WAIT_CAUSE_UNSPECIFIED;

@@ -46,6 +46,7 @@ Api::Answering::Answering(Api& api, Prepared prepared, const HttpQuery& query, H
         {ChoiceText(api.text_, request.stop, request.stop_token_ids, head_.logprobs), {}, {}});
     choices_.back().answer.index = i;
   }
+  timings_.decode_steps.resize(request.n);
 }
 
 asio::awaitable<void> Api::Answering::Run() {
@@ -153,6 +154,7 @@ void Api::Answering::Take(ChoiceEvent event, std::string& events) {
   for (NewToken& token : event.tokens) {
     NoteToken(choice);
     if (head_.token_ids) choice.unsaid_ids.push_back(token.id);
+    if (prepared_.request.timings) timings_.decode_steps[event.choice].push_back(token.decode_step);
     choice.text.Push(token.id, std::move(token.logprob), delta);
     if (choice.text.stopped()) break;
   }

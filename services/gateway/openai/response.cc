@@ -106,7 +106,13 @@ void AppendTimings(const Timings* timings, std::string& out) {
     separator = ",";
   }
   absl::StrAppend(&out, R"(],"kv_transfer_seconds":)", timings->kv_transfer_seconds,
-                  R"(,"ttft_seconds":)", timings->ttft_seconds, "}");
+                  R"(,"ttft_seconds":)", timings->ttft_seconds, R"(,"decode_steps":[)");
+  separator = "";
+  for (const std::vector<uint64_t>& steps : timings->decode_steps) {
+    absl::StrAppend(&out, separator, "[", absl::StrJoin(steps, ","), "]");
+    separator = ",";
+  }
+  out += "]}";
 }
 
 std::string Head(const AnswerHead& head, absl::string_view object) {

@@ -50,6 +50,9 @@ struct Timings {
   std::vector<Stage> stages;
   double kv_transfer_seconds = 0;
   double ttft_seconds = 0;
+  // [choices, tokens] the decode step of the attention worker that drew each token: its trace's
+  // number. 0: not known.
+  std::vector<std::vector<uint64_t>> decode_steps = {};
 };
 
 // `timings` may be null. `model` names the tokens of logprobs.

@@ -20,7 +20,8 @@ namespace tandem::gateway {
 
 struct NewToken {
   TokenId id = 0;
-  TokenLogprob logprob;  // when asked for
+  TokenLogprob logprob;      // when asked for
+  uint64_t decode_step = 0;  // of its attention worker, that drew it; 0: not known
 };
 
 // Device seconds of one stage at one worker that one sequence cost.

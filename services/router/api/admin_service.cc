@@ -10,12 +10,13 @@
 namespace tandem::router {
 
 AdminService::AdminService(const RouterIdentity& self, std::string version, RouterCore& core,
-                           const WorkerBook& book, TcoBook& tco, const ServiceObjective& slo,
-                           const TimeSource& time)
+                           const WorkerBook& book, const GatewayBook& gateways, TcoBook& tco,
+                           const ServiceObjective& slo, const TimeSource& time)
     : self_(self),
       version_(std::move(version)),
       core_(core),
       book_(book),
+      gateways_(gateways),
       tco_(tco),
       slo_(slo),
       time_(time) {}
@@ -42,6 +43,11 @@ grpc::ServerUnaryReactor* AdminService::Status(grpc::CallbackServerContext* cont
     out.set_state_reason(worker.state_reason);
     out.set_heartbeat_age_seconds(std::max(0.0, (now - worker.last_heartbeat).seconds()));
     for (const WorkerId& holder : worker.group) out.add_group(holder.value());
+  }
+  for (const auto& [id, address] : gateways_.All()) {
+    v1::GatewayStatus& out = *reply->add_gateways();
+    out.set_gateway_id(id.value());
+    out.set_metrics_address(address);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);

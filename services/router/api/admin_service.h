@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "services/router/api/gateway_book.h"
 #include "services/router/dispatch/convert.h"
 #include "services/router/registry/worker_book.h"
 #include "services/router/router_core.h"
@@ -21,8 +22,8 @@ class AdminService final : public v1::Admin::CallbackService {
  public:
   // All outlive the service. `version` is the router's.
   AdminService(const RouterIdentity& self, std::string version, RouterCore& core,
-               const WorkerBook& book, TcoBook& tco, const ServiceObjective& slo,
-               const TimeSource& time);
+               const WorkerBook& book, const GatewayBook& gateways, TcoBook& tco,
+               const ServiceObjective& slo, const TimeSource& time);
 
   // From the newest snapshot and each worker's newest heartbeat.
   grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context,
@@ -42,6 +43,7 @@ class AdminService final : public v1::Admin::CallbackService {
   const std::string version_;
   RouterCore& core_;
   const WorkerBook& book_;
+  const GatewayBook& gateways_;
   TcoBook& tco_;
   const ServiceObjective slo_;
   const TimeSource& time_;

@@ -19,8 +19,13 @@ using Stream = ServerStream<v1::GatewayMessage, v1::RouterMessage>;
 class GatewayStream final : public Stream, public GatewayLink {
  public:
   GatewayStream(ServerStreamOptions options, const RouterServiceLimits& limits,
-                const RouterIdentity& self, RouterCore& core)
-      : Stream(std::move(options)), limits_(limits.generate), self_(self), core_(core) {}
+                const RouterIdentity& self, RouterCore& core, GatewayBook& book, std::string peer)
+      : Stream(std::move(options)),
+        limits_(limits.generate),
+        self_(self),
+        core_(core),
+        book_(book),
+        peer_(std::move(peer)) {}
 
   const GatewayId& gateway() const override { return gateway_; }
   HelloAlarm& hello() { return hello_; }
@@ -75,6 +80,7 @@ class GatewayStream final : public Stream, public GatewayLink {
                        "', this router '", self_.model, "'")));
     }
     gateway_ = *gateway;
+    book_.Add(gateway_, this, ReachableAddress(message.hello().metrics_address(), peer_));
     greeted_ = true;
     Write(ToWelcome(self_));
     core_.GatewayConnected(Link(), Taken());
@@ -120,6 +126,7 @@ class GatewayStream final : public Stream, public GatewayLink {
   void OnGone(const std::string&) override {
     hello_.Cancel();
     if (!greeted_) return;
+    book_.Remove(gateway_, this);
     core_.GatewayDisconnected(Link());
   }
 
@@ -133,6 +140,8 @@ class GatewayStream final : public Stream, public GatewayLink {
   const GenerateLimits limits_;
   const RouterIdentity& self_;
   RouterCore& core_;
+  GatewayBook& book_;
+  const std::string peer_;  // as gRPC names it
   HelloAlarm hello_;
   GatewayId gateway_;  // set with the hello, before anyone else knows the link
   std::atomic<bool> greeted_ = false;
@@ -141,8 +150,13 @@ class GatewayStream final : public Stream, public GatewayLink {
 }  // namespace
 
 RouterService::RouterService(const RouterIdentity& self, const RouterServiceLimits& limits,
-                             RouterCore& core, TimeSource& time)
-    : self_(self), limits_(limits), core_(core), time_(time), streams_(limits.max_streams) {}
+                             RouterCore& core, GatewayBook& book, TimeSource& time)
+    : self_(self),
+      limits_(limits),
+      core_(core),
+      book_(book),
+      time_(time),
+      streams_(limits.max_streams) {}
 
 grpc::ServerBidiReactor<v1::GatewayMessage, v1::RouterMessage>* RouterService::Generate(
     grpc::CallbackServerContext* context) {
@@ -156,7 +170,7 @@ grpc::ServerBidiReactor<v1::GatewayMessage, v1::RouterMessage>* RouterService::G
                           .context = context,
                           .max_queued_messages = limits_.max_queued_answers,
                           .open_at_once = false},
-      limits_, self_, core_);
+      limits_, self_, core_, book_, context->peer());
   stream->hello().Arm(time_, limits_.hello_timeout, std::weak_ptr<Stream>(stream));
   stream->Start();
   return stream.get();

@@ -2,6 +2,7 @@
 
 // Gateways' streams: Generate and Abort up; placements, ends and the cluster's state down.
 
+#include "services/router/api/gateway_book.h"
 #include "services/router/dispatch/convert.h"
 #include "services/router/router_core.h"
 #include "services/runtime/stream_count.h"
@@ -22,7 +23,7 @@ class RouterService final : public v1::Router::CallbackService {
  public:
   // All outlive the service.
   RouterService(const RouterIdentity& self, const RouterServiceLimits& limits, RouterCore& core,
-                TimeSource& time);
+                GatewayBook& book, TimeSource& time);
 
   grpc::ServerBidiReactor<v1::GatewayMessage, v1::RouterMessage>* Generate(
       grpc::CallbackServerContext* context) override;
@@ -31,6 +32,7 @@ class RouterService final : public v1::Router::CallbackService {
   const RouterIdentity self_;
   const RouterServiceLimits limits_;
   RouterCore& core_;
+  GatewayBook& book_;
   TimeSource& time_;
   StreamCount streams_;
 };

@@ -36,7 +36,7 @@ struct GenerateLimits {
 absl::StatusOr<WorkerDescription> ToWorker(const v1::Registration& proto);
 WorkerLoad ToLoad(const v1::Heartbeat& proto);
 absl::StatusOr<control::Event> ToEvent(const WorkerId& worker, const v1::SequenceEvent& proto);
-absl::StatusOr<GatewayId> ToGateway(const v1::GatewayHello& proto);  // its version, too
+absl::StatusOr<GatewayId> ToGateway(const v1::GatewayHello& proto);  // its other fields, too
 // The model's name is the caller's to compare.
 absl::Status CheckGenerate(const v1::GenerateRequest& proto, const GenerateLimits& limits);
 GenerateSpec ToSpec(const v1::GenerateRequest& proto);  // after CheckGenerate

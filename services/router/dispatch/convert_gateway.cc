@@ -56,6 +56,11 @@ absl::StatusOr<GatewayId> ToGateway(const v1::GatewayHello& proto) {
         absl::StrCat("gateway ", proto.gateway_id(), " speaks protocol version ",
                      proto.protocol_version(), ", this router ", kProtocolVersion));
   }
+  if (proto.metrics_address().size() > kMaxNameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("hello.metrics_address has ", proto.metrics_address().size(),
+                     " bytes; at most ", kMaxNameBytes, " are taken"));
+  }
   return GatewayId(proto.gateway_id());
 }
 

@@ -15,13 +15,17 @@ namespace {
 // Every field says the number, so that a torn span shows.
 Span Numbered(uint64_t n) {
   const auto low = static_cast<uint32_t>(n);
-  return {.kind = static_cast<SpanKind>(n % 10),
+  const auto kind = static_cast<SpanKind>(n % 10);
+  // Attention has no attempts, and it alone a context.
+  const bool attention = kind == SpanKind::kAttention;
+  return {.kind = kind,
           .cause = static_cast<ledger::Cause>(n % 11),
           .peer = static_cast<uint16_t>(n),
           .calls = static_cast<uint16_t>(n * 3),
           .layer = low * 5,
           .micro_batch = low * 7,
-          .attempt = low * 11,
+          .attempt = attention ? 0 : low * 11,
+          .context_tokens = attention ? low * 11 : 0,
           .rows = low * 13,
           .step = n,
           .begin = Instant::FromNanoseconds(static_cast<int64_t>(n * 17)),

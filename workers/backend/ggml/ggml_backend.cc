@@ -2,6 +2,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -71,6 +72,10 @@ BackendInfo InfoOf(const GgufModel& model, const ShardWeights& weights, const Sh
   info.ffn_bytes = weights.bytes(TensorGroup::kFfn);
   info.head_bytes = weights.bytes(TensorGroup::kHead);
   info.kv_row_bytes = 2 * shape.kv_dim() * ggml_type_size(GGML_TYPE_F16);
+  info.heads = shape.heads;
+  info.ffn = shape.ff;
+  info.tied_embeddings = std::none_of(model.tensors().begin(), model.tensors().end(),
+                                      [](const auto& t) { return t.name == "output.weight"; });
   info.end_tokens = model.end_tokens();
   return info;
 }

@@ -37,6 +37,7 @@ void ToProto(const Sampling& sampling, v1::Sampling* out) {
 NewToken TakeToken(const v1::SequenceTokens& tokens, int i) {
   NewToken token;
   token.id = tokens.ids(i);
+  if (i < tokens.decode_steps_size()) token.decode_step = tokens.decode_steps(i);
   if (i < tokens.logprobs_size()) {
     const v1::TokenLogprobs& logprobs = tokens.logprobs(i);
     token.logprob.logprob = logprobs.logprob();

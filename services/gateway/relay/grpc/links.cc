@@ -86,6 +86,7 @@ class GrpcLinks::Router final : public RouterLink {
                             message.mutable_hello()->set_gateway_id(identity.gateway_id);
                             message.mutable_hello()->set_protocol_version(kProtocolVersion);
                             message.mutable_hello()->set_model(identity.model);
+                            message.mutable_hello()->set_metrics_address(identity.metrics_address);
                             return message;
                           },
                       .opened = [] {},  // its welcome says so

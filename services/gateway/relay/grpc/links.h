@@ -15,6 +15,7 @@ namespace tandem::gateway {
 struct GatewayIdentity {
   std::string gateway_id;  // new with each process
   std::string model;
+  std::string metrics_address = {};  // host:port of its /metrics; empty: it serves none
 };
 
 // Makes and keeps the links.

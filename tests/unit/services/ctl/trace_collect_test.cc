@@ -37,6 +37,7 @@ v1::TraceMessage OneSpan() {
   span.set_end_nanoseconds(kStart + 20);
   span.set_layer(79);
   span.set_peer(0);
+  span.set_context_tokens(4096);
   return message;
 }
 
@@ -58,6 +59,7 @@ TEST(TraceCollector, KeepsWhatTheWorkerSaid) {
   EXPECT_EQ(trace->lost, 3u);
   EXPECT_EQ(trace->peers, std::vector<std::string>{"a"});
   ASSERT_EQ(trace->spans.size(), 1u);
+  EXPECT_EQ(trace->spans[0].context_tokens, 4096u);
   EXPECT_EQ(trace->spans[0].layer, 79u);
   EXPECT_EQ(trace->spans[0].peer, 0u);
   EXPECT_EQ(trace->ended_ns - trace->started_ns, 30);

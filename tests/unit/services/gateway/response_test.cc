@@ -122,12 +122,14 @@ TEST(WholeAnswer, TimingsNameWorkersAndSeconds) {
   timings.attention_worker = "a0";
   timings.stages = {{"ffn", "f0", 0.25, 30}};
   timings.ttft_seconds = 0.5;
+  timings.decode_steps = {{7, 8}, {}};
   const json::value answer =
       json::parse(WholeAnswer(ChatHead(), {{0, "", {}, "stop"}}, {1, 1}, &timings, model));
   EXPECT_EQ(answer.at("tandem").at("topology").as_string(), "pd-afd");
   EXPECT_EQ(answer.at("tandem").at("stages").at(0).at("worker").as_string(), "f0");
   EXPECT_EQ(answer.at("tandem").at("stages").at(0).at("calls").as_int64(), 30);
   EXPECT_EQ(answer.at("tandem").at("ttft_seconds").as_double(), 0.5);
+  EXPECT_EQ(answer.at("tandem").at("decode_steps"), json::parse("[[7, 8], []]"));
 }
 
 TEST(Models, ListAndObjectHaveOpenAisShape) {

@@ -1,0 +1,36 @@
+#pragma once
+
+// Asks a cluster, again and again, for what `tandemctl top` shows.
+
+#include <optional>
+#include <string>
+
+#include "scheduler/base/time.h"
+#include "services/ctl/top/snapshot.h"
+
+namespace tandem::ctl {
+
+// Not thread-safe.
+class TopSource {
+ public:
+  // `time` outlives this.
+  TopSource(std::string router, Duration window, const TimeSource& time)
+      : router_(std::move(router)), window_(window), latency_(window), time_(time) {}
+
+  // Asks the router, and the gateways that it knows. When the router does not answer: its last
+  // word, marked as such. Takes some seconds at most.
+  TopSnapshot Ask();
+  bool answered() const { return last_.has_value(); }  // the router, ever
+
+ private:
+  LatencyView AskGateways(const v1::StatusReply& status, double time_scale);
+
+  const std::string router_;
+  const Duration window_;
+  LatencyWindow latency_;
+  const TimeSource& time_;
+  std::optional<TopSnapshot> last_;
+  std::optional<Instant> lost_since_;
+};
+
+}  // namespace tandem::ctl
