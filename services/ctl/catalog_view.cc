@@ -319,7 +319,8 @@ absl::StatusOr<std::string> CatalogText(const Catalog& catalog, absl::string_vie
   if (kind.empty() || kind == "chip") tables.push_back(ChipsTable(catalog));
   if (kind.empty() || kind == "device") tables.push_back(DevicesTable(catalog));
   if (kind.empty() || kind == "model") tables.push_back(ModelsTable(catalog));
-  if (kind.empty() || kind == "engine") tables.push_back(EnginesTable(catalog));
+  if (kind == "engine" || (kind.empty() && !catalog.EngineNames().empty()))
+    tables.push_back(EnginesTable(catalog));
   std::string text;
   for (const std::string& table : tables) absl::StrAppend(&text, text.empty() ? "" : "\n", table);
   if (kind != "model") absl::StrAppend(&text, "\n", kMarkCountsLegend);
