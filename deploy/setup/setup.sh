@@ -27,6 +27,15 @@ as_root() {
   fi
 }
 
+# Installs packages, but starts none of the services that they bring (nginx, Prometheus): only their programs are wanted.
+APT_WITHOUT_SERVICES='
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap "rm -f $policy" EXIT
+  printf "#!/bin/sh\nexit 101\n" >$policy && chmod 755 $policy
+fi
+apt-get install -y -qq --no-install-recommends "$@"'
+
 # install_packages FILE...: the Debian packages in the lists that are missing.
 install_packages() {
   local missing=() package
@@ -37,7 +46,7 @@ install_packages() {
   [ ${#missing[@]} -gt 0 ] || return 0
   step "installing ${#missing[@]} Debian packages: ${missing[*]}"
   as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
+  as_root env DEBIAN_FRONTEND=noninteractive sh -c "$APT_WITHOUT_SERVICES" sh "${missing[@]}" \
     >"$TANDEM_CACHE/apt.log" 2>&1 || { tail -20 "$TANDEM_CACHE/apt.log" >&2; fail "apt-get install failed"; }
 }
 
@@ -91,10 +100,15 @@ setup_build() {
   fetch_model
 }
 
+# setup_monitoring: what ./dev up --monitoring needs on top.
+setup_monitoring() {
+  [ -n "${TANDEM_SKIP_PACKAGES:-}" ] || install_packages deploy/setup/packages-monitoring.txt
+}
+
 # setup_test: what the tests need on top: linters, the official clients.
 setup_test() {
   setup_build
-  [ -n "${TANDEM_SKIP_PACKAGES:-}" ] || install_packages deploy/setup/packages-test.txt
+  [ -n "${TANDEM_SKIP_PACKAGES:-}" ] || install_packages deploy/setup/packages-test.txt deploy/setup/packages-monitoring.txt
   if [ -f tests/e2e/setup.sh ]; then
     TANDEM_CACHE="$TANDEM_CACHE" bash tests/e2e/setup.sh || fail "tests/e2e/setup.sh failed"
   fi

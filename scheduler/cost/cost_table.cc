@@ -98,7 +98,38 @@ CostTable::CostTable(const model::Device& device, const model::ModelShape& shape
     all_reduce_bytes_per_s_ = device.all_reduce.bytes_per_s.value;
   }
   link_ = {device.link.bytes_per_s.value, device.link.latency_seconds.value};
+  ApplyFactors(options.engine.factors);
   Perturb();
+  FindKinds();
+}
+
+void CostTable::ApplyFactors(const CallFactors& factors) {
+  weight_bytes_per_s_ /= factors.memory;
+  kv_bytes_per_s_ /= factors.memory * factors.kv;
+  decode_flops_per_s_ /= factors.compute;
+  prefill_flops_per_s_ /= factors.prefill_compute;
+  for (double* const overhead : {&attention_overhead_, &ffn_overhead_, &expert_overhead_})
+    *overhead *= factors.fixed;
+  prefill_overhead_ *= factors.prefill_fixed;
+  all_reduce_base_ *= factors.all_reduce;
+  all_reduce_doubling_ *= factors.all_reduce;
+  all_reduce_bytes_per_s_ /= factors.all_reduce;
+}
+
+void CostTable::FindKinds() {
+  const auto alike = [&](uint64_t a, uint64_t b) {
+    return shape_.HasExperts(a) == shape_.HasExperts(b) &&
+           shape_.IsWindowed(a) == shape_.IsWindowed(b);
+  };
+  for (uint64_t layer = 0; layer < shape_.layers; layer++) {
+    const auto kind = std::find_if(kinds_.begin(), kinds_.end(),
+                                   [&](const LayerKind& k) { return alike(k.layer, layer); });
+    if (kind == kinds_.end()) {
+      kinds_.push_back({layer, 1});
+    } else {
+      kind->count++;
+    }
+  }
 }
 
 void CostTable::Perturb() {
@@ -167,14 +198,14 @@ CallParts CostTable::FfnParts(const FfnShard& shard, uint64_t layer, uint64_t ro
   return parts;
 }
 
-CallParts CostTable::PrefillParts(uint64_t layer, uint64_t first_position, uint64_t rows) const {
+CallParts CostTable::PrefillParts(uint64_t layer, const PrefillRows& rows) const {
   TANDEM_CHECK(layer < shape_.layers);
-  if (rows == 0) return {};
-  CallParts parts = Roofline(PrefillWork(shape_, options_.precision, layer, first_position, rows),
-                             prefill_flops_per_s_);
+  if (rows.rows == 0) return {};
+  CallParts parts =
+      Roofline(PrefillWork(shape_, options_.precision, layer, rows), prefill_flops_per_s_);
   parts.fixed = prefill_overhead_;
   // Two all-reduces, whose latency is within the prefill's own t0: the fit has no term for it.
-  parts.all_reduce_bytes = 2 * AllReduceBytes(rows);
+  parts.all_reduce_bytes = 2 * AllReduceBytes(rows.rows);
   return parts;
 }
 
@@ -195,8 +226,8 @@ Duration CostTable::FfnLayer(const FfnShard& shard, uint64_t layer, uint64_t row
   return TimeOf(FfnParts(shard, layer, rows));
 }
 
-Duration CostTable::PrefillLayer(uint64_t layer, uint64_t first_position, uint64_t rows) const {
-  return TimeOf(PrefillParts(layer, first_position, rows));
+Duration CostTable::PrefillLayer(uint64_t layer, const PrefillRows& rows) const {
+  return TimeOf(PrefillParts(layer, rows));
 }
 
 Duration CostTable::Embed(uint64_t rows) const { return TimeOf(EmbedParts(rows)); }
@@ -209,15 +240,16 @@ Duration CostTable::StepOverhead(uint64_t rows) const {
 
 Duration CostTable::DecodeStep(const AttentionRows& rows) const {
   Duration time = Embed(rows.rows) + Head(rows.rows) + StepOverhead(rows.rows);
-  for (uint64_t layer = 0; layer < shape_.layers; layer++)
-    time += AttentionLayer(layer, rows) + FfnLayer(FfnShard(), layer, rows.rows);
+  for (const LayerKind& kind : kinds_) {
+    time += (AttentionLayer(kind.layer, rows) + FfnLayer(FfnShard(), kind.layer, rows.rows)) *
+            kind.count;
+  }
   return time;
 }
 
-Duration CostTable::Prefill(uint64_t first_position, uint64_t rows) const {
-  Duration time = Embed(rows);
-  for (uint64_t layer = 0; layer < shape_.layers; layer++)
-    time += PrefillLayer(layer, first_position, rows);
+Duration CostTable::Prefill(const PrefillRows& rows) const {
+  Duration time = Embed(rows.rows);
+  for (const LayerKind& kind : kinds_) time += PrefillLayer(kind.layer, rows) * kind.count;
   return time;
 }
 

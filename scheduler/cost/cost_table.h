@@ -5,15 +5,17 @@
 //
 // A layer's call takes ((bytes/(BW·η))^p + (flops/(F·µ))^p)^(1/p) + t0 and, on a tensor-parallel
 // device, one all-reduce. Source of the form and of its constants: DESIGN section 6 and
-// facts/cost-fit.md; each coefficient's own source is in the catalog. README.md says how far the
-// fit's whole-step form and these calls by layer agree.
+// facts/cost-fit.md; each coefficient's own source is in the catalog. README.md says how well they
+// predict.
 
 #include <absl/status/statusor.h>
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "scheduler/base/time.h"
+#include "scheduler/cost/engine.h"
 #include "scheduler/cost/footprint.h"
 #include "scheduler/cost/link.h"
 #include "scheduler/cost/work.h"
@@ -33,21 +35,6 @@ inline constexpr double kAttentionOverheadShare = 0.5;
 
 // No call takes longer, whatever a chip's file says: sums of them stay in range.
 inline constexpr double kMaxCallSeconds = 1e6;
-
-// What an engine adds to each decode step. Zero for ours, whose own time is real; others' for
-// comparison with their published figures. Source: facts/cost-fit.md.
-struct EngineConstants {
-  Duration per_step;
-  Duration per_sequence;
-  double prefill_share = 0;  // φ: of the prefill time of a prompt that arrives in a step, what the
-                             // step's other sequences wait
-};
-inline constexpr EngineConstants kSglang = {Duration::Microseconds(1450),
-                                            Duration::Microseconds(34), 0.61};
-inline constexpr EngineConstants kVllm = {Duration::Microseconds(820), Duration::Microseconds(21),
-                                          0.79};
-inline constexpr EngineConstants kTensorRtLlm = {Duration::Microseconds(380),
-                                                 Duration::Microseconds(15), 0.73};
 
 struct CostOptions {
   model::Precision precision;
@@ -78,11 +65,14 @@ class CostTable {
   // One layer's call. `layer` < layers of the model.
   Duration AttentionLayer(uint64_t layer, const AttentionRows& rows) const;
   Duration FfnLayer(const FfnShard& shard, uint64_t layer, uint64_t rows) const;
-  Duration PrefillLayer(uint64_t layer, uint64_t first_position, uint64_t rows) const;
+  Duration PrefillLayer(uint64_t layer, const PrefillRows& rows) const;
+  Duration PrefillLayer(uint64_t layer, uint64_t first_position, uint64_t rows) const {
+    return PrefillLayer(layer, PrefillRows::Of(shape_, first_position, rows));
+  }
   // What those calls are made of: TimeOf(AttentionParts(...)) is AttentionLayer(...).
   CallParts AttentionParts(uint64_t layer, const AttentionRows& rows) const;
   CallParts FfnParts(const FfnShard& shard, uint64_t layer, uint64_t rows) const;
-  CallParts PrefillParts(uint64_t layer, uint64_t first_position, uint64_t rows) const;
+  CallParts PrefillParts(uint64_t layer, const PrefillRows& rows) const;
   CallParts EmbedParts(uint64_t rows) const;
   CallParts HeadParts(uint64_t rows) const;
   Duration TimeOf(const CallParts& parts) const;
@@ -93,7 +83,10 @@ class CostTable {
 
   // All of a step or chunk on this device alone, one call after the other.
   Duration DecodeStep(const AttentionRows& rows) const;
-  Duration Prefill(uint64_t first_position, uint64_t rows) const;
+  Duration Prefill(const PrefillRows& rows) const;
+  Duration Prefill(uint64_t first_position, uint64_t rows) const {
+    return Prefill(PrefillRows::Of(shape_, first_position, rows));
+  }
 
   // This end's link to other workers, for A2F/F2A (A2fBytes, F2aBytes) and KV (KvBytes).
   const LinkSpeed& link() const { return link_; }
@@ -106,8 +99,16 @@ class CostTable {
   const EngineConstants& engine() const { return options_.engine; }
 
  private:
+  // Layers that are alike in everything that takes time, by one of them.
+  struct LayerKind {
+    uint64_t layer = 0;
+    int64_t count = 0;
+  };
+
   CostTable(const model::Device& device, const model::ModelShape& shape,
             const CostOptions& options);
+  void ApplyFactors(const CallFactors& factors);
+  void FindKinds();
   void Perturb();
   CallParts Roofline(const Work& work, double flops_per_s) const;
   double AllReduceLatency() const;
@@ -123,6 +124,7 @@ class CostTable {
   double attention_overhead_ = 0, ffn_overhead_ = 0, expert_overhead_ = 0, prefill_overhead_ = 0;
   double all_reduce_base_ = 0, all_reduce_doubling_ = 0, all_reduce_bytes_per_s_ = 0;
   LinkSpeed link_;
+  std::vector<LayerKind> kinds_;
 };
 
 }  // namespace tandem::cost

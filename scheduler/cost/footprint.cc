@@ -12,8 +12,13 @@ using model::Device;
 using model::ModelShape;
 using model::Precision;
 
+// Embedding and head.
+uint64_t EndParameters(const ModelShape& shape) {
+  return shape.head_parameters() * (shape.tied_embeddings ? 1 : 2);
+}
+
 uint64_t AttentionParameters(const ModelShape& shape) {
-  uint64_t parameters = shape.head_parameters() * (shape.tied_embeddings ? 1 : 2);
+  uint64_t parameters = 0;
   for (uint64_t layer = 0; layer < shape.layers; layer++)
     parameters += shape.attention_parameters() + shape.router_parameters(layer);
   return parameters;
@@ -37,15 +42,20 @@ std::string Gigabytes(double bytes) { return absl::StrCat(std::round(bytes / 1e7
 }  // namespace
 
 uint64_t WeightBytes(const ModelShape& shape, const Precision& precision, const Holding& holding) {
-  uint64_t parameters = 0;
-  if (holding.prefill) {
-    parameters = shape.parameters();
-  } else {
-    if (holding.attention) parameters += AttentionParameters(shape);
-    if (holding.ffn.has_value()) parameters += FfnParameters(shape, *holding.ffn);
+  uint64_t parameters = 0, attention_parameters = 0;  // in the weights' format, and in attention's
+  if (holding.prefill || holding.attention) {
+    parameters += EndParameters(shape);
+    attention_parameters = AttentionParameters(shape);
   }
-  const double bits = model::BitsPerWeight(precision.weights);
-  return static_cast<uint64_t>(std::ceil(static_cast<double>(parameters) * bits / 8));
+  if (holding.prefill) {
+    parameters += FfnParameters(shape, FfnShard());
+  } else if (holding.ffn.has_value()) {
+    parameters += FfnParameters(shape, *holding.ffn);
+  }
+  const double bits = static_cast<double>(parameters) * model::BitsPerWeight(precision.weights) +
+                      static_cast<double>(attention_parameters) *
+                          model::BitsPerWeight(shape.AttentionDtype(precision.weights));
+  return static_cast<uint64_t>(std::ceil(bits / 8));
 }
 
 uint64_t KvRowBytes(const ModelShape& shape, const Precision& precision) {

@@ -94,8 +94,9 @@ Op ThreeMatricesOp(absl::string_view name, const ModelShape& shape, const Work& 
 
 // The attention of a layer: its matrices but the last, new K and V, `scores`, output; and what
 // stands before the FFN, which goes to the same device (work.h).
-std::vector<Op> LayerAttention(const ModelShape& shape, const Precision& precision, uint64_t layer,
+std::vector<Op> LayerAttention(const ModelShape& shape, Precision precision, uint64_t layer,
                                uint64_t rows, Op scores) {
+  precision.weights = shape.AttentionDtype(precision.weights);
   const auto matrices = shape.attention_matrices();
   std::vector<Op> ops = {NormOp("attention_norm", shape, rows)};
   for (size_t i = 0; i + 1 < matrices.size(); i++)
@@ -198,9 +199,11 @@ std::vector<Op> PromptOps(const ModelShape& shape, const Precision& precision, u
   Merge({EmbeddingOp(shape, precision, rows)}, Stage::kPrefill, ops);
   for (uint64_t layer = 0; layer < shape.layers; layer++) {
     const std::string context = shape.IsWindowed(layer) ? "causal in the window" : "causal";
-    Merge(LayerAttention(shape, precision, layer, rows,
-                         ScoresOp(shape, PrefillScoresWork(shape, precision, layer, 0, rows), rows,
-                                  PromptHead(shape), context)),
+    Merge(LayerAttention(
+              shape, precision, layer, rows,
+              ScoresOp(shape,
+                       PrefillScoresWork(shape, precision, layer, PrefillRows::Of(shape, 0, rows)),
+                       rows, PromptHead(shape), context)),
           Stage::kPrefill, ops);
     Merge(FfnOps(shape, precision, layer, rows), Stage::kPrefill, ops);
   }

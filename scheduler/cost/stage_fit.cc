@@ -74,7 +74,7 @@ void FitPrefillTime(const CostTable& table, const FitLoad& load, StageFit& fit) 
   fit.rows = load.prompt_tokens;
   AddCall(table, table.EmbedParts(fit.rows), fit);
   for (uint64_t layer = 0; layer < shape.layers; layer++)
-    AddCall(table, table.PrefillParts(layer, 0, fit.rows), fit);
+    AddCall(table, table.PrefillParts(layer, PrefillRows::Of(table.shape(), 0, fit.rows)), fit);
   fit.link_time = table.link().Occupancy(KvBytes(shape, table.precision(), fit.rows));
 }
 

@@ -11,6 +11,10 @@ AttentionRows RowsOf(const model::ModelShape& model, const CallShape& shape) {
   return AttentionRows::Even(model, shape.rows, shape.rows * shape.positions);
 }
 
+PrefillRows ChunkOf(const model::ModelShape& model, const CallShape& shape) {
+  return PrefillRows::Of(model, shape.positions, shape.rows);
+}
+
 }  // namespace
 
 absl::string_view CallKindName(CallKind kind) {
@@ -44,7 +48,7 @@ CallParts PartsOf(const CostTable& table, const CallShape& shape) {
     case CallKind::kHead:
       return table.HeadParts(shape.rows);
     case CallKind::kPrefill:
-      return table.PrefillParts(kLayer, shape.positions, shape.rows);
+      return table.PrefillParts(kLayer, ChunkOf(table.shape(), shape));
   }
   return {};
 }
@@ -59,7 +63,7 @@ double FlopsOf(const model::ModelShape& model, const model::Precision& precision
     case CallKind::kHead:
       return HeadWork(model, precision, shape.rows).flops;
     case CallKind::kPrefill:
-      return PrefillWork(model, precision, kLayer, shape.positions, shape.rows).flops;
+      return PrefillWork(model, precision, kLayer, ChunkOf(model, shape)).flops;
   }
   return 0;
 }

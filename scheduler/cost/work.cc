@@ -10,6 +10,12 @@ namespace {
 using model::ModelShape;
 using model::Precision;
 
+// Attention's own number format, where the model keeps one.
+Precision AttentionPrecision(const ModelShape& shape, Precision precision) {
+  precision.weights = shape.AttentionDtype(precision.weights);
+  return precision;
+}
+
 double Bytes(const Precision& precision, double parameters) {
   return parameters * model::BitsPerWeight(precision.weights) / 8.0;
 }
@@ -43,6 +49,13 @@ double KvBytesOf(const ModelShape& shape, const Precision& precision, uint64_t p
 
 double AttentionParameters(const ModelShape& shape, uint64_t layer) {
   return static_cast<double>(shape.attention_parameters() + shape.router_parameters(layer));
+}
+
+// Projections and gate.
+Work AttentionMatrixWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
+                         uint64_t rows) {
+  const double parameters = AttentionParameters(shape, layer);
+  return MatrixWork(AttentionPrecision(shape, precision), parameters, parameters, rows);
 }
 
 // Of the layer's dense FFN, or of one of its experts: gate, up and down.
@@ -83,6 +96,29 @@ AttentionRows AttentionRows::Even(const ModelShape& shape, uint64_t rows, uint64
   return {rows, context_tokens, windowed};
 }
 
+PrefillRows PrefillRows::Of(const ModelShape& shape, uint64_t first_position, uint64_t rows) {
+  PrefillRows all;
+  if (rows == 0) return all;
+  all.rows = rows;
+  all.attended_tokens = AttendedPositions(first_position, rows, 0);
+  all.kv_tokens = first_position + rows;
+  all.windowed_attended_tokens = all.attended_tokens;
+  all.windowed_kv_tokens = all.kv_tokens;
+  if (shape.window == 0) return all;
+  all.windowed_attended_tokens = AttendedPositions(first_position, rows, shape.window);
+  all.windowed_kv_tokens = std::min(first_position, shape.window) + rows;
+  return all;
+}
+
+PrefillRows& PrefillRows::operator+=(const PrefillRows& other) {
+  rows += other.rows;
+  attended_tokens += other.attended_tokens;
+  kv_tokens += other.kv_tokens;
+  windowed_attended_tokens += other.windowed_attended_tokens;
+  windowed_kv_tokens += other.windowed_kv_tokens;
+  return *this;
+}
+
 uint64_t ShardWidth(const FfnShard& shard, uint64_t width) {
   TANDEM_CHECK(shard.column < shard.columns);
   return width * (shard.column + 1) / shard.columns - width * shard.column / shard.columns;
@@ -108,20 +144,17 @@ Work DecodeScoresWork(const ModelShape& shape, const Precision& precision, uint6
 }
 
 Work PrefillScoresWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
-                       uint64_t first_position, uint64_t rows) {
-  if (rows == 0) return {};
-  const uint64_t window = shape.IsWindowed(layer) ? shape.window : 0;
-  const uint64_t before = window == 0 ? first_position : std::min(first_position, window);
-  return {0, KvBytesOf(shape, precision, before + rows),
-          static_cast<double>(PrefillFlopsPerPosition(shape)) *
-              static_cast<double>(AttendedPositions(first_position, rows, window))};
+                       const PrefillRows& rows) {
+  const bool windowed = shape.IsWindowed(layer);
+  const uint64_t attended = windowed ? rows.windowed_attended_tokens : rows.attended_tokens;
+  return {0, KvBytesOf(shape, precision, windowed ? rows.windowed_kv_tokens : rows.kv_tokens),
+          static_cast<double>(PrefillFlopsPerPosition(shape)) * static_cast<double>(attended)};
 }
 
 Work AttentionWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
                    const AttentionRows& rows) {
   if (rows.rows == 0) return {};
-  const double parameters = AttentionParameters(shape, layer);
-  return MatrixWork(precision, parameters, parameters, rows.rows) +
+  return AttentionMatrixWork(shape, precision, layer, rows.rows) +
          DecodeScoresWork(shape, precision, layer, rows);
 }
 
@@ -156,12 +189,11 @@ Work FfnWork(const ModelShape& shape, const Precision& precision, const FfnShard
 }
 
 Work PrefillWork(const ModelShape& shape, const Precision& precision, uint64_t layer,
-                 uint64_t first_position, uint64_t rows) {
-  if (rows == 0) return {};
-  const double parameters = AttentionParameters(shape, layer);
-  return MatrixWork(precision, parameters, parameters, rows) +
-         FfnWork(shape, precision, FfnShard(), layer, rows) +
-         PrefillScoresWork(shape, precision, layer, first_position, rows);
+                 const PrefillRows& rows) {
+  if (rows.rows == 0) return {};
+  return AttentionMatrixWork(shape, precision, layer, rows.rows) +
+         FfnWork(shape, precision, FfnShard(), layer, rows.rows) +
+         PrefillScoresWork(shape, precision, layer, rows);
 }
 
 Work HeadWork(const ModelShape& shape, const Precision& precision, uint64_t rows) {

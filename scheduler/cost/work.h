@@ -37,6 +37,20 @@ struct AttentionRows {
   static AttentionRows Even(const model::ModelShape& shape, uint64_t rows, uint64_t context_tokens);
 };
 
+// The rows of prompts that one prefill call computes, as attention sees them: chunks of any number
+// of prompts together.
+struct PrefillRows {
+  uint64_t rows = 0;
+  uint64_t attended_tokens = 0;  // positions attended to, of all rows; causal
+  uint64_t kv_tokens = 0;        // positions whose K and V are read, each chunk's once
+  uint64_t windowed_attended_tokens = 0, windowed_kv_tokens = 0;  // in a layer with a window
+
+  // Rows [first_position, first_position + rows) of one prompt: row i attends to
+  // first_position + i + 1 positions, or to the last `window`.
+  static PrefillRows Of(const model::ModelShape& shape, uint64_t first_position, uint64_t rows);
+  PrefillRows& operator+=(const PrefillRows& other);
+};
+
 // A shard's share of a matrix with `width` columns, in columns: the pieces add up to it.
 uint64_t ShardWidth(const FfnShard& shard, uint64_t width);
 
@@ -50,11 +64,10 @@ Work MatrixWork(const model::Precision& precision, double read, double computed,
 //   MLA  the latent of each position, K and V projections absorbed into query and output
 Work DecodeScoresWork(const model::ModelShape& shape, const model::Precision& precision,
                       uint64_t layer, const AttentionRows& rows);
-// The same of `rows` rows of one prompt. Causal: row i attends to first_position + i + 1 positions,
-// or to the last `window`. The KV before and of the chunk is read once. MLA computes heads in full,
-// as prefill does.
+// The same of rows of prompts. The KV before and of a chunk is read once. MLA computes heads in
+// full, as prefill does.
 Work PrefillScoresWork(const model::ModelShape& shape, const model::Precision& precision,
-                       uint64_t layer, uint64_t first_position, uint64_t rows);
+                       uint64_t layer, const PrefillRows& rows);
 // The experts that `rows` rows are expected to touch, and those that all rows go to; nothing in a
 // layer without experts. The FFN of such a layer; nothing in one with experts.
 Work RoutedExpertsWork(const model::ModelShape& shape, const model::Precision& precision,
@@ -74,9 +87,9 @@ Work AttentionWork(const model::ModelShape& shape, const model::Precision& preci
 Work FfnWork(const model::ModelShape& shape, const model::Precision& precision,
              const FfnShard& shard, uint64_t layer, uint64_t rows);
 
-// One layer, attention and FFN, over `rows` rows of one prompt that starts at `first_position`.
+// One layer, attention and FFN, over rows of prompts: the weights once.
 Work PrefillWork(const model::ModelShape& shape, const model::Precision& precision, uint64_t layer,
-                 uint64_t first_position, uint64_t rows);
+                 const PrefillRows& rows);
 
 // Final norm, output matrix and sampling; and the rows of the embedding.
 Work HeadWork(const model::ModelShape& shape, const model::Precision& precision, uint64_t rows);

@@ -114,6 +114,11 @@ absl::Status Catalog::AddModel(absl::string_view yaml, absl::string_view where) 
   return Add(models_, "model", std::move(shape), where);
 }
 
+absl::Status Catalog::AddEngine(absl::string_view yaml, absl::string_view where) {
+  ASSIGN_OR_RETURN(Engine engine, ReadEngine(yaml, where));
+  return Add(engines_, "engine", std::move(engine), where);
+}
+
 absl::StatusOr<Chip> Catalog::FindChip(const std::string& name) const {
   const auto found = chips_.find(name);
   if (found == chips_.end()) return absl::NotFoundError(Missing("chip", name, ChipNames()));
@@ -136,6 +141,12 @@ absl::StatusOr<ModelShape> Catalog::FindModel(const std::string& name) const {
   return found->second.value;
 }
 
+absl::StatusOr<Engine> Catalog::FindEngine(const std::string& name) const {
+  const auto found = engines_.find(name);
+  if (found == engines_.end()) return absl::NotFoundError(Missing("engine", name, EngineNames()));
+  return found->second.value;
+}
+
 absl::StatusOr<Chip> Catalog::ResolveChip(const std::string& name) const {
   ASSIGN_OR_RETURN(const std::string whole, Complete("chip", name, {ChipNames()}));
   return FindChip(whole);
@@ -155,5 +166,6 @@ absl::StatusOr<ModelShape> Catalog::ResolveModel(const std::string& name) const 
 std::vector<std::string> Catalog::ChipNames() const { return Names(chips_); }
 std::vector<std::string> Catalog::DeviceNames() const { return Names(devices_); }
 std::vector<std::string> Catalog::ModelNames() const { return Names(models_); }
+std::vector<std::string> Catalog::EngineNames() const { return Names(engines_); }
 
 }  // namespace tandem::model

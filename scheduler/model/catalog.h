@@ -1,6 +1,6 @@
 #pragma once
 
-// Every chip, device and model that may be named. Filled from text;
+// Every chip, device, model and engine that may be named. Filled from text;
 // services/runtime/catalog_files.h reads the directories.
 
 #include <absl/status/status.h>
@@ -13,6 +13,7 @@
 
 #include "scheduler/model/chip.h"
 #include "scheduler/model/device.h"
+#include "scheduler/model/engine.h"
 #include "scheduler/model/model_shape.h"
 
 namespace tandem::model {
@@ -25,11 +26,13 @@ class Catalog {
   absl::Status AddChip(absl::string_view yaml, absl::string_view where);
   absl::Status AddDevice(absl::string_view yaml, absl::string_view where);
   absl::Status AddModel(absl::string_view yaml, absl::string_view where);
+  absl::Status AddEngine(absl::string_view yaml, absl::string_view where);
 
   // kNotFound lists the names that look most like this one. A chip's name is that of a device too.
   absl::StatusOr<Chip> FindChip(const std::string& name) const;
   absl::StatusOr<Device> FindDevice(const std::string& name) const;
   absl::StatusOr<ModelShape> FindModel(const std::string& name) const;
+  absl::StatusOr<Engine> FindEngine(const std::string& name) const;
 
   // As the above, for names as people type them: itself, else the only name that begins with it
   // and a dash ("h100": h100-sxm), else the only one that begins with it. Chips come before
@@ -42,6 +45,7 @@ class Catalog {
   std::vector<std::string> ChipNames() const;
   std::vector<std::string> DeviceNames() const;
   std::vector<std::string> ModelNames() const;
+  std::vector<std::string> EngineNames() const;
 
  private:
   template <typename Value>
@@ -58,6 +62,7 @@ class Catalog {
   Table<Chip> chips_;
   Table<Device> devices_;
   Table<ModelShape> models_;
+  Table<Engine> engines_;
 };
 
 }  // namespace tandem::model

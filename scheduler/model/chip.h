@@ -15,7 +15,7 @@ namespace tandem::model {
 
 // How fast a chip works on weights of one dtype. A layer's work takes
 // ((bytes/(BW·η))^p + (flops/(F·µ))^p)^(1/p) + t0 (scheduler/cost). GPUs' values:
-// facts/cost-fit.md.
+// tests/bench/truth/fit.py.
 struct DtypeFigures {
   Figure peak_flops;  // F, dense, per second, of the arithmetic that runs: bf16's for int4
   Figure bandwidth_efficiency;  // η in (0, 1.5]: achieved over peak

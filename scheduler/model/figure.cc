@@ -56,6 +56,9 @@ void RequireFigure(YamlReader& reader, const std::string& key, Range range, Figu
     } else if (text != "unknown") {
       fields.Get("value", figure.value, range.min, range.max);
       RequireMark(fields, figure.mark);
+      fields.Get("error", figure.error, 0, 100);
+      if (figure.error > 0 && figure.mark != Mark::kFitted)
+        fields.Refuse("error", "stands with fitted values only");
     }
     RequireText(fields, "source", figure.source);
     return fields.Finish();

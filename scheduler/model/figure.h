@@ -24,6 +24,8 @@ struct Figure {
   double value = 0;  // 0 where unknown; unit: the last words of the figure's name
   Mark mark = Mark::kUnknown;
   std::string source;
+  // Of a fitted figure: one standard error, as a share of the value; 0: not known.
+  double error = 0;
 
   bool known() const { return mark != Mark::kUnknown; }
 };
@@ -37,9 +39,9 @@ struct Range {
   double min = 0, max = 0;
 };
 
-// Reads {value: 3.35e12, mark: stated, source: "..."} or, if allowed, {value: unknown, source:
-// ...}. The key must be there, the value a number in `range`, the source not empty; else the
-// reader's error names file, line and key ("memory_bytes.value").
+// Reads {value: 3.35e12, mark: stated, source: "..."}, where fitted with an `error`, or, if
+// allowed, {value: unknown, source: ...}. The key must be there, the value a number in `range`, the
+// source not empty; else the reader's error names file, line and key ("memory_bytes.value").
 void RequireFigure(YamlReader& reader, const std::string& key, Range range, Figure& figure,
                    IfUnknown unknown = IfUnknown::kRefuse);
 

@@ -28,6 +28,23 @@ std::vector<NamedFigure> FiguresOf(const DtypeFigures& figures) {
           {"prefill_layer_seconds", Unit::kSeconds, figures.prefill_layer_seconds}};
 }
 
+std::vector<NamedFigure> FiguresOf(const Engine& engine) {
+  std::vector<NamedFigure> figures = {
+      {"step_seconds", Unit::kSeconds, engine.step_seconds},
+      {"sequence_seconds", Unit::kSeconds, engine.sequence_seconds},
+      {"prefill_share", Unit::kNone, engine.prefill_share},
+      {"request_seconds", Unit::kSeconds, engine.request_seconds},
+      {"open_request_seconds", Unit::kSeconds, engine.open_request_seconds},
+      {"step_tokens", Unit::kNone, engine.step_tokens},
+      {"kv_reserve", Unit::kNone, engine.kv_reserve},
+      {"kv_element_bytes", Unit::kBytes, engine.kv_element_bytes}};
+  for (const auto& [scope, factors] : engine.factors) {
+    for (const auto& [name, figure] : factors.figures)
+      figures.push_back({absl::StrCat(scope, ".", name), Unit::kNone, figure});
+  }
+  return figures;
+}
+
 std::vector<NamedFigure> FiguresOf(const Device& device) {
   std::vector<NamedFigure> figures;
   if (device.tp > 1) {

@@ -28,6 +28,23 @@ absl::Status ReadLatent(YamlReader reader, ModelShape& shape) {
   return reader.Finish();
 }
 
+// {nvfp4: bf16}
+absl::Status ReadAttentionDtypes(YamlReader reader, ModelShape& shape) {
+  for (const Dtype dtype : kAllDtypes) {
+    const std::string key(DtypeName(dtype));
+    std::string name;
+    reader.Get(key, name);
+    if (name.empty()) continue;
+    const absl::StatusOr<Dtype> kept = ParseDtype(name);
+    if (kept.ok()) {
+      shape.attention_dtypes[dtype] = *kept;
+    } else {
+      reader.Refuse(key, std::string(kept.status().message()));
+    }
+  }
+  return reader.Finish();
+}
+
 void ReadAttention(YamlReader& reader, ModelShape& shape) {
   reader.Require("heads", shape.heads, 1, kMaxHeads);
   if (reader.Has("mla")) {
@@ -40,6 +57,9 @@ void ReadAttention(YamlReader& reader, ModelShape& shape) {
     if (shape.kv_heads > 0 && shape.heads % shape.kv_heads != 0)
       reader.Refuse("kv_heads", absl::StrCat(shape.kv_heads, " does not divide ", shape.heads));
   }
+  reader.GetMapping("attention_weights", [&](const YAML::Node& node) {
+    return ReadAttentionDtypes(reader.Below(node, "attention_weights"), shape);
+  });
   reader.Get("window", shape.window, 1, 1 << 30);
   reader.Get("full_attention_every", shape.full_attention_every, 1, kMaxLayers);
   if (shape.full_attention_every > 0 && shape.window == 0)
@@ -83,6 +103,11 @@ double RoughParameters(const ModelShape& shape) {
 
 }  // namespace
 
+Dtype ModelShape::AttentionDtype(Dtype weights) const {
+  const auto kept = attention_dtypes.find(weights);
+  return kept == attention_dtypes.end() ? weights : kept->second;
+}
+
 bool ModelShape::IsWindowed(uint64_t layer) const {
   return window > 0 && (full_attention_every == 0 || (layer + 1) % full_attention_every != 0);
 }
@@ -113,10 +138,15 @@ absl::InlinedVector<Matrix, 5> ModelShape::attention_matrices() const {
   return matrices;
 }
 
+// The sum of attention_matrices(), without making them: it is asked for at every call.
 uint64_t ModelShape::attention_parameters() const {
-  uint64_t parameters = 0;
-  for (const Matrix& matrix : attention_matrices()) parameters += matrix.parameters();
-  return parameters;
+  if (!latent.has_value()) return 2 * hidden * head_dim * (heads + kv_heads);
+  const uint64_t query = heads * (latent->nope_dim + latent->rope_dim);
+  const uint64_t query_parameters =
+      latent->q_rank == 0 ? hidden * query : latent->q_rank * (hidden + query);
+  return query_parameters + hidden * (latent->kv_rank + latent->rope_dim) +
+         latent->kv_rank * heads * (latent->nope_dim + latent->value_dim) +
+         heads * latent->value_dim * hidden;
 }
 
 uint64_t ModelShape::router_parameters(uint64_t layer) const {

@@ -9,8 +9,11 @@
 #include <absl/strings/string_view.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+
+#include "scheduler/model/dtype.h"
 
 namespace tandem::model {
 
@@ -48,7 +51,11 @@ struct ModelShape {
   uint64_t window = 0;                // positions that a windowed layer attends to; 0: none is
   uint64_t full_attention_every = 0;  // layers n-1, 2n-1, ... are full all the same; 0: none
   std::optional<LatentAttention> latent;
+  // What attention's matrices and the gate are kept in where the model is published with others'
+  // weights in the first format; by default in the same.
+  std::map<Dtype, Dtype> attention_dtypes;
 
+  Dtype AttentionDtype(Dtype weights) const;
   bool HasExperts(uint64_t layer) const { return experts > 0 && layer >= dense_layers; }
   bool IsWindowed(uint64_t layer) const;
   uint64_t windowed_layers() const;

@@ -6,7 +6,6 @@
 #include <absl/strings/strip.h>
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -21,16 +20,6 @@ using model::Device;
 
 constexpr absl::string_view kColocated = "-colocated";
 constexpr double kMillion = 1e6, kSecondsPerHour = 3600;
-
-const std::map<std::string, cost::EngineConstants>& Engines() {
-  static const auto* const engines = new std::map<std::string, cost::EngineConstants>{
-      {"none", {Duration(), Duration(), 1}},
-      {"sglang", cost::kSglang},
-      {"tensorrt-llm", cost::kTensorRtLlm},
-      {"vllm", cost::kVllm},
-  };
-  return *engines;
-}
 
 // "h100-sxm" and "h100-x8" of h100-sxm: what may stand before -colocated.
 absl::Status Unknown(const Catalog& catalog, const std::string& name, absl::string_view why) {
@@ -144,12 +133,14 @@ void AddFigures(const Device& device, model::Dtype weights, std::vector<ledger::
 
 }  // namespace
 
-absl::StatusOr<cost::EngineConstants> FindEngine(const std::string& name) {
-  if (const auto found = Engines().find(name); found != Engines().end()) return found->second;
-  std::vector<std::string> names;
-  for (const auto& entry : Engines()) names.push_back(entry.first);
-  return absl::InvalidArgumentError(
-      absl::StrCat("engine '", name, "' is none of ", absl::StrJoin(names, ", ")));
+absl::StatusOr<model::Engine> FindEngine(const Catalog& catalog, const std::string& name) {
+  model::Engine none = model::NoEngine();
+  if (name == none.name) return none;
+  auto engine = catalog.FindEngine(name);
+  if (engine.ok()) return engine;
+  return absl::InvalidArgumentError(absl::StrCat("engine '", name, "' is neither ", none.name,
+                                                 " nor one of ",
+                                                 absl::StrJoin(catalog.EngineNames(), ", ")));
 }
 
 absl::Status CheckBaseline(const Catalog& catalog, const std::string& name) {
@@ -160,7 +151,7 @@ absl::StatusOr<BaselineForecast> ForecastBaseline(const Catalog& catalog,
                                                   const ledger::PriceList& prices,
                                                   const std::string& name, const BaselineLoad& load,
                                                   const ServiceObjective& slo,
-                                                  const cost::EngineConstants& engine) {
+                                                  const model::Engine& engine) {
   ASSIGN_OR_RETURN(const std::vector<Device> candidates, Candidates(catalog, name));
   if (load.request.output_tokens == 0 || !(load.output_tokens_per_s > 0)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -170,10 +161,11 @@ absl::StatusOr<BaselineForecast> ForecastBaseline(const Catalog& catalog,
   const auto shape = catalog.FindModel(load.model_shape);
   if (!shape.ok()) return absl::InvalidArgumentError(shape.status().message());
   cost::CostOptions options;
-  options.precision.weights = load.weights;
-  options.engine = engine;
+  options.precision = cost::PrecisionOf(engine, load.weights);
   absl::Status why_not;  // of the last: the largest
   for (const Device& device : candidates) {
+    options.engine =
+        cost::ConstantsOf(engine, /*version=*/"", device.chip.name, load.weights, shape->name);
     ASSIGN_OR_RETURN(const cost::CostTable table, cost::CostTable::Create(device, *shape, options));
     absl::StatusOr<BaselineForecast> forecast = Forecast(table, load, slo);
     if (forecast.ok()) {

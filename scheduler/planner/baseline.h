@@ -18,8 +18,8 @@
 namespace tandem::planner {
 
 // Median error of the cost model's time per output token, on configurations that its fit has not
-// seen: the band of every forecast here. Source: facts/cost-fit.md.
-inline constexpr double kTpotMedianError = 0.084;
+// seen: the band of every forecast here. Source: tests/bench/RESULTS.md, truth.
+inline constexpr double kTpotMedianError = 0.064;
 
 struct ServiceObjective {
   Duration tpot, ttft;  // of the device's time
@@ -49,10 +49,9 @@ struct BaselineForecast {
   std::vector<ledger::Input> inputs;  // what it depends on: prices, and the device's figures
 };
 
-// By name: "vllm", "sglang", "tensorrt-llm", as facts/cost-fit.md fitted them; "none" adds nothing
-// to a step and lets every prompt hold up the batch in full, as Tandem's own engine does.
-// kInvalidArgument lists the names.
-absl::StatusOr<cost::EngineConstants> FindEngine(const std::string& name);
+// By name: one of the catalog, such as "vllm", or "none" (model::NoEngine). kInvalidArgument lists
+// the names.
+absl::StatusOr<model::Engine> FindEngine(const model::Catalog& catalog, const std::string& name);
 
 // Whether `name` names a baseline, as ForecastBaseline would say.
 absl::Status CheckBaseline(const model::Catalog& catalog, const std::string& name);
@@ -66,6 +65,6 @@ absl::StatusOr<BaselineForecast> ForecastBaseline(const model::Catalog& catalog,
                                                   const ledger::PriceList& prices,
                                                   const std::string& name, const BaselineLoad& load,
                                                   const ServiceObjective& slo,
-                                                  const cost::EngineConstants& engine);
+                                                  const model::Engine& engine);
 
 }  // namespace tandem::planner

@@ -240,6 +240,8 @@ std::vector<DecodeEffect> DecodeMachine::TakeEffects() {
 uint32_t DecodeMachine::sequences() const {
   return static_cast<uint32_t>(state_->sequences.size());
 }
+uint32_t DecodeMachine::waiting() const { return state_->reservations.waiting(); }
+uint64_t DecodeMachine::abandoned_blocks() const { return state_->reservations.abandoned_blocks(); }
 std::vector<SequenceKey> DecodeMachine::live() const { return state_->sequences.Keys(); }
 uint64_t DecodeMachine::tokens_total() const { return state_->tokens_total; }
 uint64_t DecodeMachine::prompts_total() const { return state_->prompts_total; }

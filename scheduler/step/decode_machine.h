@@ -273,6 +273,8 @@ class DecodeMachine {
   std::vector<DecodeEffect> TakeEffects();
 
   uint32_t sequences() const;             // held, in any state
+  uint32_t waiting() const;               // of those, whose prompt is not complete
+  uint64_t abandoned_blocks() const;      // KV that comes free when a local prefill has ended
   std::vector<SequenceKey> live() const;  // ascending
   uint64_t tokens_total() const;
   // Prompts that got their first output token here, and their tokens: each prompt once, however

@@ -103,6 +103,12 @@ bool PrefillMachine::HasWork() const {
          });
 }
 
+uint32_t PrefillMachine::queued() const {
+  return static_cast<uint32_t>(std::count_if(jobs_.begin(), jobs_.end(), [](const auto& job) {
+    return job->state == PrefillState::kQueued;
+  }));
+}
+
 std::optional<PrefillTask> PrefillMachine::NextTask() {
   TANDEM_CHECK(running_ == nullptr);
   const auto first = std::find_if(jobs_.begin(), jobs_.end(), [](const auto& job) {

@@ -136,6 +136,7 @@ class PrefillMachine {
 
   std::vector<PrefillEffect> TakeEffects();
   uint32_t jobs() const { return static_cast<uint32_t>(jobs_.size()); }
+  uint32_t queued() const;  // of those, whose first chunk is not computed
 
  private:
   struct Job;  // prefill_machine.cc

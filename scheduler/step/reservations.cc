@@ -187,6 +187,12 @@ uint64_t Reservations::abandoned_blocks() const {
   return blocks;
 }
 
+uint32_t Reservations::waiting() const {
+  size_t sequences = 0;
+  for (const auto& [id, reservation] : open_) sequences += 1 + reservation->spares.size();
+  return static_cast<uint32_t>(sequences);
+}
+
 Instant Reservations::NextDeadline() const {
   Instant next = Instant::Never();
   for (const auto& [id, reservation] : open_) next = std::min(next, reservation->lease_end);

@@ -63,6 +63,7 @@ class Reservations {
   // The local prefill of a freed reservation has ended. False: there is none.
   bool FreeAbandoned(const ReservationId& id);
   uint64_t abandoned_blocks() const;  // that will come free by themselves
+  uint32_t waiting() const;           // sequences whose prompt is not complete
 
   Instant NextDeadline() const;                           // of a lease
   std::vector<ReservationId> Expired(Instant now) const;  // ascending

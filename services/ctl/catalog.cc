@@ -40,10 +40,12 @@ void AddCatalog(CLI::App& parent, int& exit_code) {
   auto options = std::make_shared<Options>();
   CLI::App* command = parent.add_subcommand(
       "catalog",
-      "Lists the chips, devices and models that are known; with a name, every figure of one with "
+      "Lists the chips, devices, models and engines that are known; with a name, every figure of "
+      "one with "
       "its mark (measured, fitted, stated by a data sheet, assumed, unknown) and source, and what "
       "follows from them: ridge batches, bandwidth per dollar, bytes of weights and KV");
-  command->add_option("kind", options->kind, "chip, device (one chip or a group) or model [all]");
+  command->add_option("kind", options->kind,
+                      "chip, device (one chip or a group), model or engine [all]");
   command->add_option("name", options->name,
                       "A name, or the beginning of only one: h100 is h100-sxm [all of the kind]");
   AddCatalogOption(*command, options->directory);

@@ -23,16 +23,18 @@ using model::Catalog;
 using model::Chip;
 using model::Device;
 using model::Dtype;
+using model::Engine;
 using model::FormatQuantity;
 using model::ModelShape;
 using model::NamedFigure;
 using model::Unit;
 
-constexpr std::array<absl::string_view, 3> kKinds = {"chip", "device", "model"};
+constexpr std::array<absl::string_view, 4> kKinds = {"chip", "device", "model", "engine"};
 
 absl::Status CheckKind(absl::string_view kind) {
   if (std::find(kKinds.begin(), kKinds.end(), kind) != kKinds.end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("'", kind, "' is none of chip, device and model"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", kind, "' is none of chip, device, model and engine"));
 }
 
 double Count(uint64_t n) { return static_cast<double>(n); }
@@ -127,6 +129,23 @@ std::string DevicesTable(const Catalog& catalog) {
   return table.ToString();
 }
 
+std::string EnginesTable(const Catalog& catalog) {
+  TextTable table({{"engine"},
+                   {"a step", Align::kRight},
+                   {"a sequence", Align::kRight},
+                   {"a request", Align::kRight},
+                   {"factors", Align::kRight},
+                   {"marks", Align::kRight}});
+  for (const std::string& name : catalog.EngineNames()) {
+    const Engine engine = *catalog.FindEngine(name);
+    table.AddRow({name, FormatQuantity(engine.step_seconds.value, Unit::kSeconds),
+                  FormatQuantity(engine.sequence_seconds.value, Unit::kSeconds),
+                  FormatQuantity(engine.request_seconds.value, Unit::kSeconds),
+                  absl::StrCat(engine.factors.size()), MarkCounts(FiguresOf(engine))});
+  }
+  return table.ToString();
+}
+
 std::string ModelsTable(const Catalog& catalog) {
   TextTable table({{"model"},
                    {"layers", Align::kRight},
@@ -203,6 +222,7 @@ json::value ToJson(const CatalogEntry& entry) {
 std::vector<std::string> NamesOf(const Catalog& catalog, absl::string_view kind) {
   if (kind == "chip") return catalog.ChipNames();
   if (kind == "device") return catalog.DeviceNames();
+  if (kind == "engine") return catalog.EngineNames();
   return catalog.ModelNames();
 }
 
@@ -238,6 +258,10 @@ CatalogEntry EntryOf(const Device& device) {
     entry.derived.push_back({"power_watts", *watts, Unit::kWatts, "of all chips"});
   AddRidges(device.chip, entry.derived);
   return entry;
+}
+
+CatalogEntry EntryOf(const Engine& engine) {
+  return {"engine", engine.name, "of others", engine.source, FiguresOf(engine), {}, {}};
 }
 
 CatalogEntry EntryOf(const ModelShape& shape) {
@@ -281,6 +305,10 @@ absl::StatusOr<CatalogEntry> FindEntry(const Catalog& catalog, absl::string_view
     ASSIGN_OR_RETURN(const Device device, catalog.ResolveDevice(name));
     return EntryOf(device);
   }
+  if (kind == "engine") {
+    ASSIGN_OR_RETURN(const Engine engine, catalog.FindEngine(name));
+    return EntryOf(engine);
+  }
   ASSIGN_OR_RETURN(const ModelShape shape, catalog.ResolveModel(name));
   return EntryOf(shape);
 }
@@ -291,6 +319,7 @@ absl::StatusOr<std::string> CatalogText(const Catalog& catalog, absl::string_vie
   if (kind.empty() || kind == "chip") tables.push_back(ChipsTable(catalog));
   if (kind.empty() || kind == "device") tables.push_back(DevicesTable(catalog));
   if (kind.empty() || kind == "model") tables.push_back(ModelsTable(catalog));
+  if (kind.empty() || kind == "engine") tables.push_back(EnginesTable(catalog));
   std::string text;
   for (const std::string& table : tables) absl::StrAppend(&text, text.empty() ? "" : "\n", table);
   if (kind != "model") absl::StrAppend(&text, "\n", kMarkCountsLegend);
@@ -333,6 +362,7 @@ std::string EntryText(const CatalogEntry& entry) {
     }
     absl::StrAppend(&text, "\n\n", absl::StripTrailingAsciiWhitespace(table.ToString()));
   }
+  if (entry.derived.empty()) return text;
   TextTable table({{"derived"}, {"value", Align::kRight}, {"how"}});
   for (const DerivedFigure& figure : entry.derived)
     table.AddRow({figure.name, FormatQuantity(figure.value, figure.unit), figure.how});

@@ -32,9 +32,10 @@ struct CatalogEntry {
 CatalogEntry EntryOf(const model::Chip& chip);
 CatalogEntry EntryOf(const model::Device& device);
 CatalogEntry EntryOf(const model::ModelShape& shape);
+CatalogEntry EntryOf(const model::Engine& engine);
 
-// `kind`: chip, device or model, and a name or a short form of one. Errors are the catalog's;
-// kInvalidArgument: no such kind.
+// `kind`: chip, device, model or engine, and a name or a short form of one. Errors are the
+// catalog's; kInvalidArgument: no such kind.
 absl::StatusOr<CatalogEntry> FindEntry(const model::Catalog& catalog, absl::string_view kind,
                                        const std::string& name);
 

@@ -247,6 +247,8 @@ json::value ToJson(const ClusterConfig& config) {
           {"model", config.model},
           {"model_name", config.model_name},
           {"gateway_port", config.gateway_port},
+          {"monitoring", config.monitoring},
+          {"monitoring_port", config.monitoring_port},
           {"emulation",
            {{"model_shape", config.emulation.model_shape},
             {"devices", config.emulation.devices},
@@ -267,6 +269,8 @@ absl::StatusOr<ClusterConfig> ClusterFromJson(const json::value& value) {
     config.model = json::value_to<std::string>(value.at("model"));
     config.model_name = json::value_to<std::string>(value.at("model_name"));
     config.gateway_port = json::value_to<int>(value.at("gateway_port"));
+    config.monitoring = json::value_to<bool>(value.at("monitoring"));
+    config.monitoring_port = json::value_to<int>(value.at("monitoring_port"));
     const json::object& emulation = value.at("emulation").as_object();
     const auto text = [&](const char* key) {
       return json::value_to<std::string>(emulation.at(key));

@@ -54,7 +54,9 @@ struct ClusterConfig {
   std::string topology;
   std::string model;  // path
   std::string model_name;
-  int gateway_port = 0;  // 0: 8080, or the next free one
+  int gateway_port = 0;     // 0: 8080, or the next free one
+  bool monitoring = false;  // a Prometheus beside it; of the command line alone
+  int monitoring_port = 0;  // 0: 9090, or the next free one
   Flags gateway_flags, router_flags;
   Emulation emulation;
   std::vector<WorkerSet> workers;  // in the order of the topology's pools

@@ -61,7 +61,8 @@ absl::StatusOr<std::string> FillLoad(const std::vector<DeviceAccount>& devices,
 
 absl::Status AddBaseline(const model::Catalog& catalog, const ledger::PriceList& prices,
                          CostReport& report) {
-  ASSIGN_OR_RETURN(const cost::EngineConstants engine, planner::FindEngine(report.question.engine));
+  ASSIGN_OR_RETURN(const model::Engine engine,
+                   planner::FindEngine(catalog, report.question.engine));
   RETURN_IF_ERROR(planner::CheckBaseline(catalog, report.question.baseline));
   ASSIGN_OR_RETURN(report.why_no_baseline, FillLoad(report.devices, report.question, report.load));
   if (!report.why_no_baseline.empty()) return absl::OkStatus();

@@ -1,6 +1,7 @@
 #include "services/ctl/figure_view.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
 #include <absl/strings/str_join.h>
 
 #include <array>
@@ -30,8 +31,11 @@ std::vector<std::string> NamesOf(absl::Span<const NamedFigure> figures, Mark mar
 }  // namespace
 
 std::string FigureText(const NamedFigure& figure) {
-  return figure.figure.known() ? model::FormatQuantity(figure.figure.value, figure.unit)
-                               : "unknown";
+  if (!figure.figure.known()) return "unknown";
+  std::string text = model::FormatQuantity(figure.figure.value, figure.unit);
+  if (figure.figure.error > 0)
+    absl::StrAppend(&text, absl::StrFormat(" +-%.2g %%", 100 * figure.figure.error));
+  return text;
 }
 
 const char* UnitName(Unit unit) {
@@ -61,11 +65,14 @@ const char* UnitName(Unit unit) {
 boost::json::value FigureJson(const NamedFigure& figure) {
   boost::json::value value;
   if (figure.figure.known()) value = figure.figure.value;
+  boost::json::value error;
+  if (figure.figure.error > 0) error = figure.figure.error;
   return {{"name", figure.name},
           {"value", std::move(value)},
           {"unit", UnitName(figure.unit)},
           {"mark", std::string(model::MarkName(figure.figure.mark))},
-          {"source", figure.figure.source}};
+          {"source", figure.figure.source},
+          {"error", std::move(error)}};
 }
 
 std::string MarkCounts(absl::Span<const NamedFigure> figures) {

@@ -11,10 +11,11 @@
 
 namespace tandem::ctl {
 
-// "3.35 TB/s", or "unknown".
+// "3.35 TB/s", "0.81 +-3 %" with the standard error of a fit, or "unknown".
 std::string FigureText(const model::NamedFigure& figure);
 
-// {name, value, unit, mark, source}; the value is null where it is unknown, its unit one of B, B/s,
+// {name, value, unit, mark, source, error}; the error is a share of the value, null where it is not
+// known; the value is null where it is unknown, its unit one of B, B/s,
 // FLOP/s, s, W, $/h and "".
 boost::json::value FigureJson(const model::NamedFigure& figure);
 

@@ -3,10 +3,12 @@
 #include <absl/strings/str_cat.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
 #include "scheduler/base/status.h"
+#include "services/ctl/monitoring.h"
 
 namespace tandem::ctl {
 namespace {
@@ -119,6 +121,12 @@ absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const State
                        PlanWorker(config, set, i, state.router, dir, bin_dir, ports));
       state.daemons.push_back(std::move(worker));
     }
+  }
+  if (config.monitoring) {
+    const char* const path = std::getenv("PATH");
+    ASSIGN_OR_RETURN(DaemonState prometheus,
+                     PlanPrometheus(config, dir, path != nullptr ? path : "", ports));
+    state.daemons.push_back(std::move(prometheus));
   }
   return state;
 }

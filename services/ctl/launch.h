@@ -18,7 +18,8 @@ inline constexpr int kGatewayPort = 8080, kRouterPort = 9000, kWorkerPort = 9200
 
 // A cluster ready to start. Taken default ports give way to the next free one; a
 // `config.gateway_port` that was asked for does not: kFailedPrecondition. kNotFound: a daemon's
-// program is not in `bin_dir`, or the model file is missing.
+// program is not in `bin_dir`, the model file is missing, or
+// Prometheus, where config.monitoring asks for one (monitoring.h).
 absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const StateDir& dir,
                                         const std::string& bin_dir, PortAllotter& ports);
 

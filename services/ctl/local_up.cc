@@ -13,9 +13,11 @@
 #include "services/ctl/emulation.h"
 #include "services/ctl/first_chat.h"
 #include "services/ctl/local_status.h"
+#include "services/ctl/monitoring.h"
 #include "services/ctl/start_cluster.h"
 #include "services/ctl/stop.h"
 #include "services/ctl/stop_signals.h"
+#include "services/runtime/installed.h"
 #include "services/runtime/real_time.h"
 
 namespace tandem::ctl {
@@ -25,9 +27,9 @@ struct Options {
   std::string topology = "pd-afd";
   std::string ffn_shards = "replicas";
   std::string shape, model, model_name, config_file, state_dir, bin_dir;
-  int port = 0;
+  int port = 0, monitoring_port = 0;
   int ready_seconds = 180;
-  bool once = false, foreground = false, no_chat = false;
+  bool once = false, foreground = false, no_chat = false, monitoring = false;
   std::string backend = "ggml";
   Emulation emulation = NothingGiven();
 };
@@ -61,6 +63,8 @@ absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
   if (config.model_name.empty())
     config.model_name = std::filesystem::path(config.model).stem().string();
   if (options.port != 0) config.gateway_port = options.port;
+  config.monitoring = options.monitoring || options.monitoring_port != 0;
+  config.monitoring_port = options.monitoring_port;
   return config;
 }
 
@@ -73,6 +77,9 @@ absl::Status ReportRunning(const StateDir& dir, const ClusterConfig& wanted) {
   const bool any_port =
       wanted.gateway_port == 0 || state.gateway == absl::StrCat("127.0.0.1:", wanted.gateway_port);
   if (any_port) same.gateway_port = state.config.gateway_port;
+  // More than was asked for is fine too.
+  if (!wanted.monitoring) same.monitoring = state.config.monitoring;
+  if (wanted.monitoring_port == 0) same.monitoring_port = state.config.monitoring_port;
   // It found the time scale itself.
   if (wanted.emulation.time_scale == "auto" && same.workers.size() == state.config.workers.size()) {
     for (size_t i = 0; i < same.workers.size(); ++i) {
@@ -84,7 +91,19 @@ absl::Status ReportRunning(const StateDir& dir, const ClusterConfig& wanted) {
   if (same == state.config) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("it differs from the one asked for (", wanted.topology, " ", ShapeOf(wanted),
+                   wanted.monitoring ? ", with monitoring" : "",
                    "); stop it first with `tandemctl local down`, or use another --state-dir"));
+}
+
+// Where the metrics are; empty without monitoring.
+std::string WhereToLook(const ClusterState& state) {
+  const std::string prometheus = PrometheusAddress(state);
+  if (prometheus.empty()) return "";
+  return absl::StrCat(
+      "Prometheus: http://", prometheus, "/graph, alerts at http://", prometheus,
+      "/alerts. Dashboards to import into Grafana, with that\naddress as their data "
+      "source: ",
+      InstalledFolder("dashboards"), "\n\n");
 }
 
 void PrintHowTo(const ClusterState& state, const Options& options) {
@@ -103,11 +122,12 @@ The cluster runs: http://%s/v1, model "%s". Call it:
   reply = client.chat.completions.create(model="%s", messages=[{"role": "user", "content": "Hello!"}])
   print(reply.choices[0].message.content)
 
-Logs are in %s/logs. Stop it: %s
+%sLogs are in %s/logs. Stop it: %s
 )",
               state.gateway.c_str(), state.config.model_name.c_str(), state.gateway.c_str(),
               state.config.model_name.c_str(), state.gateway.c_str(),
-              state.config.model_name.c_str(), StateDir::At(options.state_dir).path().c_str(),
+              state.config.model_name.c_str(), WhereToLook(state).c_str(),
+              StateDir::At(options.state_dir).path().c_str(),
               options.foreground ? "Ctrl-C" : down.c_str());
   std::fflush(stdout);
 }
@@ -225,6 +245,12 @@ void AddLocalUp(CLI::App& local, int& exit_code) {
   command->add_option("--model-name", options->model_name,
                       "Name in the API [the file's, without .gguf]");
   command->add_option("--port", options->port, "Gateway's port [8080, or the next free one]")
+      ->check(CLI::Range(1, 65535));
+  command->add_flag("--monitoring", options->monitoring,
+                    "Start Prometheus beside it, with the rules of share/tandem/prometheus");
+  command
+      ->add_option("--monitoring-port", options->monitoring_port,
+                   "Prometheus' port; implies --monitoring [9090, or the next free one]")
       ->check(CLI::Range(1, 65535));
   AddEmulation(*command, *options);
   AddStateDirOption(*command, options->state_dir);

@@ -13,6 +13,7 @@
 #include "services/ctl/admin_client.h"
 #include "services/ctl/http_client.h"
 #include "services/ctl/log_file.h"
+#include "services/ctl/monitoring.h"
 
 namespace tandem::ctl {
 namespace {
@@ -58,7 +59,11 @@ std::string WhatIsMissing(const ClusterState& state) {
       waiting.push_back(absl::StrCat(daemon.name, " (", found->second, ")"));
     }
   }
-  return waiting.empty() ? "" : absl::StrCat("workers not ready: ", absl::StrJoin(waiting, ", "));
+  if (!waiting.empty()) return absl::StrCat("workers not ready: ", absl::StrJoin(waiting, ", "));
+  const std::string prometheus = PrometheusAddress(state);
+  if (prometheus.empty()) return "";
+  const absl::StatusOr<HttpReply> monitoring = HttpGet(prometheus, "/-/ready", kHttpSilence);
+  return monitoring.ok() && monitoring->status == 200 ? "" : "prometheus does not answer yet";
 }
 
 void PrintLogEnd(const DaemonState& daemon, std::FILE* out) {

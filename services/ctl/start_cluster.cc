@@ -12,9 +12,11 @@
 #include "scheduler/base/status.h"
 #include "services/ctl/emulation.h"
 #include "services/ctl/launch.h"
+#include "services/ctl/monitoring.h"
 #include "services/ctl/ready.h"
 #include "services/ctl/stop.h"
 #include "services/ctl/time_scale.h"
+#include "services/runtime/installed.h"
 
 namespace tandem::ctl {
 namespace {
@@ -49,6 +51,7 @@ absl::StatusOr<ProcessRef> Start(const ClusterConfig& config, const StateDir& di
                                   : options.bin_dir;
   PortAllotter ports(&LoopbackPortIsFree);
   ASSIGN_OR_RETURN(const ClusterState state, PlanLaunch(config, dir, bin_dir, ports));
+  RETURN_IF_ERROR(WriteMonitoringFiles(state, dir, InstalledFolder("prometheus")));
   RETURN_IF_ERROR(dir.Save(state));
   std::fprintf(options.progress, "starting %s %s: %zu processes, gateway %s, logs in %s/logs\n",
                config.topology.c_str(), ShapeOf(config).c_str(), state.daemons.size(),

@@ -20,7 +20,7 @@ namespace tandem::ctl {
 // One daemon: how it is started, and how it fares.
 struct DaemonState {
   std::string name;  // "gateway", "router", "ffn-0"
-  std::string kind;  // "gateway", "router" or "worker"
+  std::string kind;  // "gateway", "router", "worker" or "prometheus"
   std::vector<std::string> argv;
   std::string address;          // host:port that it serves
   std::string admin_address;    // host:port; empty: none
@@ -41,7 +41,7 @@ struct ClusterState {
   ProcessRef supervisor;
   int64_t since = 0;                          // start of the cluster, seconds since 1970
   std::string gateway, router, router_admin;  // host:port
-  std::vector<DaemonState> daemons;           // gateway, router, workers
+  std::vector<DaemonState> daemons;           // gateway, router, workers, Prometheus
 };
 
 boost::json::value ToJson(const ClusterState& state);

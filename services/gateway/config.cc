@@ -28,6 +28,8 @@ void BindAll(GatewayConfig& c, Bind&& bind) {
   bind("threads", c.threads, "threads that serve connections");
   bind("drain-timeout-seconds", c.drain_timeout_seconds,
        "from SIGTERM until running answers are cut");
+  bind("slo-ttft-ms", c.slo_ttft_ms, "time to the first token that the metrics call met");
+  bind("slo-tpot-ms", c.slo_tpot_ms, "time per further token that the metrics call met");
   bind("log-format", c.log_format, "text or json");
 }
 
@@ -60,6 +62,11 @@ absl::Status Check(GatewayConfig& config) {
   if (config.threads < 1 || config.threads > 256) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads: ", config.threads, " is not in [1, 256]"));
+  }
+  for (const auto& [key, value] : {std::pair("slo_ttft_ms", config.slo_ttft_ms),
+                                   std::pair("slo_tpot_ms", config.slo_tpot_ms)}) {
+    if (!(value > 0 && value <= 86400))
+      return absl::InvalidArgumentError(absl::StrCat(key, ": ", value, " is not in (0, 86400]"));
   }
   if (config.log_format != "text" && config.log_format != "json") {
     return absl::InvalidArgumentError(

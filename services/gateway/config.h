@@ -22,6 +22,8 @@ struct GatewayConfig {
   uint32_t max_connections = 4096;
   uint32_t threads = 2;
   double drain_timeout_seconds = 60;
+  double slo_ttft_ms = 2000;  // what requests are held against in the metrics; of the devices'
+  double slo_tpot_ms = 50;    // time
   std::string log_format = "text";  // or json
 };
 

@@ -38,8 +38,9 @@ absl::Status Run(const GatewayConfig& config) {
       Mix64(static_cast<uint64_t>(getpid()) ^ static_cast<uint64_t>(unix_seconds()));
   GrpcLinks links({.gateway_id = "gateway-" + std::to_string(seed), .model = config.model_name},
                   time);
-  const std::shared_ptr<Relay> relay = Relay::Create({}, time, links);
-  GatewayMetrics metrics(config.model_name);
+  GatewayMetrics metrics(config.model_name, {config.slo_ttft_ms / 1e3, config.slo_tpot_ms / 1e3});
+  const std::shared_ptr<Relay> relay = Relay::Create({}, time, links, &metrics);
+  metrics.Watch(*relay);
   ApiConfig api_config;
   api_config.model_name = config.model_name;
   Api api(api_config, **text, *relay, time, unix_seconds, seed,

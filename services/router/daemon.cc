@@ -2,12 +2,10 @@
 
 #include <absl/strings/str_cat.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <prometheus/registry.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
-#include <functional>
 #include <optional>
 #include <utility>
 
@@ -20,22 +18,13 @@
 #include "services/router/router_metrics.h"
 #include "services/router/tco/tco_page.h"
 #include "services/runtime/daemon.h"
+#include "services/runtime/fresh_registry.h"
 #include "services/runtime/grpc_server.h"
 #include "services/runtime/real_time.h"
 #include "services/runtime/yaml_file.h"
 
 namespace tandem::router {
 namespace {
-
-// What lost devices cost goes on while nobody tells of it: it is counted when somebody looks.
-class RouterRegistry final : public prometheus::Registry {
- public:
-  std::vector<prometheus::MetricFamily> Collect() const override {
-    if (before_collect) before_collect();
-    return prometheus::Registry::Collect();
-  }
-  std::function<void()> before_collect;  // set before the registry is served
-};
 
 absl::StatusOr<ledger::PriceList> ReadPrices(const std::string& path) {
   if (path.empty()) return ledger::PriceList();
@@ -97,12 +86,13 @@ struct RouterDaemon::Parts {
         gateways(identity, RouterLimitsOf(config), core, time),
         admin(identity, TANDEM_VERSION, core, book, tco,
               {config.slo_tpot_ms / 1e3, config.slo_ttft_ms / 1e3}, time) {
-    registry->before_collect = [this, &time] { tco.BookDown(time.Now()); };
+    // What lost devices cost goes on while nobody tells of it.
+    registry->SetBeforeCollect([this, &time] { tco.BookDown(time.Now()); });
   }
 
   const RouterConfig config;
   const RouterIdentity identity;
-  const std::shared_ptr<RouterRegistry> registry = std::make_shared<RouterRegistry>();
+  const std::shared_ptr<FreshRegistry> registry = std::make_shared<FreshRegistry>();
   RouterLog log;
   RouterMetrics metrics;
   WorkerBook book;

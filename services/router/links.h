@@ -29,6 +29,16 @@ class WorkerLink {
   virtual void Close(const absl::Status& why) = 0;
 };
 
+// How full the cluster is: ClusterLoad of router.proto.
+struct ClusterLoad {
+  uint32_t queued_requests = 0;
+  uint32_t running_sequences = 0;
+  uint64_t kv_blocks = 0, kv_blocks_free = 0;
+  uint32_t block_tokens = 0;
+  bool operator==(const ClusterLoad&) const = default;
+};
+ClusterLoad LoadOf(const control::ControllerSnapshot& snapshot);
+
 // One stream of one gateway; rules as above.
 class GatewayLink {
  public:
@@ -36,6 +46,7 @@ class GatewayLink {
   virtual const GatewayId& gateway() const = 0;
   // One of Tell*.
   virtual void Send(const control::Command& command) = 0;
+  virtual void Send(const ClusterLoad& load) = 0;
   virtual void Close(const absl::Status& why) = 0;
 };
 

@@ -9,6 +9,21 @@
 
 namespace tandem::router {
 
+ClusterLoad LoadOf(const control::ControllerSnapshot& snapshot) {
+  ClusterLoad load;
+  load.queued_requests = snapshot.queued_requests;
+  load.running_sequences = snapshot.live_sequences;
+  for (const control::WorkerSnapshot& worker : snapshot.workers) {
+    if (!worker.description.Runs(Stage::kAttention)) continue;
+    const WorkerCapacity& capacity = worker.description.capacity;
+    load.kv_blocks += capacity.kv_blocks;
+    load.kv_blocks_free += std::min(worker.load.kv_blocks_free, capacity.kv_blocks);
+    load.block_tokens = load.block_tokens == 0 ? capacity.block_tokens
+                                               : std::min(load.block_tokens, capacity.block_tokens);
+  }
+  return load;
+}
+
 RouterCore::RouterCore(const RouterCoreConfig& config, TimeSource& time,
                        std::vector<RouterObserver*> observers)
     : config_(config),
@@ -52,6 +67,7 @@ void RouterCore::Run() {
     }
     for (Task& task : batch) task();
     PublishIfDue();
+    TellLoadIfDue();
     ArmAlarm();
   }
   if (armed_ != Instant::Never()) {
@@ -63,10 +79,12 @@ void RouterCore::Run() {
   }
 }
 
-// One alarm, for the controller's deadline or the snapshot, whichever is first.
+// One alarm, for the controller's deadline, the snapshot or the load, whichever is first.
 void RouterCore::ArmAlarm() {
   Instant due = controller_.NextDeadline();
   if (changed_) due = std::min(due, published_at_ + config_.snapshot_interval);
+  if (load_ != told_load_ && !gateways_.empty())
+    due = std::min(due, load_told_at_ + config_.load_interval);
   if (due == armed_) return;
   if (armed_ != Instant::Never() && !time_.Cancel(alarm_))
     return;  // it fires now, and arms the next
@@ -86,12 +104,21 @@ void RouterCore::PublishIfDue() {
   published_at_ = now;
   auto snapshot = std::make_shared<const control::ControllerSnapshot>(controller_.Snapshot());
   for (RouterObserver* observer : observers_) observer->Published(*snapshot);
+  load_ = LoadOf(*snapshot);
   MutexLock lock(mu_);
   if (draining_ && snapshot->open_requests == 0) {
     is_drained_ = true;
     drained_.NotifyAll();
   }
   snapshot_ = std::move(snapshot);
+}
+
+void RouterCore::TellLoadIfDue() {
+  const Instant now = time_.Now();
+  if (load_ == told_load_ || now < load_told_at_ + config_.load_interval) return;
+  told_load_ = load_;
+  load_told_at_ = now;
+  for (const auto& [id, gateway] : gateways_) gateway->Send(load_);
 }
 
 void RouterCore::Handle(const control::Event& event) {
@@ -199,6 +226,7 @@ void RouterCore::GatewayConnected(std::shared_ptr<GatewayLink> link, Taken taken
     }
     current = link;
     Handle(control::GatewayConnected{link->gateway()});
+    link->Send(told_load_);
     taken();
   });
 }

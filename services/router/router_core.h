@@ -25,6 +25,8 @@ struct RouterCoreConfig {
   // Snapshots are made that far apart at most often: each copies every worker. Zero: after each
   // event.
   Duration snapshot_interval = Duration::Milliseconds(50);
+  // Gateways are told how full the cluster is that far apart at most often.
+  Duration load_interval = Duration::Seconds(1);
   // What a Generate that meets a draining router is told.
   Duration drain_retry_after = Duration::Seconds(1);
 };
@@ -86,6 +88,7 @@ class RouterCore {
   bool IsCurrent(const WorkerLink& link) const;
   void ArmAlarm();
   void PublishIfDue();
+  void TellLoadIfDue();
 
   const RouterCoreConfig config_;
   TimeSource& time_;
@@ -99,7 +102,9 @@ class RouterCore {
   Instant armed_ = Instant::Never();         // when `alarm_` fires
   AlarmId alarm_{};
   Instant published_at_;
-  bool changed_ = true;  // since the last snapshot
+  bool changed_ = true;           // since the last snapshot
+  ClusterLoad load_, told_load_;  // of the last snapshot; what gateways know
+  Instant load_told_at_;
   bool draining_ = false;
 
   mutable Mutex mu_;

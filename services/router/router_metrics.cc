@@ -10,7 +10,8 @@ namespace tandem::router {
 namespace {
 
 const prometheus::Histogram::BucketBoundaries kQueueSeconds = {
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+    2.5,   5,      7.5,   10,   15,    20,   30,  40,   60};
 constexpr const char* kStates[] = {"ready", "waiting_for_group", "draining"};
 
 prometheus::Counter& OneCounter(prometheus::Registry& registry, const char* name,
@@ -64,6 +65,7 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
                          .Register(registry)
                          .Add({}, kQueueSeconds)) {
   for (const char* state : kStates) workers_.Add({{"state", state}}).Set(0);
+  requests_.Add({{"outcome", "placed"}});
 }
 
 void RouterMetrics::Handled(const control::Event& event,
@@ -71,7 +73,8 @@ void RouterMetrics::Handled(const control::Event& event,
   Count(event, now);
   for (const control::Command& command : commands) {
     if (const auto* placed = std::get_if<control::TellPlaced>(&command)) {
-      placements_.Add({{"worker", placed->attention_worker.value()}}).Increment();
+      placements_.Add({{"worker", worker_labels_.Of(placed->attention_worker.value())}})
+          .Increment();
       if (const auto found = waiting_.find(placed->sequence.request); found != waiting_.end()) {
         queue_seconds_.Observe((now - found->second.arrived).seconds());
       }

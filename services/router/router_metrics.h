@@ -11,8 +11,12 @@
 #include <map>
 
 #include "services/router/links.h"
+#include "services/runtime/label_cap.h"
 
 namespace tandem::router {
+
+// Workers that have series of their own; what is placed on later ones counts as worker "other".
+inline constexpr size_t kMaxWorkerSeries = 1024;
 
 class RouterMetrics final : public RouterObserver {
  public:
@@ -44,6 +48,7 @@ class RouterMetrics final : public RouterObserver {
   prometheus::Gauge& sequences_;
   prometheus::Gauge& ready_;
   prometheus::Histogram& queue_seconds_;  // from arrival to placement
+  LabelCap worker_labels_{kMaxWorkerSeries};
   // Requests without an answer; at most what the controller's queue and workers hold.
   std::map<RequestId, Waiting> waiting_;
 };

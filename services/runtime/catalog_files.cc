@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "scheduler/base/status.h"
+#include "services/runtime/installed.h"
 #include "services/runtime/yaml_file.h"
 
 namespace tandem {
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr const char* kChips = "chips";
 constexpr const char* kDevices = "devices";
 constexpr const char* kModels = "models";
+constexpr const char* kEngines = "engines";
 
 using AddText = absl::Status (model::Catalog::*)(absl::string_view, absl::string_view);
 
@@ -59,11 +61,11 @@ absl::Status CheckDirectory(const std::string& directory) {
   std::error_code error;
   if (!fs::is_directory(directory, error))
     return absl::NotFoundError(absl::StrCat(directory, ": no such catalog directory"));
-  for (const char* kind : {kChips, kDevices, kModels}) {
+  for (const char* kind : {kChips, kDevices, kModels, kEngines}) {
     if (fs::is_directory(fs::path(directory) / kind, error)) return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
-      absl::StrCat(directory, ": holds none of chips/, devices/ and models/"));
+      absl::StrCat(directory, ": holds none of chips/, devices/, models/ and engines/"));
 }
 
 }  // namespace
@@ -79,6 +81,8 @@ absl::StatusOr<model::Catalog> LoadCatalog(absl::Span<const std::string> directo
         AddFiles(absl::StrCat(directory, "/", kDevices), &model::Catalog::AddDevice, catalog));
     RETURN_IF_ERROR(
         AddFiles(absl::StrCat(directory, "/", kModels), &model::Catalog::AddModel, catalog));
+    RETURN_IF_ERROR(
+        AddFiles(absl::StrCat(directory, "/", kEngines), &model::Catalog::AddEngine, catalog));
   }
   return catalog;
 }
@@ -86,9 +90,7 @@ absl::StatusOr<model::Catalog> LoadCatalog(absl::Span<const std::string> directo
 std::string InstalledCatalog() {
   const char* given = std::getenv("TANDEM_CATALOG");
   if (given != nullptr && *given != '\0') return given;
-  std::error_code error;
-  const fs::path executable = fs::read_symlink("/proc/self/exe", error);
-  return (executable.parent_path().parent_path() / "share/tandem/catalog").string();
+  return InstalledFolder("catalog");
 }
 
 }  // namespace tandem

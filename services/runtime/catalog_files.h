@@ -1,6 +1,6 @@
 #pragma once
 
-// The catalog of chips, devices and models, read from directories.
+// The catalog of chips, devices, models and engines, read from directories.
 
 #include <absl/status/statusor.h>
 #include <absl/types/span.h>
@@ -14,8 +14,8 @@ namespace tandem {
 // Files that one directory may hold.
 inline constexpr size_t kMaxCatalogFiles = 10'000;
 
-// Reads DIR/chips/*.yaml, DIR/devices/*.yaml and DIR/models/*.yaml of each directory, the user's
-// first and then the installed one; any of the three may be absent, not all. A name may stand in
+// Reads DIR/chips/*.yaml, and likewise devices, models and engines, of each directory, the user's
+// first and then the installed one; any of the four may be absent, not all. A name may stand in
 // one file of all of them only. kNotFound: no such directory; kInvalidArgument and kAlreadyExists
 // name file, line and key.
 absl::StatusOr<model::Catalog> LoadCatalog(absl::Span<const std::string> directories);

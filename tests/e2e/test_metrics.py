@@ -2,6 +2,7 @@
 import pytest
 
 import cluster as clusters
+import metrics_page
 from api import Stream, complete
 from conftest import TOPOLOGIES
 
@@ -98,6 +99,14 @@ def test_every_daemon_serves_metrics_in_base_units(pd_afd):
         ours = {metric for metric, _ in metrics if metric.startswith("tandem_")}
         assert ours, f"{name} exports nothing of its own"
         assert not [metric for metric in ours if metric.endswith(("_ms", "_milliseconds", "_kb", "_mb"))], ours
+
+
+def test_the_page_of_metrics_has_all_that_real_daemons_export(pd_afd):
+    workers = pd_afd.workers()
+    found = []
+    for name, process in pd_afd.processes().items():  # tests/dashboards asks for the reverse too, of an emulated cluster with prices
+        found += metrics_page.differences(process["kind"], process["metrics_url"], workers.get(name), all_of_it=False)
+    assert not found, "\n".join(found)
 
 
 def test_no_log_line_holds_prompt_text(pd_afd):

@@ -176,6 +176,9 @@ void EngineWorld::ExpectEmpty(EngineNode& node) {
   EXPECT_EQ(report.load.sequences, 0u);
   EXPECT_EQ(report.load.prefills, 0u);
   EXPECT_TRUE(report.live.empty());
+  EXPECT_EQ(report.running, 0u);
+  EXPECT_EQ(report.waiting, 0u);
+  EXPECT_EQ(report.kv_blocks_leaked, 0u);
   if (node.core->config().stages != std::set<Stage>{Stage::kFfn}) {
     EXPECT_EQ(report.load.kv_blocks_free, node.core->config().kv_blocks);
   }

@@ -24,6 +24,8 @@ void CheckRouterMessage(const v1::RouterMessage& message) {
   const ClusterInfo cluster = FromProto(message.state());
   TANDEM_CHECK(cluster.attention_workers.size() ==
                static_cast<size_t>(message.state().attention_workers_size()));
+  const ClusterLoad load = FromProto(message.load());
+  TANDEM_CHECK(load.kv_blocks_free <= load.kv_blocks);
   FromProto(message.placed());
   const RefusedInfo refused = FromProto(message.end());
   CheckEnd(refused.end);

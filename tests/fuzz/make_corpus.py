@@ -87,6 +87,7 @@ PLACED = 'sequence { request_id: "q" } topology: "pd-afd" prefill_worker: "p" at
 GATEWAY = {
     "state": ("r", "RouterMessage", 'state { ready: true context_tokens: 2048 attention_workers { worker_id: "a" address: "h:1" } }'),
     "placed": ("r", "RouterMessage", f"placed {{ {PLACED} }}"),
+    "load": ("r", "RouterMessage", "load { queued_requests: 3 running_sequences: 4 kv_blocks: 100 kv_blocks_free: 200 block_tokens: 16 }"),
     "full": ("r", "RouterMessage",
              'end { sequence { request_id: "q" } reason: END_REASON_FAILED status { code: 8 message: "full" } retry_after_seconds: 2 }'),
     "retry_never": ("r", "RouterMessage", "end { reason: END_REASON_FAILED retry_after_seconds: inf }"),

@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <iterator>
 
 #include "tests/fakes/engine_world.h"
 
@@ -164,6 +166,67 @@ TEST_P(EngineTopologies, TheEndCarriesWhatEachStageCost) {
     EXPECT_EQ(sum, books.elapsed) << node->id().value();
     EXPECT_EQ(books.elapsed, Duration::Milliseconds(22));
   }
+}
+
+// Goal: what a worker shows of prefill and token gaps is the time by its device's clock.
+TEST_P(EngineTopologies, ReportsTellThePromptsTimeAndTheGapsOfTokens) {
+  Build();
+  for (EngineNode* node : nodes_) {
+    node->backend->SetHook([this](const FakeCall& call) {
+      if (call.kind <= FakeCallKind::kHead) world_.time().Advance(Duration::Milliseconds(1));
+      return absl::OkStatus();
+    });
+  }
+  ASSERT_EQ(world_.Generate(*attention_, prefill_, world_.Ask("r", Prompt(5, 1), 3)),
+            absl::OkStatus());
+  world_.gateway().WaitForEnd(Key("r"));
+  const auto count = [](const auto& latencies) {
+    uint64_t all = 0;
+    for (const uint64_t bucket : latencies.buckets) all += bucket;
+    return all;
+  };
+  for (EngineNode* node : nodes_) world_.Sync(*node);
+  EngineNode& prefills = prefill_ != nullptr ? *prefill_ : *attention_;
+  const RequestLatencies prompts = prefills.core->Report().counters.prefills;
+  EXPECT_EQ(count(prompts), 1u);
+  EXPECT_NEAR(prompts.sum_seconds, 0.006, 1e-9);  // embed, 3 attention layers, 2 FFN layers
+  const TokenLatencies gaps = attention_->core->Report().counters.token_gaps;
+  EXPECT_EQ(count(gaps), 2u);                  // of three tokens
+  EXPECT_NEAR(gaps.sum_seconds, 0.016, 1e-9);  // each embed, 3 layers, 3 FFN layers, head
+  // 8 ms each.
+  EXPECT_EQ(gaps.buckets[std::lower_bound(kTokenBuckets, std::end(kTokenBuckets), 0.0080001) -
+                         kTokenBuckets],
+            2u);
+}
+
+// Goal: a sequence waits until its prompt is there, and then it runs.
+TEST_P(EngineTopologies, ReportsTellWhatWaitsAndWhatRuns) {
+  Build();
+  EngineNode& prefills = prefill_ != nullptr ? *prefill_ : *attention_;
+  // The second layer: what the first one's task changed is published.
+  HoldAt(prefills, FakeCallKind::kAttention, 1, there_, go_);
+  ASSERT_EQ(world_.Generate(*attention_, prefill_, world_.Ask("r", Prompt(9, 1), 40)),
+            absl::OkStatus());
+  ASSERT_TRUE(there_.Wait());
+  WorkerReport report = prefills.core->Report();
+  EXPECT_EQ(report.running, 1u);
+  EXPECT_EQ(report.waiting, 0u);
+  if (prefill_ != nullptr) {
+    world_.Sync(*attention_);
+    report = attention_->core->Report();
+    EXPECT_EQ(report.running, 0u);
+    EXPECT_EQ(report.waiting, 1u);
+  }
+  Latch decodes, on;
+  HoldAt(*attention_, FakeCallKind::kHead, 3, decodes, on);
+  go_.Open();
+  ASSERT_TRUE(decodes.Wait());
+  report = attention_->core->Report();
+  EXPECT_EQ(report.running, 1u);
+  EXPECT_EQ(report.waiting, 0u);
+  on.Open();
+  world_.gateway().WaitForEnd(Key("r"));
+  ExpectAllEmpty();
 }
 
 TEST_P(EngineTopologies, StopAtEveryStageFreesEverything) {

@@ -102,6 +102,36 @@ TEST_F(GatewayApiTest, StreamedChatTellsTheRoleEachStepAndTheEnd) {
   EXPECT_THAT(client.ReadUntil("ok\n"), HasSubstr("HTTP/1.1 200 "));
 }
 
+// Goal: gaps are between tokens of one choice, whatever the others do in between.
+TEST_F(GatewayApiTest, TheRecordTellsTheTimesOfEachChoice) {
+  StartReady();
+  relay_->ClusterChanged(0, {true, "", 1000, {{WorkerId("A"), "a:1"}}, 8});
+  test::HttpConnection client(server_->port());
+  ASSERT_TRUE(client.Send(Chat(R"(,"n":2,"stream":true)")));
+  const tandem::GenerateSpec asked = links_.AwaitAsked();
+  const SequenceEnd done{EndReason::kLength, absl::OkStatus()};
+  const auto say = [&](uint32_t choice, uint32_t position, const std::string& text,
+                       std::optional<SequenceEnd> end = std::nullopt) {
+    time_.Advance(Duration::Milliseconds(100));
+    Say(asked.request, position, text, std::move(end), choice);
+    client.ReadUntil(absl::StrCat("\"", text, "\""));
+  };
+  say(0, 0, "a");
+  say(1, 0, "b");
+  say(0, 1, "c");
+  say(1, 1, "d");
+  say(0, 2, "e", done);
+  say(1, 2, "f", done);
+  client.ReadUntil("[DONE]");
+  const RequestRecord record = AwaitRecord();
+  EXPECT_EQ(record.time_scale, 8);
+  EXPECT_NEAR(record.ttft_seconds, 0.1, 1e-9);
+  EXPECT_THAT(record.itl_seconds, ::testing::Each(::testing::DoubleNear(0.2, 1e-9)));
+  EXPECT_EQ(record.itl_seconds.size(), 4u);
+  EXPECT_THAT(record.tpot_seconds, ::testing::ElementsAre(::testing::DoubleNear(0.2, 1e-9),
+                                                          ::testing::DoubleNear(0.2, 1e-9)));
+}
+
 TEST_F(GatewayApiTest, WholeChatComesInOneAnswerWithItsUsage) {
   StartReady();
   test::HttpConnection client(server_->port());

@@ -24,6 +24,7 @@
 #include "scheduler/step/prefill_machine.h"
 #include "scheduler/step/token_outbox.h"
 #include "scheduler/view/worker.h"
+#include "services/runtime/latency_buckets.h"
 
 namespace tandem {
 
@@ -269,13 +270,18 @@ struct EngineCounters {
   uint64_t steps = 0;             // decode steps computed
   uint64_t ffn_calls = 0;         // layer calls computed as an FFN worker
   uint64_t ffn_merged_calls = 0;  // of those, computed together with another
+  RequestLatencies prefills;      // of a prompt, first chunk to last; of the device's time
+  TokenLatencies token_gaps;      // between two tokens of one sequence; of the device's time
 };
 
 // For heartbeats, metrics and readiness; a copy.
 struct WorkerReport {
   WorkerLoad load;
   EngineCounters counters;
-  uint32_t ffn_streams = 0;  // FFN: open streams of attention workers
+  uint32_t running = 0;           // sequences that decode, and prompts that compute for others
+  uint32_t waiting = 0;           // sequences and prompts in hand that do neither yet
+  uint32_t kv_blocks_leaked = 0;  // taken, when last neither sequence nor prompt was in hand
+  uint32_t ffn_streams = 0;       // FFN: open streams of attention workers
   uint64_t ffn_rows_queued = 0;
   std::vector<SequenceKey> live;
   ledger::LedgerSnapshot ledger;  // cumulative seconds by (stage, state, cause); sums to elapsed

@@ -3,11 +3,16 @@
 #include <absl/strings/str_cat.h>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
 
+#include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "services/runtime/latency_buckets.h"
 #include "services/runtime/mutex.h"
 
 namespace tandem {
@@ -24,6 +29,7 @@ class WorkerRegistry final : public prometheus::Registry {
               {"worker", worker.id.value()},
               {"memory_class", worker.memory_class == MemoryClass::kSram ? "sram" : "hbm"}},
         model_{{"model_name", worker.model}},
+        stages_(worker.stages),
         capacity_(worker.capacity),
         time_(time),
         started_(opened),
@@ -36,6 +42,8 @@ class WorkerRegistry final : public prometheus::Registry {
              {{"stage", "ffn"}}, backend.ffn_bytes);
     SetGauge("tandem_worker_loaded_weight_bytes", "Bytes of the loaded tensors.",
              {{"stage", "head"}}, backend.head_bytes);
+    MutexLock lock(mu_);
+    OpenBooks();
   }
 
   std::vector<prometheus::MetricFamily> Collect() const override {
@@ -46,17 +54,9 @@ class WorkerRegistry final : public prometheus::Registry {
  private:
   void Update() TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
-    const WorkerReport report = report_();
-    const Instant now = time_.Now();  // at once: both clocks are to show the same moment
-    for (const ledger::LedgerCell& cell : report.ledger.cells) {
-      RaiseCounter(
-          "tandem_stage_seconds_total",
-          "Device seconds by stage, state and cause; the states sum to elapsed time.",
-          {{"stage", ledger::ToString(cell.stage)},
-           {"state", ledger::ToString(cell.state)},
-           {"cause", cell.cause == ledger::Cause::kNone ? "" : ledger::ToString(cell.cause)}},
-          cell.time.seconds());
-    }
+    const auto [report, now] = ReportOfOneMoment();
+    for (const ledger::LedgerCell& cell : report.ledger.cells)
+      Book(cell.stage, cell.cause, cell.time.seconds());
     RaiseCounter("tandem_device_elapsed_seconds_total",
                  "Device seconds since the worker started, by its clock.", {},
                  (now - started_).seconds() / (line_ != nullptr ? line_->time_scale() : 1));
@@ -80,6 +80,74 @@ class WorkerRegistry final : public prometheus::Registry {
     SetGauge("tandem_worker_ffn_rows_queued", "A2F rows that wait for the device.", {},
              static_cast<double>(report.ffn_rows_queued));
     CountEvents(report.counters, streams_());
+    if (stages_.contains(Stage::kAttention) || stages_.contains(Stage::kPrefill))
+      TellRequests(report);
+  }
+
+  // The report, and the time that the other clock shows: what the ledger is checked against. A
+  // thread that was held up in between asks again, so that a busy host looks like no wrong account.
+  std::pair<WorkerReport, Instant> ReportOfOneMoment() const {
+    constexpr Duration kOneMoment = Duration::Milliseconds(1);
+    constexpr int kTries = 10;
+    for (int tries = 1;; tries++) {
+      const Instant before = time_.Now();
+      WorkerReport report = report_();
+      const Instant after = time_.Now();
+      if (after - before <= kOneMoment || tries == kTries) return {std::move(report), after};
+    }
+  }
+
+  void Book(ledger::LedgerStage stage, ledger::Cause cause, double seconds) TANDEM_REQUIRES(mu_) {
+    const bool busy = cause == ledger::Cause::kNone;
+    const ledger::LedgerState state = busy ? ledger::LedgerState::kBusy : ledger::StateOf(cause);
+    RaiseCounter("tandem_stage_seconds_total",
+                 "Device seconds by stage, state and cause; the states sum to elapsed time.",
+                 {{"stage", ledger::ToString(stage)},
+                  {"state", ledger::ToString(state)},
+                  {"cause", busy ? "" : ledger::ToString(cause)}},
+                 seconds);
+  }
+
+  // Every cell that this device can ever book is there from the start: a counter that appears with
+  // its first seconds hides them from increase(), and the states would not sum to elapsed time.
+  void OpenBooks() TANDEM_REQUIRES(mu_) {
+    const auto of_ledger = [](Stage stage) { return ledger::StageOf({stage}); };
+    for (const Stage stage : stages_) Book(of_ledger(stage), ledger::Cause::kNone, 0);
+    for (int cause = 1; cause < ledger::kCauses; cause++) {
+      if (static_cast<ledger::Cause>(cause) == ledger::Cause::kDown) continue;  // the router's
+      Book(ledger::StageOf(stages_), static_cast<ledger::Cause>(cause), 0);
+    }
+  }
+
+  // Of workers that hold requests: the model-server protocol of the Gateway API inference
+  // extension, and what OpenCost asks for, under vLLM's names.
+  void TellRequests(const WorkerReport& report) TANDEM_REQUIRES(mu_) {
+    SetGauge("tandem_worker_kv_blocks_leaked",
+             "KV blocks taken, when last no sequence and no prompt was in hand; above 0 is a bug.",
+             {}, report.kv_blocks_leaked);
+    SetGauge("vllm:num_requests_running", "Sequences that decode, prompts that compute.", {},
+             report.running);
+    SetGauge("vllm:num_requests_waiting", "Sequences and prompts in hand that do neither yet.", {},
+             report.waiting);
+    RaiseHistogram("vllm:request_prefill_time_seconds",
+                   "Of a prompt computed here, from its first chunk to its last.",
+                   Boundaries(kRequestBuckets), report.counters.prefills);
+    if (!stages_.contains(Stage::kAttention)) return;
+    const double blocks = std::max(capacity_.kv_blocks, 1u);
+    SetGauge("vllm:kv_cache_usage_perc", "Share of the KV blocks in use; 1 is all.", {},
+             1.0 - report.load.kv_blocks_free / blocks);
+    SetGauge("vllm:cache_config_info", "1; block size and number of KV blocks as labels.",
+             {{"block_size", absl::StrCat(capacity_.block_tokens)},
+              {"num_gpu_blocks", absl::StrCat(capacity_.kv_blocks)}},
+             1);
+    RaiseCounter("vllm:prompt_tokens_total",
+                 "Prompt tokens of sequences that got their first token here, each prompt once.",
+                 {}, static_cast<double>(report.load.prompt_tokens_total));
+    RaiseCounter("vllm:generation_tokens_total", "Tokens emitted.", {},
+                 static_cast<double>(report.load.tokens_total));
+    RaiseHistogram("vllm:time_per_output_token_seconds",
+                   "Gap between two tokens of one sequence, here.", Boundaries(kTokenBuckets),
+                   report.counters.token_gaps);
   }
 
   void TellEmulation() TANDEM_REQUIRES(mu_) {
@@ -139,8 +207,26 @@ class WorkerRegistry final : public prometheus::Registry {
     prometheus::Counter& counter = family->Add(Merge(std::move(labels)));
     if (value > counter.Value()) counter.Increment(value - counter.Value());
   }
+  template <size_t n>
+  void RaiseHistogram(const std::string& name, const std::string& help,
+                      const prometheus::Histogram::BucketBoundaries& bounds,
+                      const LatencyCounts<n>& counts) TANDEM_REQUIRES(mu_) {
+    auto& family = histograms_[name];
+    if (family == nullptr)
+      family = &prometheus::BuildHistogram().Name(name).Help(help).Register(*this);
+    std::vector<double>& told = told_buckets_[name];
+    told.resize(n + 1);
+    std::vector<double> grown(n + 1);
+    for (size_t i = 0; i <= n; i++) {
+      const auto count = static_cast<double>(counts.buckets[i]);
+      grown[i] = count - std::exchange(told[i], count);
+    }
+    const double seconds = counts.sum_seconds - std::exchange(told_sums_[name], counts.sum_seconds);
+    family->Add(Merge({}), bounds).ObserveMultiple(grown, seconds);
+  }
 
   const Labels base_, model_;
+  const std::set<Stage> stages_;
   const WorkerCapacity capacity_;
   TimeSource& time_;
   const Instant started_;
@@ -150,6 +236,10 @@ class WorkerRegistry final : public prometheus::Registry {
   Mutex mu_;
   std::map<std::string, prometheus::Family<prometheus::Gauge>*> gauges_;
   std::map<std::string, prometheus::Family<prometheus::Counter>*> counters_;
+  std::map<std::string, prometheus::Family<prometheus::Histogram>*> histograms_;
+  // Of the histograms, what they show.
+  std::map<std::string, std::vector<double>> told_buckets_;
+  std::map<std::string, double> told_sums_;
 };
 
 }  // namespace

@@ -215,6 +215,9 @@ void DecodeEngine::CarryOut(step::Emit& emit) {
   if (emit.token.has_value()) {
     for (const StageTime& share : step_cost_.Share(context_.config.worker.value()))
       costs_.Charge(emit.sequence, share);
+    const std::optional<Duration> gap = costs_.NoteToken(emit.sequence, context_.line.Now());
+    if (gap.has_value())
+      context_.counters.token_gaps.Add(kTokenBuckets, context_.line.DeviceTime(*gap).seconds());
   }
   if (emit.end.has_value()) {
     live_version_++;

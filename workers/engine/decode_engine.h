@@ -58,6 +58,8 @@ class DecodeEngine {
   bool has_group() const { return group_.AnyUp(); }
   bool all_acknowledged() const { return gateways_.AllAcknowledged(); }
   uint32_t sequences() const { return machine_.sequences(); }
+  uint32_t waiting() const { return machine_.waiting(); }
+  uint64_t abandoned_blocks() const { return machine_.abandoned_blocks(); }
   uint64_t tokens_total() const { return machine_.tokens_total(); }
   uint64_t prompts_total() const { return machine_.prompts_total(); }
   uint64_t prompt_tokens_total() const { return machine_.prompt_tokens_total(); }

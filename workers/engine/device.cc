@@ -189,12 +189,32 @@ void Device::Publish() {
       context_.books.PublishLive(decode_->live());
     }
   }
+  CountHeld(report);
   if (ffn_ != nullptr) {
     report.ffn_streams = ffn_->streams();
     report.ffn_rows_queued = ffn_->queued_rows();
   }
   report.counters = context_.counters;
   context_.books.Publish(std::move(report));
+}
+
+// What runs, what waits, and KV that nobody's is. That is known for sure only while nothing is in
+// hand: meanwhile the last finding stands.
+void Device::CountHeld(WorkerReport& report) {
+  const uint32_t begun = prefill_ != nullptr ? prefill_->jobs() - prefill_->queued() : 0;
+  const uint32_t reserved = decode_ != nullptr ? decode_->waiting() : 0;
+  if (decode_ != nullptr) {
+    report.running = report.load.sequences - reserved + std::min(begun, reserved);
+    report.waiting = reserved - std::min(begun, reserved);
+  } else if (prefill_ != nullptr) {
+    report.running = begun;
+    report.waiting = prefill_->queued();
+  }
+  if (book_ != nullptr && report.load.sequences == 0 && report.load.prefills == 0) {
+    const uint64_t owned = decode_ != nullptr ? decode_->abandoned_blocks() : 0;
+    kv_blocks_leaked_ = static_cast<uint32_t>(book_->total_blocks() - book_->free_blocks() - owned);
+  }
+  report.kv_blocks_leaked = kv_blocks_leaked_;
 }
 
 void Device::EndAll() {

@@ -47,6 +47,7 @@ class Device {
   void EnterWait();
   void AnswerDrain();
   void Publish();
+  void CountHeld(WorkerReport& report);
   void EndAll();
 
   EngineContext& context_;
@@ -63,6 +64,7 @@ class Device {
   Instant armed_for_ = Instant::Never();
   AlarmId alarm_{};
   uint64_t live_version_ = 0;  // of what is published
+  uint32_t kv_blocks_leaked_ = 0;
   std::thread thread_;
 };
 

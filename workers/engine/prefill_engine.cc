@@ -95,8 +95,11 @@ void PrefillEngine::RunTask() {
   context_.books.EnterBusy(ledger::LedgerStage::kPrefill);
   const Instant start = context_.line.Now();
   const absl::Status status = Compute(*task);
-  PrefillCost& cost = jobs_.at(task->reservation).cost;
+  Job& job = jobs_.at(task->reservation);
+  PrefillCost& cost = job.cost;
   const Instant end = context_.line.Now();
+  if (cost.calls == 0) job.began = start;
+  job.computed_until = end;
   cost.seconds += context_.line.DeviceTime(end - start).seconds();
   cost.calls++;
   if (task->layer == 0) chunks_++;
@@ -176,6 +179,10 @@ void PrefillEngine::CarryOut(const step::PrefillDone& done) {
   if (found == jobs_.end()) return;
   const Job job = std::move(found->second);
   jobs_.erase(found);
+  if (job.cost.calls > 0) {
+    const Duration took = context_.line.DeviceTime(job.computed_until - job.began);
+    context_.counters.prefills.Add(kRequestBuckets, took.seconds());
+  }
   context_.listener.OnPrefilled(job.sequence);
   if (job.attention_worker.empty()) local_.on_done(done.reservation, job.cost);
 }

@@ -49,6 +49,7 @@ class PrefillEngine {
   // Computes one layer of one chunk. Call when HasWork.
   void RunTask();
   uint32_t jobs() const { return machine_.jobs(); }
+  uint32_t queued() const { return machine_.queued(); }
 
  private:
   struct Job {
@@ -56,6 +57,7 @@ class PrefillEngine {
     WorkerId attention_worker;  // empty: local
     uint32_t rows = 0;          // positions to compute
     PrefillCost cost;
+    Instant began{}, computed_until{};  // its first task's start, its last one's end; the line's
   };
 
   absl::Status Compute(const step::PrefillTask& task);

@@ -46,7 +46,14 @@ void SequenceCosts::Charge(const SequenceKey& sequence, const StageTime& time) {
   same->calls += time.calls;
 }
 
+std::optional<Duration> SequenceCosts::NoteToken(const SequenceKey& sequence, Instant now) {
+  const auto [last, first_here] = last_token_.try_emplace(sequence, now);
+  if (first_here) return std::nullopt;
+  return now - std::exchange(last->second, now);
+}
+
 SequenceCost SequenceCosts::Take(const SequenceKey& sequence) {
+  last_token_.erase(sequence);
   const auto found = costs_.find(sequence);
   if (found == costs_.end()) return {};
   SequenceCost cost = std::move(found->second);

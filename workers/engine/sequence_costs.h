@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,11 +42,14 @@ class SequenceCosts {
   void ChargeKvTransfer(const SequenceKey& sequence, double seconds) {
     costs_[sequence].kv_transfer_seconds += seconds;
   }
+  // A token of it came at `now`; the time since the one before. nullopt: it is the first here.
+  std::optional<Duration> NoteToken(const SequenceKey& sequence, Instant now);
   // The sequence has ended: its bill, forgotten here.
   SequenceCost Take(const SequenceKey& sequence);
 
  private:
   std::map<SequenceKey, SequenceCost> costs_;
+  std::map<SequenceKey, Instant> last_token_;
 };
 
 }  // namespace tandem

@@ -42,11 +42,8 @@ Api::Answering::Answering(Api& api, Prepared prepared, const HttpQuery& query, H
       start_(api.time_.Now()) {
   const ApiRequest& request = prepared_.request;
   for (uint32_t i = 0; i < request.n; ++i) {
-    choices_.push_back({ChoiceText(api.text_, request.stop, request.stop_token_ids, head_.logprobs),
-                        {},
-                        {},
-                        false,
-                        false});
+    choices_.push_back(
+        {ChoiceText(api.text_, request.stop, request.stop_token_ids, head_.logprobs), {}, {}});
     choices_.back().answer.index = i;
   }
 }
@@ -77,6 +74,7 @@ asio::awaitable<void> Api::Answering::Run() {
     co_await Whole();
   }
   (void)UsageNow();  // for the record
+  NoteTpot();
   if (*client_left_) {
     record_.client_left = true;
     record_.status = 499;
@@ -153,7 +151,7 @@ void Api::Answering::Take(ChoiceEvent event, std::string& events) {
   if (choice.finished) return;
   TextDelta delta;
   for (NewToken& token : event.tokens) {
-    NoteToken();
+    NoteToken(choice);
     if (head_.token_ids) choice.unsaid_ids.push_back(token.id);
     choice.text.Push(token.id, std::move(token.logprob), delta);
     if (choice.text.stopped()) break;
@@ -225,14 +223,24 @@ void Api::Answering::FinishChoice(uint32_t index, absl::string_view reason, std:
   writer_.Finish(index, reason, AllFinished() && !head_.usage ? TimingsOrNull() : nullptr, events);
 }
 
-void Api::Answering::NoteToken() {
+void Api::Answering::NoteToken(Choice& choice) {
   const Instant now = api_.time_.Now();
-  if (record_.ttft_seconds == 0) {
+  if (record_.ttft_seconds == 0)
     record_.ttft_seconds = timings_.ttft_seconds = (now - start_).seconds();
+  if (choice.received++ == 0) {
+    choice.first_token = now;
   } else {
-    record_.itl_seconds.push_back((now - last_token_).seconds());
+    record_.itl_seconds.push_back((now - choice.last_token).seconds());
   }
-  last_token_ = now;
+  choice.last_token = now;
+}
+
+void Api::Answering::NoteTpot() {
+  for (const Choice& choice : choices_) {
+    if (choice.received < 2) continue;
+    record_.tpot_seconds.push_back((choice.last_token - choice.first_token).seconds() /
+                                   (choice.received - 1));
+  }
 }
 
 bool Api::Answering::AllFinished() const {

@@ -35,6 +35,8 @@ class Api::Answering {
     std::vector<uint32_t> unsaid_ids;  // with return_token_ids: not yet in an event
     bool begun = false;                // a delta went out
     bool finished = false;
+    uint32_t received = 0;  // tokens, also those after a stop string
+    Instant first_token{}, last_token{};
   };
 
   void TakeAll(std::string& events);
@@ -42,7 +44,8 @@ class Api::Answering {
   void TakeResult(uint32_t index, const ChoiceResult& result, std::string& events);
   void Show(uint32_t index, const TextDelta& delta, std::string& events);
   void FinishChoice(uint32_t index, absl::string_view reason, std::string& events);
-  void NoteToken();
+  void NoteToken(Choice& choice);
+  void NoteTpot();  // for the record
   bool AllFinished() const;
   const Timings* TimingsOrNull() const { return prepared_.request.timings ? &timings_ : nullptr; }
   Usage UsageNow() const;
@@ -61,7 +64,7 @@ class Api::Answering {
   Timings timings_;
   absl::Status failure_;
   std::shared_ptr<bool> client_left_ = std::make_shared<bool>(false);
-  Instant start_, last_token_;
+  Instant start_;
 };
 
 }  // namespace tandem::gateway

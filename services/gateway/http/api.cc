@@ -116,7 +116,7 @@ asio::awaitable<void> Api::Complete(bool chat, HttpQuery query, HttpAnswer& answ
   record.request_id = query.request_id;
   const Instant start = time_.Now();
   // Times of emulated workers are no times of the model.
-  const double time_scale = relay_.cluster().time_scale;
+  const double time_scale = record.time_scale = relay_.cluster().time_scale;
   if (time_scale > 0) answer.AddHeader("x-tandem-time-scale", absl::StrCat(time_scale));
   absl::StatusOr<Prepared> prepared =  // not awaited: a plain call
       draining_ ? absl::StatusOr<Prepared>(absl::UnavailableError("the gateway is draining"))

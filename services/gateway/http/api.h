@@ -36,9 +36,12 @@ struct RequestRecord {
   int status = 200;
   uint32_t prompt_tokens = 0, completion_tokens = 0;
   bool client_left = false;
+  // By the wall; time_scale of them are one second of emulated workers (0: real time).
   double ttft_seconds = 0;  // 0: no token came
   double total_seconds = 0;
-  std::vector<double> itl_seconds;
+  std::vector<double> itl_seconds;   // each gap between two tokens of one choice
+  std::vector<double> tpot_seconds;  // of each choice with two tokens or more: the mean of its gaps
+  double time_scale = 0;
 };
 
 class Api {

@@ -29,7 +29,7 @@ Relay::Relay(const RelayConfig& config, TimeSource& time, WorkerDialer& dialer,
 
 size_t Relay::AddRouter(RouterLink& link) {
   MutexLock lock(mu_);
-  routers_.push_back({.link = &link, .up = false, .cluster = {}});
+  routers_.push_back({.link = &link, .up = false, .cluster = {}, .load = {}});
   return routers_.size() - 1;
 }
 
@@ -103,14 +103,24 @@ void Relay::Cancel(const RequestId& request) {
   Sweep(found);
 }
 
-ClusterInfo Relay::cluster() const {
-  MutexLock lock(mu_);
+const Relay::Router* Relay::BestRouter() const {
   const Router* best = nullptr;
   for (const Router& router : routers_) {
     if (router.up && (best == nullptr || (router.cluster.ready && !best->cluster.ready)))
       best = &router;
   }
-  if (best != nullptr) return best->cluster;
+  return best;
+}
+
+ClusterLoad Relay::load() const {
+  MutexLock lock(mu_);
+  const Router* const best = BestRouter();
+  return best != nullptr ? best->load : ClusterLoad();
+}
+
+ClusterInfo Relay::cluster() const {
+  MutexLock lock(mu_);
+  if (const Router* const best = BestRouter(); best != nullptr) return best->cluster;
   ClusterInfo none;
   none.reason = "no router is connected";
   return none;
@@ -140,6 +150,7 @@ void Relay::RouterDown(size_t router) {
   if (!routers_[router].up) return;
   routers_[router].up = false;
   routers_[router].cluster = {};
+  routers_[router].load = {};
   if (observer_ != nullptr) {
     observer_->RoutersConnected(static_cast<uint32_t>(
         std::count_if(routers_.begin(), routers_.end(), [](const Router& r) { return r.up; })));
@@ -162,6 +173,12 @@ void Relay::ClusterChanged(size_t router, ClusterInfo cluster) {
   if (shut_) return;
   routers_[router].cluster = std::move(cluster);
   ListWorkers();
+}
+
+void Relay::LoadChanged(size_t router, const ClusterLoad& load) {
+  MutexLock lock(mu_);
+  if (shut_) return;
+  routers_[router].load = load;
 }
 
 void Relay::Placed(const PlacedInfo& placed) {

@@ -68,12 +68,15 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void Cancel(const RequestId& request) TANDEM_EXCLUDES(mu_);
   // Of the best connected router. With none: not ready, and why.
   ClusterInfo cluster() const TANDEM_EXCLUDES(mu_);
+  // Of the same router; zeros with none.
+  ClusterLoad load() const TANDEM_EXCLUDES(mu_);
   size_t in_flight() const TANDEM_EXCLUDES(mu_);
 
   // --- for router links
   void RouterUp(size_t router, Duration lease) TANDEM_EXCLUDES(mu_);
   void RouterDown(size_t router) TANDEM_EXCLUDES(mu_);
   void ClusterChanged(size_t router, ClusterInfo cluster) TANDEM_EXCLUDES(mu_);
+  void LoadChanged(size_t router, const ClusterLoad& load) TANDEM_EXCLUDES(mu_);
   void Placed(const PlacedInfo& placed) TANDEM_EXCLUDES(mu_);
   void Refused(const RefusedInfo& refused) TANDEM_EXCLUDES(mu_);
 
@@ -91,6 +94,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
     RouterLink* link = nullptr;
     bool up = false;
     ClusterInfo cluster;
+    ClusterLoad load;
   };
   struct Worker {
     WorkerLink* link = nullptr;
@@ -123,6 +127,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
 
   Relay(const RelayConfig& config, TimeSource& time, WorkerDialer& dialer, RelayObserver* observer);
 
+  const Router* BestRouter() const TANDEM_REQUIRES(mu_);  // null: none is connected
   Router* PickRouter() TANDEM_REQUIRES(mu_);
   void Place(Request& request) TANDEM_REQUIRES(mu_);
   void PlaceAll() TANDEM_REQUIRES(mu_);

@@ -63,6 +63,14 @@ struct ClusterInfo {
   double time_scale = 0;  // of emulated workers; 0: real time
 };
 
+// How full a router's cluster is.
+struct ClusterLoad {
+  uint32_t queued_requests = 0;
+  uint32_t running_sequences = 0;
+  uint64_t kv_blocks = 0, kv_blocks_free = 0;  // free: at most all
+  uint32_t block_tokens = 0;                   // 0: no attention worker
+};
+
 struct PlacedInfo {
   SequenceKey sequence;
   std::string topology, prefill_worker;

@@ -36,6 +36,7 @@ class GatewayStream final : public Stream, public GatewayLink {
       Write(ToProto(*state));
     }
   }
+  void Send(const ClusterLoad& load) override { Write(ToProto(load)); }
   // One that a newer stream replaces has a peer that reads; any other may be stuck.
   void Close(const absl::Status& why) override { EndNow(why, !absl::IsAborted(why)); }
 

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "scheduler/control/events.h"
+#include "services/router/links.h"
 #include "services/runtime/proto_words.h"
 #include "tandem/v1/registry.pb.h"
 #include "tandem/v1/router.pb.h"
@@ -62,6 +63,7 @@ v1::RouterMessage ToWelcome(const RouterIdentity& self);
 v1::RouterMessage ToProto(const control::TellPlaced& placed);
 v1::RouterMessage ToProto(const control::TellEnd& end);
 v1::RouterMessage ToProto(const control::TellClusterState& state);
+v1::RouterMessage ToProto(const ClusterLoad& load);
 
 // ---- Words.
 void ToProto(const SequenceKey& key, v1::SequenceKey* out);

@@ -149,6 +149,16 @@ v1::RouterMessage ToProto(const control::TellEnd& end) {
   return out;
 }
 
+v1::RouterMessage ToProto(const ClusterLoad& load) {
+  v1::RouterMessage out;
+  out.mutable_load()->set_queued_requests(load.queued_requests);
+  out.mutable_load()->set_running_sequences(load.running_sequences);
+  out.mutable_load()->set_kv_blocks(load.kv_blocks);
+  out.mutable_load()->set_kv_blocks_free(load.kv_blocks_free);
+  out.mutable_load()->set_block_tokens(load.block_tokens);
+  return out;
+}
+
 v1::RouterMessage ToProto(const control::TellClusterState& state) {
   v1::RouterMessage out;
   out.mutable_state()->set_ready(state.ready);

@@ -32,16 +32,9 @@ CostMetrics::CostMetrics(prometheus::Registry& registry)
                    .Register(registry)
                    .Add({})) {}
 
-std::string CostMetrics::Label(const std::string& pool) {
-  if (pools_.contains(pool)) return pool;
-  if (pools_.size() >= kMaxPoolSeries) return "other";
-  pools_.insert(pool);
-  return pool;
-}
-
 void CostMetrics::Count(const std::string& pool, const std::vector<ledger::LedgerCell>& cells,
                         const ledger::Price& price) {
-  const std::string label = Label(pool);
+  const std::string label = pools_.Of(pool);
   for (const ledger::LedgerCell& cell : cells) {
     const double seconds = cell.time.seconds();
     if (!price.known()) {
@@ -57,7 +50,8 @@ void CostMetrics::Count(const std::string& pool, const std::vector<ledger::Ledge
 }
 
 void CostMetrics::SetPool(const std::string& pool, bool price_known, double time_scale) {
-  const std::string label = Label(pool);
+  const std::string label = pools_.Of(pool);
+  unpriced_.Add({{"pool", label}});  // a series from the start, so that its first second is seen
   price_known_.Add({{"pool", label}}).Set(price_known ? 1 : 0);
   time_scale_.Add({{"pool", label}}).Set(time_scale);
 }

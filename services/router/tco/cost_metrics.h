@@ -8,12 +8,11 @@
 #include <prometheus/gauge.h>
 #include <prometheus/registry.h>
 
-#include <map>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "scheduler/ledger/tco.h"
+#include "services/runtime/label_cap.h"
 
 namespace tandem::router {
 
@@ -34,14 +33,12 @@ class CostMetrics {
   void SetPool(const std::string& pool, bool price_known, double time_scale);
 
  private:
-  std::string Label(const std::string& pool);
-
   prometheus::Family<prometheus::Counter>& dollars_;    // by pool, stage, state
   prometheus::Family<prometheus::Counter>& unpriced_;   // by pool
   prometheus::Family<prometheus::Gauge>& price_known_;  // by pool
   prometheus::Family<prometheus::Gauge>& time_scale_;   // by pool
   prometheus::Counter& refused_;
-  std::set<std::string> pools_;
+  LabelCap pools_{kMaxPoolSeries};
 };
 
 }  // namespace tandem::router

@@ -20,6 +20,8 @@ class WorkerMetrics : public ::testing::Test {
     worker_.model = "m";
     worker_.memory_class = MemoryClass::kSram;
     worker_.capacity.kv_blocks = 100;
+    worker_.capacity.block_tokens = 16;
+    worker_.stages = {Stage::kAttention};
     backend_.attention_bytes = 16657920;
     report_.load = {
         .kv_blocks_free = 75, .sequences = 3, .prefills = 1, .tokens_total = 42, .draining = false};
@@ -55,10 +57,101 @@ TEST_F(WorkerMetrics, LedgerCellsCarryStageStateAndCause) {
                        ",stage=\"attention\",state=\"stall\",worker=\"a0\"} 0.5");
 }
 
+// Goal: increase() misses nothing: it cannot see what a counter brought with it when it appeared.
+TEST_F(WorkerMetrics, EveryCellOfTheLedgerIsThereFromTheStart) {
+  report_.ledger.cells.clear();
+  const std::string text = Scrape();
+  for (const char* cause : {"handoff", "peer_queue", "peer_compute", "kv_transfer", "batch_wait"}) {
+    ExpectLine(text, std::string("tandem_stage_seconds_total{cause=\"") + cause + "\"," + kBase +
+                         ",stage=\"attention\",state=\"stall\",worker=\"a0\"} 0");
+  }
+  for (const char* cause : {"no_work", "starved", "starting", "draining"}) {
+    ExpectLine(text, std::string("tandem_stage_seconds_total{cause=\"") + cause + "\"," + kBase +
+                         ",stage=\"attention\",state=\"idle\",worker=\"a0\"} 0");
+  }
+  ExpectLine(text, std::string("tandem_stage_seconds_total{cause=\"\",") + kBase +
+                       ",stage=\"attention\",state=\"busy\",worker=\"a0\"} 0");
+  EXPECT_EQ(text.find("down"), std::string::npos) << "the router books that";
+}
+
+TEST_F(WorkerMetrics, ADeviceOfSeveralStagesWaitsAsShared) {
+  report_.ledger.cells.clear();
+  worker_.stages = {Stage::kPrefill, Stage::kAttention};
+  registry_ = MakeWorkerMetrics(
+      worker_, backend_, time_, time_.Now(), nullptr, [this] { return report_; },
+      [this] { return streams_; });
+  const std::string text = Scrape();
+  for (const char* stage : {"prefill", "attention"}) {
+    ExpectLine(text, std::string("tandem_stage_seconds_total{cause=\"\",") + kBase + ",stage=\"" +
+                         stage + "\",state=\"busy\",worker=\"a0\"} 0");
+  }
+  ExpectLine(text, std::string("tandem_stage_seconds_total{cause=\"no_work\",") + kBase +
+                       ",stage=\"shared\",state=\"idle\",worker=\"a0\"} 0");
+  EXPECT_EQ(text.find("stage=\"ffn\",state"), std::string::npos);
+}
+
+// Goal: routers that know vLLM, and OpenCost, find the series that they look for.
+TEST_F(WorkerMetrics, RequestsAreToldUnderVllmsNames) {
+  report_.running = 2;
+  report_.waiting = 1;
+  report_.load.prompt_tokens_total = 70;
+  report_.counters.prefills.Add(kRequestBuckets, 0.25);
+  report_.counters.token_gaps.Add(kTokenBuckets, 0.02);
+  report_.counters.token_gaps.Add(kTokenBuckets, 0.025);  // on a bound: below it
+  const std::string at = std::string("{") + kBase + ",worker=\"a0\"} ";
+  std::string text = Scrape();
+  ExpectLine(text, "vllm:num_requests_running" + at + "2");
+  ExpectLine(text, "vllm:num_requests_waiting" + at + "1");
+  ExpectLine(text, "vllm:kv_cache_usage_perc" + at + "0.25");
+  ExpectLine(text, "vllm:prompt_tokens_total" + at + "70");
+  ExpectLine(text, "vllm:generation_tokens_total" + at + "42");
+  ExpectLine(text, "vllm:request_prefill_time_seconds_sum" + at + "0.25");
+  ExpectLine(text, "vllm:time_per_output_token_seconds_sum" + at + "0.045");
+  ExpectLine(text, std::string("vllm:time_per_output_token_seconds_bucket{") + kBase +
+                       ",worker=\"a0\",le=\"0.01\"} 0");
+  ExpectLine(text, std::string("vllm:time_per_output_token_seconds_bucket{") + kBase +
+                       ",worker=\"a0\",le=\"0.025\"} 2");
+  ExpectLine(text,
+             "vllm:cache_config_info{block_size=\"16\",memory_class=\"sram\",model_name=\"m\","
+             "num_gpu_blocks=\"100\",pool=\"attention\",worker=\"a0\"} 1");
+  report_.counters.token_gaps.Add(kTokenBuckets, 0.5);
+  text = Scrape();  // what was told is not told again
+  ExpectLine(text, "vllm:time_per_output_token_seconds_count" + at + "3");
+  ExpectLine(text, "vllm:request_prefill_time_seconds_count" + at + "1");
+}
+
+TEST_F(WorkerMetrics, AnFfnWorkerHoldsNoRequests) {
+  worker_.stages = {Stage::kFfn};
+  registry_ = MakeWorkerMetrics(
+      worker_, backend_, time_, time_.Now(), nullptr, [this] { return report_; },
+      [this] { return streams_; });
+  EXPECT_EQ(Scrape().find("vllm:"), std::string::npos);
+}
+
+TEST_F(WorkerMetrics, LeakedKvShows) {
+  report_.kv_blocks_leaked = 3;
+  ExpectLine(Scrape(),
+             std::string("tandem_worker_kv_blocks_leaked{") + kBase + ",worker=\"a0\"} 3");
+}
+
 TEST_F(WorkerMetrics, ElapsedSecondsAreTheClocksAndNotTheLedgers) {
   time_.Advance(Duration::Seconds(5));
   ExpectLine(Scrape(),
              std::string("tandem_device_elapsed_seconds_total{") + kBase + ",worker=\"a0\"} 5");
+}
+
+// Goal: a scrape that the host holds up between its two clocks does not look like a wrong account.
+TEST_F(WorkerMetrics, AReportThatTookLongIsAskedForAgain) {
+  int asked = 0;
+  registry_ = MakeWorkerMetrics(
+      worker_, backend_, time_, time_.Now(), nullptr,
+      [&] {
+        if (++asked < 3) time_.Advance(Duration::Milliseconds(20));
+        return report_;
+      },
+      [this] { return streams_; });
+  Scrape();
+  EXPECT_EQ(asked, 3);
 }
 
 TEST_F(WorkerMetrics, EachScrapeShowsTheReportOfItsMoment) {

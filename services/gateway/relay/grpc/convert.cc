@@ -86,6 +86,11 @@ ClusterInfo FromProto(const v1::ClusterState& state) {
   return cluster;
 }
 
+ClusterLoad FromProto(const v1::ClusterLoad& load) {
+  return {load.queued_requests(), load.running_sequences(), load.kv_blocks(),
+          std::min<uint64_t>(load.kv_blocks_free(), load.kv_blocks()), load.block_tokens()};
+}
+
 PlacedInfo FromProto(const v1::Placed& placed) {
   return {FromProto(placed.sequence()),
           placed.topology(),

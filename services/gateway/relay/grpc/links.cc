@@ -30,6 +30,8 @@ void Hear(const Ear& ear, v1::RouterMessage& message) {
                              Duration::FromSeconds(message.welcome().gateway_lease_seconds()));
     case v1::RouterMessage::kState:
       return relay->ClusterChanged(ear.router, FromProto(message.state()));
+    case v1::RouterMessage::kLoad:
+      return relay->LoadChanged(ear.router, FromProto(message.load()));
     case v1::RouterMessage::kPlaced:
       return relay->Placed(FromProto(message.placed()));
     case v1::RouterMessage::kEnd:

@@ -125,7 +125,7 @@ TEST(CostTable, PrefillHasItsOwnEfficiencyAndFixedTime) {
   Figures(device).prefill_compute_efficiency = Known(0.5);
   Figures(device).prefill_layer_seconds = Known(7);
   const CostTable table = Table(device, TinyShape());
-  const double flops = PrefillWork(TinyShape(), {}, 0, 3, 5).flops;
+  const double flops = PrefillWork(TinyShape(), {}, 0, PrefillRows::Of(TinyShape(), 3, 5)).flops;
   EXPECT_EQ(table.PrefillLayer(0, 3, 5), Duration::FromSeconds(flops / 0.5 + 7));
   EXPECT_EQ(table.Prefill(3, 5),
             table.PrefillLayer(0, 3, 5) + table.PrefillLayer(1, 3, 5) + table.Embed(5));
@@ -134,7 +134,8 @@ TEST(CostTable, PrefillHasItsOwnEfficiencyAndFixedTime) {
 
 TEST(CostTable, StepIsTheSumOfItsCallsAndTheEnginesConstants) {
   CostOptions options;
-  options.engine = kVllm;
+  options.engine.per_step = Duration::Microseconds(820);
+  options.engine.per_sequence = Duration::Microseconds(21);
   const CostTable table = Table(UnitDevice(), TinyShape(), options);
   const AttentionRows rows = AttentionRows::Even(TinyShape(), 3, 30);
   Duration calls = table.Embed(3) + table.Head(3);
@@ -143,6 +144,55 @@ TEST(CostTable, StepIsTheSumOfItsCallsAndTheEnginesConstants) {
   EXPECT_EQ(table.DecodeStep(rows), calls + Duration::Microseconds(820 + 3 * 21));
   EXPECT_EQ(table.StepOverhead(3), Duration::Microseconds(820 + 3 * 21));
   EXPECT_EQ(Table(UnitDevice(), TinyShape()).StepOverhead(3), Duration());
+}
+
+// A model whose layers are of several kinds: the step counts each kind's layers.
+TEST(CostTable, StepCountsLayersOfEveryKind) {
+  model::ModelShape shape = DeepSeekV3();
+  shape.window = 5, shape.full_attention_every = 4;
+  model::Device device = UnitDevice();
+  device.chip.bandwidth_bytes_per_s = Figures(device).peak_flops = Known(1e12);
+  const CostTable table = Table(device, shape);
+  const AttentionRows rows = AttentionRows::Even(shape, 3, 30);
+  Duration decode = table.Embed(3) + table.Head(3), prompt = table.Embed(7);
+  for (uint64_t layer = 0; layer < shape.layers; layer++) {
+    decode += table.AttentionLayer(layer, rows) + table.FfnLayer(kWhole, layer, 3);
+    prompt += table.PrefillLayer(layer, 2, 7);
+  }
+  EXPECT_EQ(table.DecodeStep(rows), decode);
+  EXPECT_EQ(table.Prefill(2, 7), prompt);
+}
+
+TEST(CostTable, AnEnginesFactorsMultiplyWhatCallsAreMadeOf) {
+  model::Device device = UnitDevice(2);
+  Figures(device).layer_seconds = Known(10);
+  Figures(device).prefill_layer_seconds = Known(4);
+  device.all_reduce = {Known(6), Known(0), Known(100)};
+  CostOptions options;
+  options.engine.factors = {.memory = 2,
+                            .kv = 3,
+                            .compute = 5,
+                            .fixed = 7,
+                            .all_reduce = 11,
+                            .prefill_compute = 13,
+                            .prefill_fixed = 17};
+  const CostTable plain = Table(device, TinyShape());
+  const CostTable slow = Table(device, TinyShape(), options);
+  const AttentionRows rows = AttentionRows::Even(TinyShape(), 2, 20);
+  const CallParts ffn = plain.FfnParts(kWhole, 0, 2), ffn_slow = slow.FfnParts(kWhole, 0, 2);
+  EXPECT_DOUBLE_EQ(ffn_slow.memory, 2 * ffn.memory);
+  EXPECT_DOUBLE_EQ(ffn_slow.compute, 5 * ffn.compute);
+  EXPECT_DOUBLE_EQ(ffn_slow.fixed, 7 * ffn.fixed);
+  EXPECT_DOUBLE_EQ(ffn_slow.all_reduce_latency, 11 * ffn.all_reduce_latency);
+  EXPECT_DOUBLE_EQ(ffn_slow.all_reduce_bytes, 11 * ffn.all_reduce_bytes);
+  const AttentionRows none = AttentionRows::Even(TinyShape(), 2, 0);
+  EXPECT_DOUBLE_EQ(
+      slow.AttentionParts(0, rows).memory - slow.AttentionParts(0, none).memory,
+      6 * (plain.AttentionParts(0, rows).memory - plain.AttentionParts(0, none).memory));
+  const PrefillRows prompt = PrefillRows::Of(TinyShape(), 0, 3);
+  EXPECT_DOUBLE_EQ(slow.PrefillParts(0, prompt).compute,
+                   13 * plain.PrefillParts(0, prompt).compute);
+  EXPECT_DOUBLE_EQ(slow.PrefillParts(0, prompt).fixed, 17 * plain.PrefillParts(0, prompt).fixed);
 }
 
 TEST(CostTable, HeadReadsItsMatrixWithoutFixedTime) {

@@ -15,6 +15,8 @@
 #include <string>
 
 #include "scheduler/cost/cost_table.h"
+#include "scheduler/cost/stage_fit.h"
+#include "scheduler/cost/verdict.h"
 #include "tests/unit/scheduler/model/shipped_catalog.h"
 
 namespace tandem::cost {
@@ -180,6 +182,26 @@ TEST_F(Evidence, HotExperts) {
     Says(claim, absl::StrFormat("%.2f %%", 100 * std::pow(hit, 8 * batch)));
   }
   Says(claim, absl::StrFormat("%.0f of 256", ExpectedExperts(256, 8, 64)));
+}
+
+// The table of `tandemctl fit llama-3-70b --chip h100,groq3-lpx,cs-3`, at two loads.
+TEST_F(Evidence, WhichStageFitsWhichChip) {
+  for (const FitLoad& load : {FitLoad{1, 1024, 1024}, FitLoad{64, 8192, 8192}}) {
+    std::vector<DeviceFit> fits;
+    for (const char* name : {"h100-sxm", "groq3-lpx-rack", "cs-3"}) {
+      const model::Device device = Device(name);
+      fits.push_back(*FitDevice(device, Shape("llama-3-70b"), {*UsualWeights(device.chip)}, load));
+    }
+    Judge(load, fits);
+    for (const DeviceFit& fit : fits) {
+      std::string line = absl::StrFormat("| %d | %s |", load.batch, fit.device.name);
+      for (const StageFit& stage : fit.stages) {
+        absl::StrAppendFormat(&line, " %s: %s, on %d |", GradeName(stage.verdict.grade),
+                              BoundName(stage.bound), stage.devices);
+      }
+      Says("Which stage fits which chip", line);
+    }
+  }
 }
 
 TEST_F(Evidence, Hbm4) {

@@ -51,7 +51,7 @@ TEST(Ops, AddUpToTheWorkOfEveryCall) {
       ExpectEqual(TotalWork(AttentionOps(shape, fp8, layer, rows)), attention);
       ExpectEqual(TotalWork(FfnOps(shape, fp8, layer, 7)), ffn);
       step += attention + ffn;
-      prompt += PrefillWork(shape, fp8, layer, 0, 300);
+      prompt += PrefillWork(shape, fp8, layer, PrefillRows::Of(shape, 0, 300));
     }
     ExpectEqual(TotalWork(DecodeStepOps(shape, fp8, rows)), step);
     ExpectEqual(TotalWork(PromptOps(shape, fp8, 300)), prompt);

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "scheduler/cost/colocated.h"
 #include "scheduler/cost/cost_table.h"
 #include "services/runtime/catalog_files.h"
 
@@ -29,12 +30,16 @@ const model::Catalog& Shipped() {
 }
 
 CostTable TableOf(const char* device, const char* shape, Dtype weights,
-                  const EngineConstants& engine = {}) {
+                  const char* engine_name = nullptr) {
+  const model::Device on = *Shipped().FindDevice(device);
   CostOptions options;
   options.precision.weights = weights;
-  options.engine = engine;
-  auto table =
-      CostTable::Create(*Shipped().FindDevice(device), *Shipped().FindModel(shape), options);
+  if (engine_name != nullptr) {
+    const model::Engine engine = *Shipped().FindEngine(engine_name);
+    options.precision = PrecisionOf(engine, weights);
+    options.engine = ConstantsOf(engine, "", on.chip.name, weights, shape);
+  }
+  auto table = CostTable::Create(on, *Shipped().FindModel(shape), options);
   EXPECT_TRUE(table.ok()) << table.status();
   return *table;
 }
@@ -87,7 +92,7 @@ TEST(Published, AggregateBandwidthAloneWouldBeWrongByOrdersOfMagnitude) {
 struct GpuRow {
   const char *id, *device, *shape;
   Dtype weights;
-  EngineConstants engine;
+  const char* engine;
   int64_t concurrency, prompt, output;
   double tpot_ms;
 };
@@ -96,43 +101,39 @@ struct GpuRow {
 // stands in the KV, and each prompt that arrives holds the others up by a share of its prefill.
 double TpotMs(const GpuRow& row) {
   const CostTable table = TableOf(row.device, row.shape, row.weights, row.engine);
-  const auto batch = static_cast<uint64_t>(row.concurrency);
-  const auto context = static_cast<uint64_t>(row.prompt + row.output / 2);
-  const Duration step =
-      table.DecodeStep(AttentionRows::Even(table.shape(), batch, batch * context));
-  const double interference = row.engine.prefill_share * static_cast<double>(row.concurrency) /
-                              static_cast<double>(row.output) *
-                              table.Prefill(0, static_cast<uint64_t>(row.prompt)).seconds();
-  return 1e3 * (step.seconds() + interference);
+  const RequestShape request = {static_cast<uint64_t>(row.prompt),
+                                static_cast<uint64_t>(row.output)};
+  return 1e3 * TimePerOutputToken(table, static_cast<uint64_t>(row.concurrency), request).seconds();
 }
 
-// Source: facts/published.md B2. The fit behind the catalog's figures has a median error of 8.4 %
-// on rows that it has not seen, and about 15 % at the quarter of them that it predicts worst
-// (facts/cost-fit.md); single rows carry switches that no column records.
+// Source: facts/published.md B2. The fit behind the catalog's figures has a median error of 5 % on
+// such rows, and 11 % at the quarter that it predicts worst (tests/bench/RESULTS.md). Single rows
+// carry switches that no column records: DeepSeek's were drafted (MTP) or not, which is a factor of
+// two, and the version that would tell is not in the table.
 TEST(Published, GpuServersTimePerToken) {
   const GpuRow rows[] = {
-      {"P15", "h100-x2", "llama-3-70b", Dtype::kFp8, kVllm, 4, 1024, 1024, 17.41},
-      {"P17", "h100-x4", "llama-3-70b", Dtype::kFp8, kVllm, 16, 1024, 1024, 13.19},
-      {"P18", "h100-x8", "llama-3-70b", Dtype::kFp8, kVllm, 4, 1024, 1024, 9.11},
-      {"P30", "h100-x4", "llama-3-70b", Dtype::kFp8, kVllm, 8, 8192, 1024, 15.77},
-      {"P20", "h200-sxm", "llama-3-70b", Dtype::kFp8, kTensorRtLlm, 4, 1024, 1024, 20.11},
-      {"P22", "h200-x8", "llama-3-70b", Dtype::kFp8, kTensorRtLlm, 4, 1024, 1024, 6.26},
-      {"P24", "b200-sxm", "llama-3-70b", Dtype::kFp8, kTensorRtLlm, 4, 1024, 1024, 14.59},
-      {"P26", "b200-x8", "llama-3-70b", Dtype::kFp8, kTensorRtLlm, 128, 1024, 1024, 13.65},
-      {"P28", "b200-x8", "llama-3-70b", Dtype::kNvfp4, kTensorRtLlm, 4, 1024, 1024, 5.87},
-      {"P32", "b200-x4", "llama-3-70b", Dtype::kFp8, kTensorRtLlm, 8, 8192, 1024, 8.52},
-      {"P34", "h100-x2", "gpt-oss-120b", Dtype::kMxfp4, kVllm, 4, 1024, 1024, 5.03},
-      {"P36", "b200-sxm", "gpt-oss-120b", Dtype::kMxfp4, kVllm, 4, 1024, 1024, 3.49},
-      {"P38", "h200-x8", "deepseek-v3", Dtype::kFp8, kTensorRtLlm, 8, 1024, 1024, 11.37},
-      {"P40", "b200-x8", "deepseek-v3", Dtype::kFp8, kSglang, 8, 1024, 1024, 8.81},
-      {"P42", "b200-x4", "deepseek-v3", Dtype::kNvfp4, kTensorRtLlm, 64, 1024, 1024, 22.29},
+      {"P15", "h100-x2", "llama-3-70b", Dtype::kFp8, "vllm", 4, 1024, 1024, 17.41},
+      {"P17", "h100-x4", "llama-3-70b", Dtype::kFp8, "vllm", 16, 1024, 1024, 13.19},
+      {"P18", "h100-x8", "llama-3-70b", Dtype::kFp8, "vllm", 4, 1024, 1024, 9.11},
+      {"P30", "h100-x4", "llama-3-70b", Dtype::kFp8, "vllm", 8, 8192, 1024, 15.77},
+      {"P20", "h200-sxm", "llama-3-70b", Dtype::kFp8, "tensorrt-llm", 4, 1024, 1024, 20.11},
+      {"P22", "h200-x8", "llama-3-70b", Dtype::kFp8, "tensorrt-llm", 4, 1024, 1024, 6.26},
+      {"P24", "b200-sxm", "llama-3-70b", Dtype::kFp8, "tensorrt-llm", 4, 1024, 1024, 14.59},
+      {"P26", "b200-x8", "llama-3-70b", Dtype::kFp8, "tensorrt-llm", 128, 1024, 1024, 13.65},
+      {"P28", "b200-x8", "llama-3-70b", Dtype::kNvfp4, "tensorrt-llm", 4, 1024, 1024, 5.87},
+      {"P32", "b200-x4", "llama-3-70b", Dtype::kFp8, "tensorrt-llm", 8, 8192, 1024, 8.52},
+      {"P34", "h100-x2", "gpt-oss-120b", Dtype::kMxfp4, "vllm", 4, 1024, 1024, 5.03},
+      {"P36", "b200-sxm", "gpt-oss-120b", Dtype::kMxfp4, "vllm", 4, 1024, 1024, 3.49},
+      {"P38", "h200-x8", "deepseek-v3", Dtype::kFp8, "tensorrt-llm", 8, 1024, 1024, 11.37},
+      {"P40", "b200-x8", "deepseek-v3", Dtype::kFp8, "sglang", 8, 1024, 1024, 8.81},
+      {"P42", "b200-x4", "deepseek-v3", Dtype::kNvfp4, "tensorrt-llm", 64, 1024, 1024, 22.29},
   };
   std::vector<double> errors;
   for (const GpuRow& row : rows) {
     const std::string what =
         absl::StrCat(row.shape, " on ", row.device, ", ", row.concurrency, " clients");
     errors.push_back(std::abs(Compare(row.id, what.c_str(), TpotMs(row), row.tpot_ms)));
-    EXPECT_LE(errors.back(), 0.35) << row.id;
+    EXPECT_LE(errors.back(), row.shape == absl::string_view("deepseek-v3") ? 0.65 : 0.25) << row.id;
   }
   std::sort(errors.begin(), errors.end());
   EXPECT_LE(errors[errors.size() / 2], 0.12) << "median of all rows";

@@ -2,6 +2,8 @@
 
 #include "scheduler/cost/verdict.h"
 
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -48,10 +50,13 @@ TEST_F(Verdicts, HbmIsStrongAtPrefillAndAtAttention) {
 TEST_F(Verdicts, HbmsFfnNeedsRows) {
   Compare({"h100"}, {1, 1024, 1024});
   EXPECT_EQ(GradeOf(0, Stage::kFfn), Grade::kWeak);
-  EXPECT_THAT(Of(0, Stage::kFfn).rule, StartsWith("1 row, far below its ridge of 116 rows"));
-  Compare({"h100"}, {64, 1024, 1024});
+  EXPECT_THAT(Of(0, Stage::kFfn).rule,
+              StartsWith(absl::StrCat("1 row, far below its ridge of ",
+                                      absl::StrFormat("%.3g", fits_[0].ridge.reached), " rows")));
+  const auto ridge = static_cast<uint64_t>(fits_[0].ridge.reached);
+  Compare({"h100"}, {ridge / 2, 1024, 1024});
   EXPECT_EQ(GradeOf(0, Stage::kFfn), Grade::kMixed);
-  Compare({"h100"}, {512, 1024, 1024});
+  Compare({"h100"}, {4 * ridge, 1024, 1024});
   EXPECT_EQ(GradeOf(0, Stage::kFfn), Grade::kStrong);
 }
 
@@ -132,9 +137,13 @@ TEST_F(Verdicts, SramIsBestAtFfnForAPrice) {
   EXPECT_EQ(GradeOf(2, Stage::kFfn), Grade::kBest);
 }
 
-// HBM4 at 22 TB/s moves the ridge of an H100 from 116 rows to 18.
+// HBM4 at 22 TB/s moves the ridge of an H100 to a sixth of its rows.
 TEST_F(Verdicts, WhatIfMovesThem) {
-  Compare({"h100"}, {64, 1024, 1024}, {"hbm.bandwidth=22TB/s"});
+  Compare({"h100"}, {1, 1024, 1024});
+  const FitLoad below = {static_cast<uint64_t>(fits_[0].ridge.reached) / 2, 1024, 1024};
+  Compare({"h100"}, below);
+  EXPECT_EQ(GradeOf(0, Stage::kFfn), Grade::kMixed);
+  Compare({"h100"}, below, {"hbm.bandwidth=22TB/s"});
   EXPECT_EQ(GradeOf(0, Stage::kFfn), Grade::kStrong);
 }
 

@@ -122,27 +122,28 @@ TEST(AttentionRows, EvenIsExactForEqualContexts) {
   }
 }
 
+Work Prompt(const ModelShape& shape, uint64_t layer, uint64_t first, uint64_t rows) {
+  return PrefillWork(shape, kBf16, layer, PrefillRows::Of(shape, first, rows));
+}
+
 TEST(PrefillWork, ChunksAddUpToThePrompt) {
   for (const ModelShape& shape : {Llama70B(), DeepSeekV3()}) {
-    const double whole = PrefillWork(shape, kBf16, 5, 0, 64).flops;
-    EXPECT_DOUBLE_EQ(
-        PrefillWork(shape, kBf16, 5, 0, 32).flops + PrefillWork(shape, kBf16, 5, 32, 32).flops,
-        whole);
+    const double whole = Prompt(shape, 5, 0, 64).flops;
+    EXPECT_DOUBLE_EQ(Prompt(shape, 5, 0, 32).flops + Prompt(shape, 5, 32, 32).flops, whole);
   }
   const ModelShape shape = Llama70B();
-  EXPECT_EQ(PrefillWork(shape, kBf16, 0, 0, 1).flops,
-            AttentionWork(shape, kBf16, 0, RowsOf(shape, {1})).flops +
-                FfnWork(shape, kBf16, kWhole, 0, 1).flops);
-  EXPECT_EQ(PrefillWork(shape, kBf16, 0, 32, 32).kv_bytes, 64.0 * 2 * 8 * 128 * 2);
-  EXPECT_EQ(PrefillWork(shape, kBf16, 0, 0, 0).flops, 0);
+  EXPECT_EQ(Prompt(shape, 0, 0, 1).flops, AttentionWork(shape, kBf16, 0, RowsOf(shape, {1})).flops +
+                                              FfnWork(shape, kBf16, kWhole, 0, 1).flops);
+  EXPECT_EQ(Prompt(shape, 0, 32, 32).kv_bytes, 64.0 * 2 * 8 * 128 * 2);
+  EXPECT_EQ(Prompt(shape, 0, 0, 0).flops, 0);
 }
 
 TEST(PrefillWork, WindowedChunkAttendsToNoMoreThanTheWindow) {
   ModelShape shape = Llama70B();
-  const double without = PrefillWork(shape, kBf16, 0, 0, 10).flops - 4.0 * 64 * 128 * 55;
+  const double without = Prompt(shape, 0, 0, 10).flops - 4.0 * 64 * 128 * 55;
   const auto attended = [&](uint64_t first, uint64_t rows) {
     const double one_row = without / 10;
-    return (PrefillWork(shape, kBf16, 0, first, rows).flops - one_row * static_cast<double>(rows)) /
+    return (Prompt(shape, 0, first, rows).flops - one_row * static_cast<double>(rows)) /
            (4.0 * 64 * 128);
   };
   EXPECT_DOUBLE_EQ(attended(0, 10), 55);
@@ -151,7 +152,35 @@ TEST(PrefillWork, WindowedChunkAttendsToNoMoreThanTheWindow) {
   EXPECT_DOUBLE_EQ(attended(0, 10), 1 + 2 + 3 + 4 * 7);
   EXPECT_DOUBLE_EQ(attended(2, 5), 3 + 4 * 4);
   EXPECT_DOUBLE_EQ(attended(20, 5), 4 * 5);
-  EXPECT_EQ(PrefillWork(shape, kBf16, 0, 20, 5).kv_bytes, 9.0 * 2 * 8 * 128 * 2);
+  EXPECT_EQ(Prompt(shape, 0, 20, 5).kv_bytes, 9.0 * 2 * 8 * 128 * 2);
+}
+
+// Goal: chunks of several prompts in one call read the weights once and attend each to its own.
+TEST(PrefillWork, PromptsTogetherReadTheWeightsOnce) {
+  ModelShape shape = Llama70B();
+  shape.window = 4;
+  PrefillRows both = PrefillRows::Of(shape, 0, 10);
+  both += PrefillRows::Of(shape, 20, 5);
+  EXPECT_EQ(both.rows, 15);
+  EXPECT_EQ(both.windowed_attended_tokens, 1 + 2 + 3 + 4 * 7 + 4 * 5);
+  EXPECT_EQ(both.windowed_kv_tokens, 10 + 9);
+  const Work together = PrefillWork(shape, kBf16, 0, both);
+  const Work first = Prompt(shape, 0, 0, 10), second = Prompt(shape, 0, 20, 5);
+  EXPECT_EQ(together.weight_bytes, first.weight_bytes);
+  EXPECT_EQ(together.kv_bytes, first.kv_bytes + second.kv_bytes);
+  EXPECT_DOUBLE_EQ(together.flops, first.flops + second.flops);
+}
+
+TEST(AttentionWork, AttentionMayBeKeptInAnotherFormat) {
+  ModelShape shape = DeepSeekV3();
+  Precision nvfp4;
+  nvfp4.weights = model::Dtype::kNvfp4;
+  const double narrow = AttentionWork(shape, nvfp4, 5, RowsOf(shape, {1})).weight_bytes;
+  const double experts = FfnWork(shape, nvfp4, kWhole, 5, 1).weight_bytes;
+  shape.attention_dtypes[model::Dtype::kNvfp4] = model::Dtype::kBf16;
+  EXPECT_DOUBLE_EQ(AttentionWork(shape, nvfp4, 5, RowsOf(shape, {1})).weight_bytes,
+                   narrow * 16 / 4.5);
+  EXPECT_EQ(FfnWork(shape, nvfp4, kWhole, 5, 1).weight_bytes, experts);
 }
 
 TEST(HeadWork, IsTheOutputMatrixAndEmbeddingIsItsRows) {

@@ -33,13 +33,14 @@ BaselineLoad Load() {
 absl::StatusOr<BaselineForecast> Of(const std::string& name, const BaselineLoad& load = Load(),
                                     const ServiceObjective& slo = kSlo,
                                     const ledger::PriceList& prices = {}) {
-  return ForecastBaseline(Shipped(), prices, name, load, slo, cost::kVllm);
+  return ForecastBaseline(Shipped(), prices, name, load, slo, *FindEngine(Shipped(), "vllm"));
 }
 
 cost::CostTable TableOf(const std::string& device) {
   cost::CostOptions options;
-  options.precision.weights = model::Dtype::kFp8;
-  options.engine = cost::kVllm;
+  const model::Engine vllm = *Shipped().FindEngine("vllm");
+  options.precision = cost::PrecisionOf(vllm, model::Dtype::kFp8);
+  options.engine = cost::ConstantsOf(vllm, "", "h100-sxm", model::Dtype::kFp8, "llama-3-70b");
   auto table = cost::CostTable::Create(*Shipped().FindDevice(device),
                                        *Shipped().FindModel("llama-3-70b"), options);
   EXPECT_TRUE(table.ok()) << table.status();
@@ -134,10 +135,12 @@ TEST(Baseline, RefusesWhatItCannotForecast) {
 }
 
 TEST(Baseline, EnginesHaveNames) {
-  EXPECT_DOUBLE_EQ(FindEngine("vllm")->prefill_share, cost::kVllm.prefill_share);
-  EXPECT_DOUBLE_EQ(FindEngine("none")->prefill_share, 1);
-  const auto none = FindEngine("orca");
-  EXPECT_TRUE(absl::StrContains(none.status().message(), "none, sglang, tensorrt-llm, vllm"));
+  EXPECT_EQ(FindEngine(Shipped(), "vllm")->name, "vllm");
+  EXPECT_DOUBLE_EQ(FindEngine(Shipped(), "none")->prefill_share.value, 1);
+  EXPECT_DOUBLE_EQ(FindEngine(Shipped(), "none")->step_seconds.value, 0);
+  const auto none = FindEngine(Shipped(), "orca");
+  EXPECT_TRUE(absl::StrContains(none.status().message(),
+                                "neither none nor one of sglang, tensorrt-llm, vllm"));
 }
 
 }  // namespace

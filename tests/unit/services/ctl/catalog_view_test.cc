@@ -53,7 +53,7 @@ TEST(CatalogText, KindsCanBeAskedForAlone) {
   EXPECT_THAT(*CatalogText(Small(), "device"), Not(HasSubstr("small")));
   EXPECT_THAT(*CatalogText(Small(), "model"), Not(HasSubstr("tiny")));
   EXPECT_EQ(CatalogText(Small(), "chips").status(),
-            absl::InvalidArgumentError("'chips' is none of chip, device and model"));
+            absl::InvalidArgumentError("'chips' is none of chip, device, model and engine"));
   EXPECT_EQ(CatalogJson(Small(), "chips").status(), CatalogText(Small(), "chips").status());
 }
 
@@ -77,7 +77,9 @@ TEST(CatalogEntry, DerivedFiguresAreThoseOfTheFacts) {
   const CatalogEntry h100 = *FindEntry(Shipped(), "chip", "h100");
   EXPECT_EQ(h100.name, "h100-sxm");
   EXPECT_NEAR(Derived(h100, "fp8.ridge_rows_at_peak"), 295, 1);
-  EXPECT_NEAR(Derived(h100, "fp8.ridge_rows"), 295 * 0.36 / 0.92, 1);
+  const model::DtypeFigures fp8 = Shipped().FindChip("h100-sxm")->dtypes.at(model::Dtype::kFp8);
+  EXPECT_NEAR(Derived(h100, "fp8.ridge_rows"),
+              295 * fp8.compute_efficiency.value / fp8.bandwidth_efficiency.value, 2);
   EXPECT_NEAR(Derived(h100, "bandwidth_per_dollar"), 3.35e12 / 1.69, 1);
   EXPECT_NEAR(Derived(h100, "room_bytes"), 69e9, 1);
   const CatalogEntry llama = *FindEntry(Shipped(), "model", "llama-3-70b");
@@ -92,6 +94,16 @@ TEST(CatalogEntry, DerivedFiguresAreThoseOfTheFacts) {
   EXPECT_NEAR(Derived(rack, "room_bytes"), 128e9, 1);
 }
 
+TEST(CatalogEntry, AFittedFigureHasItsUncertainty) {
+  const std::string text = EntryText(*FindEntry(Shipped(), "chip", "h100"));
+  EXPECT_THAT(text,
+              ContainsRegex("\nfp8.layer_seconds +[0-9.]+ us \\+-[0-9.]+ %  fitted +fitted "));
+  const json::value entry = json::parse(EntryJson(*FindEntry(Shipped(), "engine", "vllm")));
+  const json::array& figures = entry.at("figures").as_array();
+  EXPECT_EQ(figures.front().at("name").as_string(), "step_seconds");
+  EXPECT_GT(figures.front().at("error").as_double(), 0);
+}
+
 TEST(CatalogEntry, UnknownPriceHasNothingPerDollar) {
   EXPECT_THAT(EntryText(*FindEntry(Shipped(), "chip", "cs-3")), Not(HasSubstr("per_dollar")));
   EXPECT_THAT(EntryText(*FindEntry(Shipped(), "chip", "h100")), HasSubstr("per_dollar"));
@@ -99,7 +111,7 @@ TEST(CatalogEntry, UnknownPriceHasNothingPerDollar) {
 
 TEST(CatalogEntry, UnknownNamesAndKindsAreRefused) {
   EXPECT_EQ(FindEntry(Small(), "chips", "tiny").status(),
-            absl::InvalidArgumentError("'chips' is none of chip, device and model"));
+            absl::InvalidArgumentError("'chips' is none of chip, device, model and engine"));
   EXPECT_EQ(FindEntry(Small(), "chip", "huge").status(),
             absl::NotFoundError("chip 'huge' is not in the catalog; nearest: tiny (of 1)"));
 }

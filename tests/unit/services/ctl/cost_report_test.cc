@@ -94,7 +94,7 @@ TEST(CostReport, TextFitsOneScreenOf100ColumnsAndLabelsWhatItSays) {
     const std::string one_line =
         absl::StrJoin(absl::StrSplit(text, absl::ByAnyChar(" \n"), absl::SkipEmpty()), " ");
     for (const char* words :
-         {"time is emulated", "120 device seconds in 480 wall seconds", "forecast", "8.4 %",
+         {"time is emulated", "120 device seconds in 480 wall seconds", "forecast", "6.4 %",
           "starved 75.0%", "h100-x2", "[fitted]", "[stated]", "idle", "break-even"})
       EXPECT_TRUE(absl::StrContains(one_line, words)) << words << "\n" << text;
     EXPECT_EQ(absl::StrContains(text, "its price is unknown"), ffn_price < 0) << text;

@@ -131,19 +131,31 @@ class FakeGatewayLink final : public GatewayLink {
       (state->ready ? ready : unready).Add();
     }
   }
+  void Send(const ClusterLoad& load) override {
+    {
+      MutexLock lock(mu_);
+      load_ = load;
+    }
+    loads.Add();
+  }
   void Close(const absl::Status&) override { closed.Add(); }
+  ClusterLoad load() {
+    MutexLock lock(mu_);
+    return load_;
+  }
   control::TellEnd last_end() {
     MutexLock lock(mu_);
     return last_end_;
   }
 
-  Counter placed, ended, ready, unready, closed;
+  Counter placed, ended, ready, unready, closed, loads;
 
  private:
   const GatewayId id_;
   Mutex mu_;
   std::map<std::string, std::string> topologies_;
   control::TellEnd last_end_;
+  ClusterLoad load_;
 };
 
 RouterCoreConfig Config() {
@@ -224,6 +236,53 @@ TEST(RouterCore, RequestsOfManyThreadsAreEachPlacedOnce) {
   EXPECT_EQ(snapshot->live_sequences, 0u);
   EXPECT_EQ(snapshot->open_requests, 0u);
   for (const auto& gateway : gateways) EXPECT_EQ(gateway->placed.count(), kRequests);
+}
+
+// Goal: a gateway knows how full the cluster is, from its first moment and after each change.
+TEST(RouterCore, GatewaysAreToldTheClustersLoad) {
+  RouterCoreConfig config = Config();
+  config.load_interval = Duration();
+  Rig rig(config);
+  const auto gateway = rig.Connect("g");
+  gateway->loads.Await(1);
+  EXPECT_EQ(gateway->load(), ClusterLoad());
+  WorkerDescription description = Colocated("w");
+  description.capacity.kv_blocks = 40;
+  description.capacity.block_tokens = 16;
+  const auto worker = rig.Register(description);
+  worker->accepted.Await(1);
+  WorkerLoad load;
+  load.kv_blocks_free = 50;  // more than there are: a worker may say anything
+  worker->Say(control::WorkerHeartbeat{worker->worker(), worker->incarnation(), load});
+  rig.Settle();
+  EXPECT_EQ(gateway->load().kv_blocks, 40u);
+  EXPECT_EQ(gateway->load().kv_blocks_free, 40u);
+  EXPECT_EQ(gateway->load().block_tokens, 16u);
+  load.kv_blocks_free = 10;
+  worker->Say(control::WorkerHeartbeat{worker->worker(), worker->incarnation(), load});
+  rig.Settle();
+  EXPECT_EQ(gateway->load().kv_blocks_free, 10u);
+  const int told = gateway->loads.count();
+  worker->Say(
+      control::WorkerHeartbeat{worker->worker(), worker->incarnation(), load});  // nothing new
+  rig.Settle();
+  EXPECT_EQ(gateway->loads.count(), told);
+  const auto late = rig.Connect("late");
+  rig.Settle();
+  EXPECT_EQ(late->load().kv_blocks_free, 10u);
+}
+
+// Goal: the load is told at most once an interval, and the last change is not forgotten.
+TEST(RouterCore, TheLoadIsToldOnceAnInterval) {
+  RouterCoreConfig config = Config();
+  config.load_interval = Duration::Seconds(3600);
+  Rig rig(config);
+  const auto gateway = rig.Connect("g");
+  gateway->loads.Await(1);
+  const auto worker = rig.Register(Colocated("w"));
+  worker->accepted.Await(1);
+  rig.Settle();
+  EXPECT_LE(gateway->loads.count(), 2);  // the connection's, and at most one more
 }
 
 // Goal: streams that come and go while requests are posted break nothing; links are let go.

@@ -58,6 +58,23 @@ TEST_F(RouterMetricsTest, LossesRefusalsAndExpiredLeasesAreCountedApart) {
   ExpectLine("tandem_router_workers_lost_total 1");
 }
 
+// Goal: workers that come under ever new names do not fill the registry.
+TEST_F(RouterMetricsTest, WorkersPastTheBoundCountAsOther) {
+  for (size_t i = 0; i < kMaxWorkerSeries + 3; i++) {
+    const control::TellPlaced placed{GatewayId("g-1"),
+                                     {RequestId("r"), 0, 0},
+                                     "pd",
+                                     WorkerId("p"),
+                                     WorkerId("a-" + std::to_string(i)),
+                                     ""};
+    metrics_.Handled(control::CommandAnswered{}, {placed}, At(0));
+  }
+  ExpectLine("tandem_router_placements_total{worker=\"a-1023\"} 1");
+  ExpectLine("tandem_router_placements_total{worker=\"other\"} 3");
+  const std::string text = prometheus::TextSerializer().Serialize(registry_.Collect());
+  EXPECT_EQ(text.find("a-1024"), std::string::npos);
+}
+
 TEST_F(RouterMetricsTest, GaugesFollowTheSnapshot) {
   control::ControllerSnapshot snapshot;
   snapshot.ready = true;
