@@ -163,18 +163,24 @@ absl::StatusOr<BaselineForecast> ForecastBaseline(const Catalog& catalog,
   cost::CostOptions options;
   options.precision = cost::PrecisionOf(engine, load.weights);
   absl::Status why_not;  // of the last: the largest
+  std::optional<BaselineForecast> cheapest;
   for (const Device& device : candidates) {
     options.engine =
         cost::ConstantsOf(engine, /*version=*/"", device.chip.name, load.weights, shape->name);
     ASSIGN_OR_RETURN(const cost::CostTable table, cost::CostTable::Create(device, *shape, options));
     absl::StatusOr<BaselineForecast> forecast = Forecast(table, load, slo);
     if (forecast.ok()) {
-      RETURN_IF_ERROR(AddMoney(device, prices, load.request, *forecast));
-      AddFigures(device, load.weights, forecast->inputs);
-      return forecast;
+      const absl::Status priced = AddMoney(device, prices, load.request, *forecast);
+      if (!priced.ok()) forecast = priced;
     }
-    why_not = forecast.status();
+    if (!forecast.ok()) {
+      why_not = forecast.status();
+    } else if (!cheapest.has_value() || forecast->per_mtok < cheapest->per_mtok) {
+      AddFigures(device, load.weights, forecast->inputs);
+      cheapest = *std::move(forecast);
+    }
   }
+  if (cheapest.has_value()) return *std::move(cheapest);
   return absl::FailedPreconditionError(absl::StrCat("baseline '", name, "': ", why_not.message()));
 }
 

@@ -34,7 +34,7 @@ struct BaselineLoad {
 };
 
 struct BaselineForecast {
-  std::string device;              // the smallest group that holds the model and meets the SLO
+  std::string device;              // the cheapest group that holds the model and meets the SLO
   uint64_t batch = 0;              // sequences on one device: the most that fit and meet the SLO
   uint64_t batch_that_fits = 0;    // its KV allows
   Duration tpot;                   // at `batch`
@@ -57,7 +57,8 @@ absl::StatusOr<model::Engine> FindEngine(const model::Catalog& catalog, const st
 absl::Status CheckBaseline(const model::Catalog& catalog, const std::string& name);
 
 // `name` is DEVICE-colocated or CHIP-colocated: "h100-x8-colocated", or "h100-colocated", which
-// takes the smallest group of that chip that holds the model and meets the SLO with one sequence.
+// takes the group of that chip whose tokens are cheapest, of those that hold the model and meet the
+// SLO; the smaller of equals.
 // Prices are `prices`', else the catalog's. kInvalidArgument: no such baseline (lists some), model
 // or number format, or a load without tokens; kFailedPrecondition: no group of the chip holds the
 // model or meets the SLO, or the price is unknown.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whether an emulated attention-FFN cluster pays, by how much it is asked: the verdict of `tandemctl tco` at several loads.
 
-    tests/bench/tco_bench.py BUILD_DIR [--streams 8 64 256] [--slo-tpot-ms 8 50] [--prices FILE]
+    tests/bench/tco_bench.py BUILD_DIR [--streams 8 64 256] [--slo-tpot-ms 10 50] [--prices FILE]
 
 The cluster is deploy/local/emulated-rubin-lpx-pd.yaml (eight Vera Rubin for prompts, eight for decode attention, one LPX rack for the FFN;
 Llama-3-70B in FP8), its prices those of deploy/prices/example.yaml, which are assumptions. That many clients have one request at a time, 32
@@ -92,11 +92,14 @@ def dollars(value):
 
 def row(streams, tpot, lag, slo, report):
     baseline, ours = report["baseline"], report["totals"]["dollars_per_mtok_total"]
-    low, high = baseline["dollars_per_mtok_low"], baseline["dollars_per_mtok_high"]
-    verdict = "pays" if ours < low else "does not" if ours > high else "within the band"
     price, occupancy = (report["break_even"][name] for name in ("dollars_per_hour", "occupancy"))
-    cells = [streams, f"{tpot * 1e3:.2f}", f"{slo:g}", dollars(ours), f"{baseline['device']}, batch {baseline['batch']}",
-             f"{dollars(low)} to {dollars(high)}", f"{100 * report['specialist']['occupancy']:.1f} %",
+    if "device" in baseline:
+        low, high = baseline["dollars_per_mtok_low"], baseline["dollars_per_mtok_high"]
+        verdict = "pays" if ours < low else "does not" if ours > high else "within the band"
+        compared = [f"{baseline['device']}, batch {baseline['batch']}", f"{dollars(low)} to {dollars(high)}"]
+    else:
+        verdict, compared = "nothing to compare with", [baseline["why_not"], "none"]
+    cells = [streams, f"{tpot * 1e3:.2f}", f"{slo:g}", dollars(ours), *compared, f"{100 * report['specialist']['occupancy']:.1f} %",
              occupancy["why_not"] if occupancy["value"] is None else f"{100 * occupancy['value']:.1f} %",
              "none" if price["value"] is None else dollars(price["value"]), verdict, f"{100 * lag:.1f}"]
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
@@ -106,7 +109,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build")
     parser.add_argument("--streams", type=int, nargs="+", default=[8, 64, 256])
-    parser.add_argument("--slo-tpot-ms", type=float, nargs="+", default=[8, 50])
+    parser.add_argument("--slo-tpot-ms", type=float, nargs="+", default=[10, 50])
     parser.add_argument("--time-scale", type=float, default=16)
     parser.add_argument("--prices", default=SOURCE / "deploy" / "prices" / "example.yaml")
     options = parser.parse_args()

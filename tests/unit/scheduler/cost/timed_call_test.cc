@@ -32,7 +32,7 @@ TEST(TimedCall, FlopsAreThoseOfItsWork) {
   EXPECT_EQ(FlopsOf(shape, precision, {CallKind::kFfn, 5, 0}),
             FfnWork(shape, precision, FfnShard(), 0, 5).flops);
   EXPECT_EQ(FlopsOf(shape, precision, {CallKind::kPrefill, 5, 7}),
-            PrefillWork(shape, precision, 0, 7, 5).flops);
+            PrefillWork(shape, precision, 0, PrefillRows::Of(shape, 7, 5)).flops);
   EXPECT_EQ(FlopsOf(shape, precision, {CallKind::kHead, 2, 0}),
             2 * FlopsOf(shape, precision, {CallKind::kHead, 1, 0}));
 }
