@@ -71,7 +71,7 @@ TEST_F(CatalogFilesTest, DirectoryThatIsNoCatalogIsRefused) {
             absl::NotFoundError(absl::StrCat(Path("none"), ": no such catalog directory")));
   Write("mine/chip/a.yaml", model::kChipText);
   EXPECT_EQ(LoadCatalog({Path("mine")}).status().message(),
-            absl::StrCat(Path("mine"), ": holds none of chips/, devices/ and models/"));
+            absl::StrCat(Path("mine"), ": holds none of chips/, devices/, models/ and engines/"));
 }
 
 // The file's name is what is in it, so that a user finds it.
