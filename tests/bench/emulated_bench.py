@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every emulated cluster of deploy/local: what one request sees, in the devices' time, beside what the cost model forecasts.
 
-    tests/bench/emulated_bench.py BUILD_DIR [--perturbation 0.2] [--rounds 3] [NAME...]
+    tests/bench/emulated_bench.py BUILD_DIR [--perturbation 0.2] [--rounds 3] [--time-scale 8] [NAME...]
 
 Of one stream of 96 tokens: TTFT and TPOT (mean after the first quarter) in emulated seconds, the time scale that the cluster chose, the TPOT
 that the unperturbed cost model gives for those tokens (emulated_plan.cc: attention, FFN, links, head), and `of plan`: the one over the other.
@@ -53,7 +53,7 @@ def measure(options, file):
     with tempfile.TemporaryDirectory() as state:
         flags = ["--state-dir", state]
         subprocess.run([tandemctl, "local", "up", "--no-chat", "--config", file, "--port", str(PORT), "--perturbation",
-                        str(options.perturbation), *flags], check=True, stdout=subprocess.DEVNULL)
+                        str(options.perturbation), "--time-scale", options.time_scale, *flags], check=True, stdout=subprocess.DEVNULL)
         try:
             workers = json.loads(subprocess.run([tandemctl, "status", "--json", *flags], check=True, capture_output=True,
                                                 text=True).stdout)["workers"]
@@ -73,6 +73,8 @@ def main():
     parser.add_argument("build", type=lambda path: pathlib.Path(path).resolve())
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--perturbation", type=float, default=0)
+    parser.add_argument("--time-scale", default="8", help="machine seconds for one of the devices', or auto: the smallest at which the devices keep up; "
+                        "what HTTP and the gateway take of the machine's time shows the more, the smaller it is [8]")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_intermixed_args()
     names = options.names or sorted(path.stem for path in (SOURCE / "deploy" / "local").glob("emulated-*.yaml"))
