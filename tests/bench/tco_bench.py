@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whether an emulated attention-FFN cluster pays, by how much it is asked: the verdict of `tandemctl tco` at several loads.
 
-    tests/bench/tco_bench.py BUILD_DIR [--streams 8 128] [--slo-tpot-ms 10 50] [--prices FILE]
+    tests/bench/tco_bench.py BUILD_DIR [--streams 8 128] [--slo-tpot-ms 9.5 10 50] [--prices FILE]
 
 The cluster is deploy/local/emulated-rubin-lpx-pd.yaml (eight Vera Rubin for prompts, eight for decode attention, one LPX rack for the FFN;
 Llama-3-70B in FP8), its prices those of deploy/prices/example.yaml, which are assumptions. That many clients have one request at a time, 32
@@ -109,7 +109,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build")
     parser.add_argument("--streams", type=int, nargs="+", default=[8, 128])
-    parser.add_argument("--slo-tpot-ms", type=float, nargs="+", default=[10, 50])
+    parser.add_argument("--slo-tpot-ms", type=float, nargs="+", default=[9.5, 10, 50])
     parser.add_argument("--time-scale", type=float, default=16)
     parser.add_argument("--prices", default=SOURCE / "deploy" / "prices" / "example.yaml")
     options = parser.parse_args()

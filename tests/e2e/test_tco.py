@@ -89,7 +89,7 @@ def test_an_unknown_specialist_price_shows_the_price_at_which_it_pays(loaded):
 
 
 def test_the_baseline_is_run_when_it_is_asked_for(loaded):
-    flags = ["--baseline", "h100-x2-colocated", "--prices", write(loaded, "both.yaml", BOTH)]
+    flags = ["--baseline", "h100-x2-colocated", "--engine", "none", "--prices", write(loaded, "both.yaml", BOTH)]
     # An objective that a few sequences at once meet, so that few clients are played.
     alone = re.search(r"one sequence takes ([0-9.]+) ms", tco(loaded, *flags, "--slo-tpot-ms", "1")["baseline"]["why_not"])
     result = run_tco(loaded, *flags, "--measure", "--json", "--slo-tpot-ms", str(1.1 * float(alone.group(1))))
@@ -98,7 +98,7 @@ def test_the_baseline_is_run_when_it_is_asked_for(loaded):
     baseline = report["baseline"]
     measured = baseline["measured"]
     assert measured["clients"] == baseline["batch"] and measured["tokens_out"] > 0
-    # Its prefill waits for no overlap and our engine's chunks are short: slower than the forecast, and of its order.
+    # The forecast of an engine that adds nothing is what ours can reach at best; a busy host makes it slower.
     assert baseline["tpot_seconds"] * 0.9 < measured["tpot_seconds"] < baseline["tpot_seconds"] * 3, baseline
     # One device, priced by the hour, whose every second is counted.
     per_hour = next(figure["value"] for figure in baseline["inputs"] if figure["name"].startswith("price of h100-x2"))

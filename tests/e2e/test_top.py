@@ -38,23 +38,27 @@ def check_fits(terminal):
     assert terminal.screen.display[0].startswith("tandem top "), terminal.text()
 
 
+def shares(text, pool):
+    """Busy, stall and idle of a pool, in percent; nothing while it is not shown."""
+    line = next((line for line in text.splitlines() if line.startswith(pool + " ")), "")
+    return [float(share) for share in re.findall(r"([\d.]+)%", line)[:3]]
+
+
 def test_it_shows_a_cluster_under_load_and_follows_its_size(emulated):
     streams = [Stream(emulated, f"Stream {number}", max_tokens=600, ignore_eos=True) for number in range(4)]
     for stream in streams:
         assert stream.first.wait(clusters.LONG), stream.error
     Stream(emulated, "A short one", max_tokens=8, ignore_eos=True).wait_end()
     with top(emulated) as terminal:
-        text = terminal.wait("tokens flow and a request has finished",
-                             lambda text: re.search(r"tok/s out [1-9]", text) and "TTFT mean" in text)
+        # The window reaches back to before the load.
+        text = terminal.wait("tokens flow, both pools are busy and a request has finished",
+                             lambda text: re.search(r"tok/s out [1-9]", text) and "TTFT mean" in text
+                             and all(shares(text, pool) and shares(text, pool)[0] > 1 for pool in ("attention", "ffn")))
         check_fits(terminal)
         for words in ("ready", "sequences", "takes 8 s here", "attention", "ffn", "waits:", "$/Mtok", "TPOT mean", "q quit", "(sram)"):
             assert words in text, text
-        # Shares of a pool add up.
         for pool in ("attention", "ffn"):
-            line = next(line for line in text.splitlines() if line.startswith(pool + " "))
-            busy, stall, idle = map(float, re.findall(r"([\d.]+)%", line)[:3])
-            assert busy + stall + idle == pytest.approx(100, abs=0.3), line
-            assert busy > 1, line
+            assert sum(shares(text, pool)) == pytest.approx(100, abs=0.3), text
         # The pools' heading is as wide as the screen, up to bars of 60 columns.
         for columns, lines, heading in ((100, 30, 100), (200, 50, 112), (40, 10, None), (20, 4, None), (80, 24, 80)):
             terminal.resize(columns, lines)
