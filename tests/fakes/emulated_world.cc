@@ -93,6 +93,10 @@ void EmulatedWorld::SetGroup(EmulatedNode& node, const std::vector<std::string>&
   node.core->commands().SetGroup(1, 1, std::move(holders),
                                  [&](absl::Status status) { answer.Set(std::move(status)); });
   ASSERT_EQ(answer.Wait(), absl::OkStatus());
+  // The answer does not wait for the streams: each holder has been asked for one, and grants it
+  // before what is asked of it now.
+  for (const std::string& name : names) Sync(*nodes_.at(name));
+  Sync(node);
 }
 
 void EmulatedWorld::Begin(EmulatedNode& node, const std::vector<TokenId>& prompt, uint32_t tokens,
