@@ -2,13 +2,39 @@
 
 #include <absl/strings/str_cat.h>
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
 
 namespace tandem::ctl {
+
+PortClaims::PortClaims(std::string folder) : folder_(std::move(folder)) {
+  std::error_code ignored;  // Claim sees that there is none
+  std::filesystem::create_directories(folder_, ignored);
+}
+
+PortClaims::~PortClaims() {
+  for (const int lock : locks_) close(lock);
+}
+
+bool PortClaims::Claim(int port) {
+  const std::string path = absl::StrCat(folder_, "/", port);
+  const int lock = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (lock < 0) return true;
+  if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    close(lock);
+    return false;
+  }
+  locks_.push_back(lock);
+  return true;
+}
 
 absl::StatusOr<int> PortAllotter::Take(int port, absl::string_view what) {
   if (taken_.contains(port) || !is_free_(port)) {

@@ -7,8 +7,30 @@
 
 #include <functional>
 #include <set>
+#include <string>
+#include <vector>
 
 namespace tandem::ctl {
+
+// Ports that a starting cluster has chosen and its daemons do not listen on yet, kept from other
+// clusters that this user starts meanwhile: a locked file each, which the kernel lets go of
+// whatever happens to this process. Programs that are not Tandem know nothing of it.
+class PortClaims {
+ public:
+  // `folder` is shared by all that shall not meet; made when it is missing. Without one that can
+  // be written nothing is kept.
+  explicit PortClaims(std::string folder);
+  ~PortClaims();
+  PortClaims(const PortClaims&) = delete;
+  PortClaims& operator=(const PortClaims&) = delete;
+
+  // False while another process claims it.
+  bool Claim(int port);
+
+ private:
+  const std::string folder_;
+  std::vector<int> locks_;
+};
 
 // Hands out each port once. A port is probed and not held, so another program can still take it
 // before the daemon does; the daemon then fails, says so in its log, and the supervisor tries

@@ -49,7 +49,11 @@ absl::StatusOr<ProcessRef> Start(const ClusterConfig& config, const StateDir& di
   const std::string bin_dir = options.bin_dir.empty()
                                   ? std::filesystem::path(OwnExecutable()).parent_path().string()
                                   : options.bin_dir;
-  PortAllotter ports(&LoopbackPortIsFree);
+  PortClaims claims(StateDir::At("").path() + "/ports");  // until the daemons listen
+  // Looked at again once it is claimed: who claimed it before may listen by now.
+  PortAllotter ports([&claims](int port) {
+    return LoopbackPortIsFree(port) && claims.Claim(port) && LoopbackPortIsFree(port);
+  });
   ASSIGN_OR_RETURN(const ClusterState state, PlanLaunch(config, dir, bin_dir, ports));
   RETURN_IF_ERROR(WriteMonitoringFiles(state, dir, InstalledFolder("prometheus")));
   RETURN_IF_ERROR(dir.Save(state));

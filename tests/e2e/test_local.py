@@ -1,4 +1,6 @@
 """`tandemctl local` with the real daemons: what `./dev up` shows, and that it leaves nothing behind."""
+import concurrent.futures
+import contextlib
 import os
 import pathlib
 import re
@@ -81,6 +83,20 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error(cluster):
         result = cluster.ctl(*cluster.up_command, check=False)
     assert result.returncode == 1
     assert f"port {cluster.port}" in result.stderr, result.stderr
+
+
+def test_clusters_that_start_at_once_take_different_ports():
+    with contextlib.ExitStack() as stack:
+        started = [clusters.Cluster("colocated") for _ in range(3)]
+        for cluster in started:
+            stack.callback(shutil.rmtree, cluster.state_dir, ignore_errors=True)
+            stack.callback(cluster.down)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(clusters.Cluster.up, started))
+        processes = [process for cluster in started for process in cluster.processes().values()]
+        assert [process["restarts"] for process in processes] == [0] * len(processes), processes
+        addresses = [process["address"] for process in processes]
+        assert len(set(addresses)) == len(addresses), addresses
 
 
 def test_a_cluster_that_cannot_start_is_stopped_and_says_why(cluster, tmp_path):

@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <string>
+
 namespace tandem::ctl {
 namespace {
 
@@ -35,6 +37,22 @@ TEST(PortAllotter, GivesUpAfterABoundedSearch) {
   });
   EXPECT_EQ(ports.TakeFrom(9000, "router").status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(asked, PortAllotter::kSearch + 1);
+}
+
+TEST(PortClaims, APortIsOneClusters) {
+  const std::string folder = ::testing::TempDir() + "/claims";
+  {
+    PortClaims one(folder), other(folder);
+    EXPECT_TRUE(one.Claim(9200));
+    EXPECT_FALSE(other.Claim(9200));
+    EXPECT_TRUE(other.Claim(9201));
+  }
+  EXPECT_TRUE(PortClaims(folder).Claim(9200)) << "who claimed it has let go";
+}
+
+TEST(PortClaims, WithoutAFolderNothingIsKept) {
+  PortClaims claims("/proc/none");
+  EXPECT_TRUE(claims.Claim(9200));
 }
 
 TEST(LoopbackPort, IsNotFreeWhileSomebodyListens) {
