@@ -18,11 +18,6 @@ namespace {
 
 using model::Figure;
 
-// Source of the two: the client of InferenceX, whose requests are ten a client and whose lengths
-// are drawn from [0.8, 1] of the nominal ones.
-constexpr uint64_t kRequestsPerClient = 10;
-constexpr double kShortest = 0.8;
-
 struct Name {
   const char *published, *ours;
 };
@@ -137,6 +132,18 @@ Figure* FindFigure(model::Engine& engine, const std::string& key) {
 
 }  // namespace
 
+absl::StatusOr<Prediction> SimulateClient(const cost::CostTable& table, uint64_t users,
+                                          const cost::RequestShape& request, ClientHabits client) {
+  planner::ClosedLoopLoad load;
+  load.clients = users;
+  load.requests = users * client.rounds;
+  load.request = request;
+  load.shortest = client.shortest;
+  ASSIGN_OR_RETURN(const planner::ClosedLoopReport report,
+                   planner::SimulateClosedLoop(table, load));
+  return Prediction{1e3 * report.ttft_mean.seconds(), 1e3 * report.tpot_mean.seconds()};
+}
+
 absl::StatusOr<Subject> SubjectOf(const Row& row) {
   Subject subject;
   const Name* shape = Find(kModels, row.model);
@@ -229,18 +236,10 @@ absl::StatusOr<Prediction> Predictor::Predict(const Row& row, const Subject& sub
   const auto found = known_.find(key);
   if (found != known_.end()) return found->second;
   if (known_.size() > kMaxKnown) known_.clear();
-  return known_.emplace(key, Simulate(row, table)).first->second;
-}
-
-absl::StatusOr<Prediction> Predictor::Simulate(const Row& row, const cost::CostTable& table) const {
-  planner::ClosedLoopLoad load;
-  load.clients = row.concurrency;
-  load.requests = row.concurrency * kRequestsPerClient;
-  load.request = {row.prompt_tokens, row.output_tokens};
-  load.shortest = row.inferencex ? kShortest : 1;
-  ASSIGN_OR_RETURN(const planner::ClosedLoopReport report,
-                   planner::SimulateClosedLoop(table, load));
-  return Prediction{1e3 * report.ttft_mean.seconds(), 1e3 * report.tpot_mean.seconds()};
+  const ClientHabits& client = row.inferencex ? kInferenceXClient : kAiconfiguratorClient;
+  const cost::RequestShape request = {row.prompt_tokens, row.output_tokens};
+  auto seen = SimulateClient(table, row.concurrency, request, client);
+  return known_.emplace(key, std::move(seen)).first->second;
 }
 
 void Predictor::ClearFactors() {

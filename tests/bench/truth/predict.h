@@ -5,12 +5,14 @@
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "scheduler/cost/colocated.h"
 #include "scheduler/cost/cost_table.h"
 #include "scheduler/model/catalog.h"
 #include "tests/bench/truth/rows.h"
@@ -30,6 +32,19 @@ absl::StatusOr<Subject> SubjectOf(const Row& row);
 struct Prediction {
   double ttft_ms = 0, tpot_ms = 0;
 };
+
+// How a client measures: so many requests of each of its users, one after the other, whose lengths
+// are drawn from [shortest, 1] of the nominal ones.
+struct ClientHabits {
+  uint64_t rounds = 1;
+  double shortest = 1;
+};
+// Source: the client of InferenceX; aiconfigurator's fixes the lengths.
+inline constexpr ClientHabits kInferenceXClient = {10, 0.8}, kAiconfiguratorClient = {10, 1};
+
+// What that client sees of `users` at once. kFailedPrecondition: one request alone does not fit.
+absl::StatusOr<Prediction> SimulateClient(const cost::CostTable& table, uint64_t users,
+                                          const cost::RequestShape& request, ClientHabits client);
 
 // The figures that predictions depend on, which a fit may set.
 class Predictor {
@@ -55,7 +70,6 @@ class Predictor {
   absl::StatusOr<const model::Device*> DeviceOf(const Subject& subject);
   absl::StatusOr<model::Engine*> EngineOf(const std::string& name);
   absl::StatusOr<cost::CostTable> TableOf(const Row& row, const Subject& subject);
-  absl::StatusOr<Prediction> Simulate(const Row& row, const cost::CostTable& table) const;
 
   const model::Catalog& catalog_;
   std::map<std::string, model::Chip> chips_;      // as set

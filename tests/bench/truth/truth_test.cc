@@ -7,17 +7,18 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
-#include "services/runtime/catalog_files.h"
 #include "tests/bench/truth/report.h"
 #include "tests/bench/truth/rows.h"
 #include "tests/bench/truth/serve.h"
+#include "tests/unit/scheduler/model/shipped_catalog.h"
 
 namespace tandem::truth {
 namespace {
+
+using model::Shipped;
 
 constexpr char kHeader[] =
     "id,silicon_data_source,backend,backend_version,model_path,system,precision,mode,isl,osl,"
@@ -34,11 +35,6 @@ class Truth : public ::testing::Test {
     return path;
   }
   absl::Status Refusal(const std::string& text) { return ReadRows(Write(text)).status(); }
-  static const model::Catalog& Shipped() {
-    static const auto* const catalog = new model::Catalog(
-        *LoadCatalog({absl::StrCat(std::getenv("TANDEM_SOURCE_DIR"), "/scheduler/model/catalog")}));
-    return *catalog;
-  }
   absl::StatusOr<std::string> Tables(const std::string& text) {
     Predictor predictor(Shipped());
     return ErrorTables(*ReadRows(Write(text)), predictor);
