@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from catalog_text import ChipFiles, devices_rewritten, figure
-from parameters import ENGINES, FEWEST_ROWS, FULL, declare
+from parameters import COUNTS, ENGINES, FULL, declare
 from solve import Bench, Problem, median_error
 
 FIT_DATE = "2026-11-28"
@@ -66,9 +66,9 @@ def engine_text(engine, figures, factors, rows):
     return "\n".join(lines) + "\n"
 
 
-def written(catalog, chips, problem, x):
+def written(catalog, chips, problem, x, covariance):
     """{path: text} of every file that the fit owns."""
-    errors = problem.standard_errors(x)
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0))
     chip_values, device_values, engines = {}, {}, {e: ({}, {}) for e in ENGINES}
     for parameter, value, error in zip(problem.parameters, np.exp(x), errors):
         count = int(parameter.rows.sum())
@@ -119,7 +119,8 @@ def held_out(bench, chips, _catalog):
     print("| rows | n | TPOT median error % | TTFT median error % |\n|---|---|---|---|")
     print(errors_line("fitted", predicted, rows, ~test))
     print(errors_line("unseen", predicted, rows, test))
-    for name, column in (("chip", rows.chip), ("model", rows.shape), ("weights", rows.dtype), ("engine", rows.engine)):
+    for name, column in (("chip", rows.chip), ("model", rows.shape), ("weights", rows.dtype), ("engine", rows.engine),
+                         ("TP", rows.tp)):
         for value in sorted(set(column)):
             print(errors_line(f"unseen, {name} {value}", predicted, rows, test & (column == value)))
     for value, label in ((True, "InferenceX"), (False, "aiconfigurator")):
@@ -137,7 +138,7 @@ def roofline(bench, chips):
         fixed += [(("engine", engine, key), 0) for key in
                   ("step_seconds", "sequence_seconds", "prefill_share", "request_seconds", "open_request_seconds")]
     for group in ("h100", "h200", "b200", "b300", "gb200"):
-        for count in (2, 4, 8):
+        for count in COUNTS:
             fixed += [(("device", f"{group}-x{count}", f"all_reduce.{key}"), 0)
                       for key in ("base_seconds", "doubling_seconds")]
     return fixed
@@ -204,13 +205,32 @@ def leave_out(bench, chips, _catalog):
         print(f"| any {kind} | {rows.count} | {error:.1f} |")
 
 
+def all_reduce_by_tp(problem, x, covariance):
+    """What an all-reduce takes before its bytes: base and doublings are known less well than their sum."""
+    rows, families = problem.bench.rows, {"base_seconds": [], "doubling_seconds": []}
+    for i, parameter in enumerate(problem.parameters):
+        families.get(parameter.family, []).append(i)
+    print("\n| all-reduce, chips like | TP | n | us | standard error of its logarithm |\n|---|---|---|---|---|")
+    for pair in zip(*families.values()):
+        parameter, (base, doubling) = problem.parameters[pair[0]], np.exp(x[list(pair)])
+        for doublings, count in enumerate(COUNTS):
+            seconds = base + doublings * doubling
+            slope = np.array([base, doublings * doubling]) / seconds
+            error = np.sqrt(slope @ covariance[np.ix_(pair, pair)] @ slope)
+            name, n = parameter.targets[0][1].split("-")[0], int((parameter.rows & (rows.tp == count)).sum())
+            print(f"| {name} | {count} | {n} | {1e6 * seconds:.2f} | {error:.2f} |")
+    print()
+
+
 def write(bench, chips, catalog):
     problem, x = fit(bench, chips, np.ones(bench.rows.count, bool))
     predicted, rows = problem.predict(x), bench.rows
     everything = np.ones(rows.count, bool)
     print("| rows | n | TPOT median error % | TTFT median error % |\n|---|---|---|---|")
     print(errors_line("fitted", predicted, rows, everything))
-    return written(catalog, chips, problem, x)
+    covariance = problem.covariance(x)
+    all_reduce_by_tp(problem, x, covariance)
+    return written(catalog, chips, problem, x, covariance)
 
 
 def main():

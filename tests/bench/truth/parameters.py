@@ -13,6 +13,7 @@ from catalog_text import FITTED_KEYS
 ENGINES = ("sglang", "tensorrt-llm", "vllm")
 FEWEST_ROWS = 15       # of a chip and dtype, for figures of its own
 FEWEST_FACTOR_ROWS = 5
+COUNTS = (2, 4, 8)     # of the chips that share a layer
 
 
 @dataclass
@@ -80,7 +81,7 @@ def declare(rows, chips, terms):
             targets = [("chip", c, f"{d}.{k}") for c, d, k in chips.all_like((chip, dtype, "expert_factor"))]
             add("expert_factor", targets, EXPERT_START, EXPERT_SIGMA, .6, 8, touched)
     for generation in (("h100", "h200"), ("b200", "b300", "gb200", "gb300", "vera-rubin")):
-        targets = [f"{group}-x{count}" for group in generation for count in (2, 4, 8)]
+        targets = [f"{group}-x{count}" for group in generation for count in COUNTS]
         touched = (rows.tp > 1) & np.array([any(c.startswith(g) for g in generation) for c in rows.chip])
         if terms.get("engine"):
             for key, start, low in (("base_seconds", 3.9e-6, 1e-7), ("doubling_seconds", 2.1e-6, 1e-8)):

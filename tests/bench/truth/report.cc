@@ -53,7 +53,7 @@ absl::StatusOr<std::string> ErrorTables(const std::vector<Row>& rows, Predictor&
     const double tpot = std::abs(predicted->tpot_ms / row.tpot_ms - 1);
     for (Errors* errors : {&all, &groups["chip"][subject->chip], &groups["model"][subject->shape],
                            &groups["weights"][std::string(model::DtypeName(subject->weights))],
-                           &groups["engine"][row.engine],
+                           &groups["engine"][row.engine], &groups["TP"][absl::StrCat(row.tp)],
                            &groups["client"][row.inferencex ? "InferenceX" : "aiconfigurator"]}) {
       errors->ttft.push_back(ttft);
       errors->tpot.push_back(tpot);

@@ -112,14 +112,13 @@ class Problem:
                               ftol=1e-4, xtol=1e-4)
         return found.x
 
-    def standard_errors(self, x):
-        """Of each logarithm, from the Jacobian; twins count once."""
+    def covariance(self, x):
+        """Of the logarithms, from the Jacobian; twins count once."""
         jacobian, residuals = self.jacobian(x), self.residuals(x)
         distinct = len(set(self.bench.rows.configuration[self.train])) / max(self.train.sum(), 1)
         free = max((len(residuals) - len(x)) * distinct - len(x), 1)
         variance = (residuals @ residuals) * distinct / free
-        covariance = np.linalg.pinv(jacobian.T @ jacobian * distinct) * variance
-        return np.sqrt(np.maximum(np.diag(covariance), 0))
+        return np.linalg.pinv(jacobian.T @ jacobian * distinct) * variance
 
 
 def median_error(predicted, measured, rows):

@@ -89,7 +89,8 @@ TEST_F(Truth, PredictsWhatItCanAndCountsTheRestByName) {
   EXPECT_TRUE(absl::StrContains(*tables, "5 rows; not predicted:")) << *tables;
   for (const char* why :
        {"1 (model_path 'acme/Giant' is unknown)", "1 (system 'abacus' is unknown)",
-        "1 (disaggregated)", "1 (does not fit: llama-3-70b on h100-sxm)", "| all | 1 |"}) {
+        "1 (disaggregated)", "1 (does not fit: llama-3-70b on h100-sxm)", "| all | 1 |",
+        "| TP 8 | 1 |"}) {
     EXPECT_TRUE(absl::StrContains(*tables, why)) << why << "\n" << *tables;
   }
   EXPECT_FALSE(Tables(With("h100_sxm", "abacus")).ok());
