@@ -29,8 +29,8 @@ BATCH = 12  # sequences of each attention worker
 # name: (model, weights, attention device, how many, FFN device, how many, shards)
 CLUSTERS = {
     "1A1F": ("llama-3-70b", "bf16", "vera-rubin-x2", 1, "groq-lpu-v1-x576", 1, "replicas"),
-    "2A1F": ("llama-3-70b", "bf16", "h200-x2", 2, "groq-lpu-v1-x576", 1, "replicas"),
-    "4A1F": ("llama-3-8b", "bf16", "h200-x8", 4, "cs-3", 1, "replicas"),
+    "2A1F": ("llama-3-70b", "bf16", "h200-x4", 2, "groq-lpu-v1-x576", 1, "replicas"),
+    "4A1F": ("llama-3-8b", "bf16", "b200-x2", 4, "cs-3", 1, "replicas"),
     "2A2F layers": ("llama-3-70b", "bf16", "vera-rubin-x2", 2, "groq-lpu-v1-x576", 2, "layers"),
 }
 
