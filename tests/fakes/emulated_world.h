@@ -45,7 +45,8 @@ class EmulatedWorld {
   EmulatedNode& Add(const std::string& name, std::set<Stage> stages, const cost::CostTable& table,
                     const Tune& tune = {});
   void Start();
-  // Its streams to the holders are open when it returns: a sequence that begins then is known there.
+  // Its streams to the holders are open when it returns: a sequence that begins then is known
+  // there.
   void SetGroup(EmulatedNode& node, const std::vector<std::string>& names);
   EmulatedNode& node(const std::string& name) { return *nodes_.at(name); }
   const ModelDimensions& dimensions() const { return dimensions_; }
