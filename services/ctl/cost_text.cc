@@ -23,7 +23,8 @@ constexpr size_t kLabelColumns = 12;
 constexpr double kLeastShare = 0.0005;  // of a row's time, to be shown among its waits
 
 std::string Money(double dollars) {
-  return absl::StrFormat(dollars >= 100 || dollars == 0 ? "$%.0f" : "$%.3g", dollars);
+  return dollars >= 100 || dollars == 0 ? absl::StrFormat("$%.0f", dollars)
+                                        : absl::StrFormat("$%.3g", dollars);
 }
 
 // "at least $1.20" where some of it has no price; "unknown" where nothing has.
