@@ -66,6 +66,9 @@ absl::StatusOr<MeasuredBaseline> ToMeasured(uint64_t clients, const ledger::Devi
 // Break-even of a report that has a baseline, against what was measured of it.
 void UseMeasured(const MeasuredBaseline& measured, CostReport& report);
 
+// Three digits, without a fraction from 100 on: "$24.9", "$281".
+std::string Money(double dollars);
+
 // One screen of 100 columns, ended by a line break; and the same with every cell of every device.
 std::string CostText(const CostReport& report);
 boost::json::object CostJson(const CostReport& report);

@@ -22,13 +22,8 @@ using ledger::LedgerState;
 constexpr size_t kLabelColumns = 12;
 constexpr double kLeastShare = 0.0005;  // of a row's time, to be shown among its waits
 
-std::string Money(double dollars) {
-  return dollars >= 100 || dollars == 0 ? absl::StrFormat("$%.0f", dollars)
-                                        : absl::StrFormat("$%.3g", dollars);
-}
-
 // "at least $1.20" where some of it has no price; "unknown" where nothing has.
-std::string Money(const Dollars& dollars) {
+std::string MoneyKnown(const Dollars& dollars) {
   if (dollars.complete()) return Money(dollars.known);
   return dollars.known > 0 ? absl::StrCat(">= ", Money(dollars.known)) : "unknown";
 }
@@ -70,7 +65,7 @@ std::string Table(const ledger::Tco& tco) {
     table.AddRow({row.pool, row.stage.has_value() ? ledger::ToString(*row.stage) : "unattributed",
                   row.memory_class == MemoryClass::kSram ? "sram" : "hbm",
                   absl::StrCat(row.devices),
-                  dollars.complete() ? Money(row.dollars_per_hour) : "unknown", Money(dollars),
+                  dollars.complete() ? Money(row.dollars_per_hour) : "unknown", MoneyKnown(dollars),
                   Percent(row.Seconds(LedgerState::kBusy), all),
                   Percent(row.Seconds(LedgerState::kStall), all),
                   Percent(row.Seconds(LedgerState::kIdle), all), Waits(row)});
@@ -116,14 +111,14 @@ void AddCost(const ledger::Tco& tco, std::string& out) {
                           tco.tokens.tokens_out));
   AddLine(out, "cost",
           absl::StrCat(
-              Money(total),
+              MoneyKnown(total),
               tco.unpriced.empty() ? absl::StrCat(", ", Money(tco.dollars_per_hour()), "/h") : "",
-              ": input ", Money(tco.input), ", output ", Money(tco.output), ", unattributed ",
-              Money(tco.unattributed)));
+              ": input ", MoneyKnown(tco.input), ", output ", MoneyKnown(tco.output),
+              ", unattributed ", MoneyKnown(tco.unattributed)));
   AddLine(out, "idle",
-          absl::StrCat(Money(tco.idle), " (",
+          absl::StrCat(MoneyKnown(tco.idle), " (",
                        total.complete() ? Percent(tco.idle.known, total.known) : "of it",
-                       "); stalled ", Money(tco.stall)));
+                       "); stalled ", MoneyKnown(tco.stall)));
   AddLine(out, "$/Mtok",
           absl::StrCat("in ", PerMtok(tco.per_mtok_in()), ", out ", PerMtok(tco.per_mtok_out()),
                        ", total ", PerMtok(tco.per_mtok_total()), "  [", model::MarkName(tco.mark),
@@ -276,6 +271,11 @@ json::value BaselineJson(const CostReport& report) {
 }
 
 }  // namespace
+
+std::string Money(double dollars) {
+  return dollars >= 100 || dollars == 0 ? absl::StrFormat("$%.0f", dollars)
+                                        : absl::StrFormat("$%.3g", dollars);
+}
 
 std::string CostText(const CostReport& report) {
   std::string out = Table(report.tco);

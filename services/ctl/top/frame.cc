@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "scheduler/model/quantity.h"
+#include "services/ctl/cost_report.h"
 #include "services/ctl/terminal_text.h"
 
 namespace tandem::ctl {
@@ -45,9 +46,8 @@ std::string Number(double value) {
   return value >= 1000 ? absl::StrFormat("%.0f", value) : absl::StrFormat("%.3g", value);
 }
 
-std::string Money(const std::optional<double>& dollars) {
-  if (!dollars.has_value()) return "-";
-  return absl::StrFormat(*dollars >= 100 || *dollars == 0 ? "$%.0f" : "$%.3g", *dollars);
+std::string MoneyIfKnown(const std::optional<double>& dollars) {
+  return dollars.has_value() ? Money(*dollars) : "-";
 }
 
 std::string Time(const std::optional<double>& seconds) {
@@ -170,10 +170,10 @@ class Frame {
       Add({{"$/Mtok ", TopStyle::kDim},
            {absl::StrCat("unknown: no price of ", absl::StrJoin(names, ", ")), TopStyle::kPlain}});
     } else {
-      AddPairs({{"$/Mtok in", Money(top_.per_mtok_in)},
-                {"out", Money(top_.per_mtok_out)},
-                {"total", Money(top_.per_mtok_total)},
-                {"$/h", Money(top_.dollars_per_hour)},
+      AddPairs({{"$/Mtok in", MoneyIfKnown(top_.per_mtok_in)},
+                {"out", MoneyIfKnown(top_.per_mtok_out)},
+                {"total", MoneyIfKnown(top_.per_mtok_total)},
+                {"$/h", MoneyIfKnown(top_.dollars_per_hour)},
                 {"prices", top_.mark}});
     }
   }
