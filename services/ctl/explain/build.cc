@@ -258,6 +258,7 @@ class Builder {
 
   std::vector<std::string> Names(const std::set<uint32_t>& workers) const {
     std::vector<std::string> names;
+    names.reserve(workers.size());
     for (const uint32_t worker : workers) names.push_back(input_.traces[worker].worker);
     return names;
   }
