@@ -92,7 +92,7 @@ TEST(MakeExplainReport, MeasuredTimesAreTheSpansInTheDevicesSeconds) {
     EXPECT_NEAR(layer[1]->measured_seconds + layer[4]->measured_seconds, (kThereNs + kBackNs) * ns,
                 1e-15);
     EXPECT_NEAR(layer[1]->measured_seconds, kThereNs * ns, report->clock_error_seconds + 1e-15);
-    EXPECT_LE(report->clock_error_seconds, (kThereNs + kBackNs) / 2 * ns + 1e-15);
+    EXPECT_LE(report->clock_error_seconds, (kThereNs + kBackNs) * ns / 2 + 1e-15);
     // One micro-batch: what follows each other fits into the step, but for the gaps.
     const double gaps = report->layers * kGapNs * ns;
     EXPECT_NEAR(report->total().measured_seconds, report->step_seconds - gaps, 1e-12);
