@@ -1,0 +1,261 @@
+"""The chart on a real Kubernetes: kubelet, containerd, kube-proxy and pods on this machine, the real small model, the official client.
+
+The tests are one story and run in this order; each leaves the release serving.
+"""
+import json
+import os
+import subprocess
+import time
+
+import pytest
+
+from chart import CHART
+from kube import LONG, SOURCE, Kube, wait_for
+from release import MODEL, Load, Release
+
+RESTRICTED = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "serving", "labels": {
+    "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}}}
+POOLS = ["prefill", "attention", "ffn"]
+DEPLOYMENTS = ["gateway", "router", *POOLS]
+
+
+@pytest.fixture(scope="module")
+def kube(tmp_path_factory):
+    build = os.environ.get("TANDEM_BINARY_DIR", SOURCE / "build" / "dev")
+    cluster = Kube()
+    try:
+        cluster.up()
+        print(f"\n{cluster.seconds():.0f} s: the node is Ready")
+        archive = tmp_path_factory.mktemp("image") / "tandem.tar"
+        subprocess.run([SOURCE / "deploy/images/build.sh", "--build-dir", build, "--output", archive, "--import"], check=True,
+                       env=os.environ | {"CONTAINERD_ADDRESS": str(cluster.cri)})
+        cluster.apply(RESTRICTED)
+        print(f"{cluster.seconds():.0f} s: the image is there")
+        yield cluster
+    finally:
+        if os.environ.get("TANDEM_E2E_KEEP"):
+            print(f"kept: {cluster.folder}")
+        cluster.down(keep_logs="TANDEM_E2E_KEEP" in os.environ)
+
+
+@pytest.fixture(scope="module")
+def release(kube):
+    release = Release(kube)
+    said = release.install()
+    assert "violate" not in said.stderr, said.stderr  # PodSecurity's warnings
+    print(f"{kube.seconds():.0f} s: the release is installed and ready")
+    return release
+
+
+@pytest.fixture(scope="module")
+def text(release):
+    """What every whole stream must say, whoever computes it."""
+    with Load(release, clients=1) as load:
+        load.more(1)
+    assert not load.failed(), load.failed()
+    assert len(load.texts()) == 1
+    return next(iter(load.texts()))
+
+
+def test_the_server_takes_every_object_strictly(kube):
+    for values in sorted(CHART.glob("values*.yaml")):
+        manifests = kube.helm("template", "dry", CHART, "--namespace", "serving", "--values", values).stdout
+        kube.kubectl("--namespace", "serving", "apply", "--dry-run=server", "--validate=strict", "-f", "-", input=manifests)
+
+
+def test_install_brings_up_every_pool(release):
+    workers = release.status()["workers"]
+    assert sorted(worker["pool"] for worker in workers) == sorted(POOLS * 2)
+    assert {worker["id"] for worker in workers} == {name for pool in POOLS for name in release.ready("worker", pool)}
+    assert len(release.ready("gateway")) == 2 and len(release.ready("router")) == 1
+
+
+def test_no_container_has_been_started_twice(release):
+    restarts = {name: pod["status"]["containerStatuses"][0]["restartCount"] for name, pod in release.all_pods().items()}
+    assert set(restarts.values()) == {0}, restarts
+
+
+def test_helm_test_asks_through_the_service(release, kube):
+    said = kube.helm("test", release.name, "--namespace", release.namespace, "--logs").stdout
+    assert "Phase:          Succeeded" in said and "The capital of France is" in said, said
+
+
+def test_the_official_client_streams_through_the_service(release, text):
+    with Load(release, clients=2) as load:
+        load.more(4)
+    assert not load.failed(), load.failed()
+    assert load.texts() == {text}
+    for record in load.whole():
+        stages = {stage["stage"]: stage["worker"] for stage in record["tandem"]["stages"]}
+        assert {stage: worker.rsplit("-", 2)[0] for stage, worker in stages.items()} == {pool: f"tandem-{pool}" for pool in POOLS}
+        assert len(set(stages.values())) == 3, "one pod ran several stages"
+
+
+def test_scaling_up_and_down_under_load_loses_no_stream(release, text):
+    with Load(release) as load:
+        for replicas in (3, 2):
+            for pool in POOLS:
+                release.kubectl("scale", f"deployment/tandem-{pool}", f"--replicas={replicas}")
+            release.rolled(*POOLS)
+            release.settled()
+            load.more(3)
+    assert not load.failed(), load.failed()
+    assert load.texts() == {text}
+
+
+def test_a_rolling_upgrade_under_load_loses_no_stream(release, text):
+    old = set(release.pods("worker")) | set(release.pods("gateway"))
+    with Load(release) as load:
+        release.upgrade("--set", "poolDefaults.podAnnotations.roll=a", "--set", "gateway.podAnnotations.roll=a")
+        release.settled()
+        load.more(3)
+    assert not old & (set(release.pods("worker")) | set(release.pods("gateway"))), "a pod was not rolled"
+    assert not load.failed(), load.failed()
+    assert load.texts() == {text}
+
+
+def test_a_new_router_touches_no_stream_that_decodes(release, text):
+    """What is asked for while there is none gets an honest 503, which the official client tries again by itself."""
+    with Load(release) as load:
+        release.kubectl("rollout", "restart", "deployment/tandem-router")
+        release.rolled("router")
+        load.more(4)
+    refused = [record for record in load.failed() if record["ttft"] is None]
+    assert load.failed() == refused, load.failed()
+    assert {record["status"] for record in refused} <= {503}, refused
+    print(f"router rolled: {len(load.whole())} streams whole, {len(refused)} answered 503: {sorted({record['error'] for record in refused})}")
+    assert load.texts() == {text}
+
+
+def decoding(release):
+    """Attention workers that hold a sequence."""
+    return [worker["id"] for worker in release.status()["workers"] if worker["pool"] == "attention" and worker["sequences"]]
+
+
+def test_a_worker_pod_deleted_by_force_costs_honest_errors_at_most(release, text):
+    with Load(release, clients=4) as load:
+        victim = wait_for("a stream decodes", lambda: decoding(release))[0]
+        before = len(load.records)
+        release.kubectl("delete", "pod", victim, "--force", "--grace-period=0")
+        died, at = time.monotonic(), time.time()
+        wait_for("a stream that ended after it", lambda: [record for record in load.whole() if record["ended"] > at])
+        served = time.monotonic() - died
+        wait_for("the pool has two again", lambda: len(release.ready("worker", "attention") - {victim}) == 2)
+        healed = time.monotonic() - died
+        load.more(4)
+    print(f"attention pod killed: next stream whole after {served:.1f} s, the pool whole after {healed:.1f} s, "
+          f"{len(load.failed())} of {len(load.records) - before} streams failed: {[record['error'] for record in load.failed()]}")
+    for record in load.failed():
+        assert record["error"] and "OpenAI" not in record["error"], record
+        assert text.startswith(record["text"]), "a token that was sent is not one that the whole answer has"
+    assert load.texts() == {text}
+
+
+def test_a_pool_of_one_pauses_its_streams_when_it_is_killed(release, text):
+    release.kubectl("scale", "deployment/tandem-ffn", "--replicas=1")
+    release.rolled("ffn")
+    release.settled()
+    with Load(release) as load:
+        wait_for("a stream decodes", lambda: decoding(release))
+        (victim,) = release.pods("worker", "ffn")
+        release.kubectl("delete", "pod", victim, "--force", "--grace-period=0")
+        wait_for("another FFN worker is ready", lambda: release.ready("worker", "ffn") - {victim})
+        load.more(4)
+    pause = max(record["longest_gap"] for record in load.whole())
+    print(f"the only FFN pod killed: streams paused for {pause:.1f} s, {len(load.failed())} of {len(load.records)} failed: "
+          f"{[(record['status'], record['error']) for record in load.failed()]}")
+    for record in load.failed():
+        assert record["error"], record
+        assert text.startswith(record["text"])
+    assert load.texts() == {text}
+    release.kubectl("scale", "deployment/tandem-ffn", "--replicas=2")
+    release.rolled("ffn")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_eviction_leaves_one_of_two(release, pool):
+    """What `kubectl drain` asks for, pod by pod."""
+    def evict(pod):
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": release.namespace}}
+        return release.kubectl("create", "--raw", f"/api/v1/namespaces/{release.namespace}/pods/{pod}/eviction", "-f", "-",
+                               input=json.dumps(eviction), check=False)
+    budget = lambda: release.get("pdb", f"tandem-{pool}")["status"]
+    wait_for("the budget has seen both", lambda: budget()["disruptionsAllowed"] == 1)
+    first, second = sorted(release.ready("worker", pool))
+    assert evict(first).returncode == 0
+    refused = evict(second)
+    assert refused.returncode != 0 and "disruption budget" in refused.stderr, refused
+    release.settled()
+    release.rolled(pool)
+    assert len(release.ready("worker", pool)) == 2
+
+
+def test_a_pool_that_cannot_start_says_why_and_the_others_stay_up(release, text):
+    values = ["--set", "poolDefaults.podAnnotations.roll=a", "--set", "gateway.podAnnotations.roll=a", "--set", "pools.odd.stages={ffn}",
+              "--set", "pools.odd.replicas=1", "--set", "pools.odd.backend=emulated", "--set", "pools.odd.device=no-such-chip"]
+    release.upgrade(*values, wait=False)
+    logs = lambda: release.kubectl("logs", "-l", "tandem/pool=odd", check=False).stdout
+    wait_for("its log names the device", lambda: "no-such-chip" in logs())
+    pod = lambda: next(iter(release.pods("worker", "odd").values()))
+    wait_for("its status says that it failed", lambda: pod()["status"]["containerStatuses"][0]["restartCount"] > 0)
+    assert all(len(release.ready("worker", pool)) == 2 for pool in POOLS)
+    with Load(release, clients=1) as load:
+        load.more(1)
+    assert not load.failed() and load.texts() == {text}
+
+
+def test_a_rollback_brings_the_first_revision_back(release, kube, text):
+    with Load(release) as load:
+        kube.helm("rollback", release.name, "1", "--namespace", release.namespace, "--wait", "--timeout", f"{LONG}s")
+        release.settled()
+        load.more(3)
+    assert not release.pods("worker", "odd")
+    assert not load.failed(), load.failed()
+    assert load.texts() == {text}
+
+
+def test_memory_stays_below_the_charts_own_requests(release):
+    """The chart's defaults are at least what these pods, which are asked harder, have used."""
+    used = {}
+    for name, pod in release.all_pods().items():
+        group = next(iter(f"/sys/fs/cgroup/memory/kubepods/burstable/pod{pod['metadata']['uid']}".split()))
+        with open(f"{group}/memory.max_usage_in_bytes") as file:
+            used[name] = int(file.read()) / 2**20
+    print("MiB at most:", {name: round(value) for name, value in sorted(used.items())})
+    for name, value in used.items():
+        assert value < (256 if "router" in name else 512), used
+
+
+def test_a_model_is_downloaded_and_its_sum_checked(kube, release):
+    model = SOURCE / "tests/k8s"  # what is served stands below
+    assert model
+    folder = os.path.dirname(os.environ.get("TANDEM_MODEL") or os.path.expanduser(f"~/.cache/tandem/models/{MODEL}.gguf"))
+    server = subprocess.Popen([*kube.enter(), "/usr/bin/python3", "-m", "http.server", "--bind", "10.255.0.1", "--directory", folder, "8000"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        second = Release(kube, name="second")
+        sha256 = subprocess.run(["sha256sum", f"{folder}/{MODEL}.gguf"], capture_output=True, text=True, check=True).stdout.split()[0]
+        one_pool = ["--values", CHART / "values-colocated.yaml", "--set", "pools.colocated.replicas=1", "--set", "gateway.replicas=1",
+                    "--set", "model.source=download", "--set", "model.download.image=localhost/toolbox:1",
+                    "--set", f"model.download.url=http://10.255.0.1:8000/{MODEL}.gguf"]
+        wrong = "0" * 64
+        second.install(*one_pool, "--set-string", f"model.download.sha256={wrong}", wait=False)
+        wait_for("the pod says that the sum is wrong", lambda: f"its sha256 is {sha256}, not {wrong}" in second.kubectl(
+            "logs", "-l", "app.kubernetes.io/instance=second,app.kubernetes.io/component=gateway", "-c", "model", check=False).stdout)
+        second.upgrade(*one_pool, "--set-string", f"model.download.sha256={sha256}")
+        with Load(second, clients=1) as load:
+            load.more(1)
+        assert not load.failed(), load.failed()
+        kube.helm("uninstall", "second", "--namespace", "serving", "--wait", "--timeout", f"{LONG}s")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_uninstall_leaves_nothing(release, kube):
+    kube.helm("uninstall", release.name, "--namespace", release.namespace, "--wait", "--timeout", f"{LONG}s")
+    kinds = release.kubectl("api-resources", "--verbs=list", "--namespaced", "-o", "name").stdout.split()
+    left = lambda: [item["metadata"]["name"] for item in release.get(",".join(kinds))["items"] if "tandem" in item["metadata"]["name"]
+                    and item["kind"] not in ("Event",)]
+    wait_for("nothing with the release's name is left", lambda: not left())
+    print(f"{kube.seconds():.0f} s: uninstalled")
