@@ -278,7 +278,8 @@ wait
         if pathlib.Path(f"/run/netns/{NAMESPACE}").exists():
             subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
         wait_for("no mount of the node is left", lambda: str(self.folder) not in pathlib.Path("/proc/mounts").read_text(), patience=60)
-        for controller in pathlib.Path("/sys/fs/cgroup").glob("*/"):
+        hierarchies = pathlib.Path("/sys/fs/cgroup")
+        for controller in (hierarchies, *hierarchies.glob("*/")):
             for group in ("kubepods", "k8s.io"):
                 for folder, _, _ in os.walk(controller / group, topdown=False):
                     with contextlib.suppress(OSError):

@@ -67,11 +67,19 @@ class Load:
         self.records = []
         self._process = subprocess.Popen([*release.kube.enter(), sys.executable, HERE / "client.py", release.url(), MODEL, str(clients),
                                           str(max_tokens)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._reader = threading.Thread(target=lambda: self.records.extend(map(json.loads, self._process.stdout)), daemon=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def _read(self):
+        for line in self._process.stdout:
+            self.records.append(json.loads(line))
 
     def __enter__(self):
         self._reader.start()
-        self.more(1)
+        try:
+            self.more(1)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
