@@ -1,4 +1,5 @@
 """The image: the same tree gives the same bytes, and it holds what the product installs and nothing that runs as root."""
+import hashlib
 import json
 import os
 import pathlib
@@ -39,7 +40,8 @@ def layers(archive):
 
 def test_the_same_tree_gives_the_same_bytes(archive, tmp_path):
     build("--build-dir", BUILD, "--output", tmp_path / "again.tar")
-    assert (tmp_path / "again.tar").read_bytes() == archive.read_bytes()
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "again.tar", archive)}
+    assert len(digests) == 1
 
 
 def test_it_runs_as_nobody_in_particular_and_holds_no_shell(archive):
