@@ -76,9 +76,16 @@ def test_no_container_has_been_started_twice(release):
     assert set(restarts.values()) == {0}, restarts
 
 
-def test_helm_test_asks_through_the_service(release, kube):
-    said = kube.helm("test", release.name, "--namespace", release.namespace, "--logs").stdout
-    assert "Phase:          Succeeded" in said and "The capital of France is" in said, said
+def test_helm_test_asks_through_the_service_and_goes(release, kube):
+    said = kube.helm("test", release.name, "--namespace", release.namespace).stdout
+    assert "Phase:          Succeeded" in said, said
+    assert "tandem-test" not in release.all_pods()
+
+
+def test_the_command_of_the_notes_shows_a_step(release):
+    said = release.kubectl("exec", "deployment/tandem-router", "--", "tandemctl", "explain", "--prompt", "The capital of France is", "--gateway",
+                           "tandem:80").stdout
+    assert '" Paris' in said and "tandem-attention-" in said and "tandem-ffn-" in said, said
 
 
 def test_the_official_client_streams_through_the_service(release, text):
