@@ -19,7 +19,7 @@ BIN = CACHE / "bin"
 NAMESPACE = "tandem-k8s"  # of the network
 NODE, NODE_IP = "node-a", "10.255.0.1"
 POD_CIDR, SERVICE_CIDR, API_SERVICE, DNS_SERVICE = "10.244.0.0/16", "10.96.0.0/16", "10.96.0.1", "10.96.0.10"
-# Host-wide settings that a kubelet changes; put back by down().
+# Host-wide settings that a kubelet changes: it gets files of its own in their place.
 SYSCTLS = ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
            "kernel/keys/root_maxbytes"]
 # Users of the API by token: name in our files, user, group.
@@ -39,6 +39,30 @@ def wait_for(what, condition, patience=LONG):
         time.sleep(0.1)
 
 
+def settings():
+    """The host-wide settings that a kubelet would change, as they are on this machine."""
+    return {path: pathlib.Path("/proc/sys", path).read_text() for path in SYSCTLS}
+
+
+def left_over():
+    """What of a cluster is still on this machine; empty when down() did its work."""
+    found = [line.split()[1] for line in pathlib.Path("/proc/mounts").read_text().splitlines() if NAMESPACE in line]
+    hierarchies = pathlib.Path("/sys/fs/cgroup")
+    return found + [str(folder) for pattern in ("kubepods", "k8s.io", "*/kubepods", "*/k8s.io") for folder in hierarchies.glob(pattern)]
+
+
+def clear():
+    """Removes what outlives the cluster's processes: its network, and the empty control groups of its pods."""
+    if pathlib.Path(f"/run/netns/{NAMESPACE}").exists():
+        subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+    hierarchies = pathlib.Path("/sys/fs/cgroup")
+    for controller in (hierarchies, *hierarchies.glob("*/")):  # of version 2, and of each of version 1's
+        for group in ("kubepods", "k8s.io"):
+            for folder, _, _ in os.walk(controller / group, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+
+
 class Kube:
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tandem-k8s-"))
@@ -49,7 +73,6 @@ class Kube:
         self.cri = self.folder / "containerd.sock"
         self.admin = self.pki / "admin.kubeconfig"
         self._children = {}
-        self._sysctls = {}
         self._lock = None
         self.started = time.monotonic()
 
@@ -99,12 +122,11 @@ class Kube:
         return self
 
     def _take_lock(self):
-        """One such cluster a machine; what a killed run left of its network goes first."""
+        """One such cluster a machine. What a run that was killed has left goes first; its processes died with it."""
         CACHE.mkdir(parents=True, exist_ok=True)
         self._lock = open(CACHE / "lock", "w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        if pathlib.Path(f"/run/netns/{NAMESPACE}").exists():
-            subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+        clear()
 
     def enter(self):
         """What a command begins with to run in the cluster's network."""
@@ -210,6 +232,23 @@ class Kube:
         return "\n".join((self.logs / f"{name}.log").read_text(errors="replace").splitlines()[-lines:])
 
     def _start_node(self):
+        self._write_node_files()
+        settings = {f"/proc/sys/{path}": self.folder / path.replace("/", ".") for path in SYSCTLS}
+        # Both in one mount and pid namespace of their own: with the first process all end, and no mount or socket is left.
+        script = self._write("node.sh", f"""#!/bin/sh
+mount --make-rprivate /
+for path in /run/netns /run/containerd /var/lib/cni /var/lib/kubelet /var/log/containers; do mkdir -p $path; mount -t tmpfs tmpfs $path; done
+{"".join(f"cp {path} {copy}; mount --bind {copy} {path}{chr(10)}" for path, copy in settings.items())}
+containerd --config {self.folder}/containerd.toml >{self.logs}/containerd.log 2>&1 &
+until ctr --address {self.cri} version >/dev/null 2>&1; do sleep 0.1; done
+{BIN}/kubelet --config {self.folder}/kubelet.json --kubeconfig {self.pki}/kubelet.kubeconfig --hostname-override {NODE} --node-ip {NODE_IP} \\
+  --root-dir {self.folder}/kubelet --cert-dir {self.folder}/kubelet/pki >{self.logs}/kubelet.log 2>&1 &
+wait
+""")
+        self._start("node", "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", script)
+        self._start("kube-proxy", BIN / "kube-proxy", "--config", self.folder / "proxy.json")
+
+    def _write_node_files(self):
         self._write("resolv.conf", f"nameserver {DNS_SERVICE}\n")
         self._write("containerd.toml", f"""version = 2
 root = "{self.folder}/containerd/root"
@@ -238,27 +277,13 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             "resolvConf": str(self.folder / "resolv.conf"), "containerRuntimeEndpoint": f"unix://{self.cri}",
             "podLogsDir": str(self.folder / "podlogs"), "enforceNodeAllocatable": [], "imageGCHighThresholdPercent": 100, "maxPods": 60,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"}}))
-        for path in SYSCTLS:
-            self._sysctls[path] = pathlib.Path("/proc/sys", path).read_text()
-        # Both in one mount and pid namespace of their own: with the first process all end, and no mount or socket is left.
-        script = self._write("node.sh", f"""#!/bin/sh
-mount --make-rprivate /
-for path in /run/netns /run/containerd /var/lib/cni /var/lib/kubelet /var/log/containers; do mkdir -p $path; mount -t tmpfs tmpfs $path; done
-containerd --config {self.folder}/containerd.toml >{self.logs}/containerd.log 2>&1 &
-until ctr --address {self.cri} version >/dev/null 2>&1; do sleep 0.1; done
-{BIN}/kubelet --config {self.folder}/kubelet.json --kubeconfig {self.pki}/kubelet.kubeconfig --hostname-override {NODE} --node-ip {NODE_IP} \\
-  --root-dir {self.folder}/kubelet --cert-dir {self.folder}/kubelet/pki >{self.logs}/kubelet.log 2>&1 &
-wait
-""")
-        self._start("node", "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", script)
-        proxy = self._write("proxy.json", json.dumps({
+        self._write("proxy.json", json.dumps({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "iptables",
             "clientConnection": {"kubeconfig": str(self.pki / "proxy.kubeconfig")}, "clusterCIDR": POD_CIDR, "hostnameOverride": NODE,
             "bindAddress": NODE_IP, "healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
             # 0: leave the machine's conntrack settings alone; a network namespace cannot set them.
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s", "udpTimeout": "0s",
                           "udpStreamTimeout": "0s"}}))
-        self._start("kube-proxy", BIN / "kube-proxy", "--config", proxy)
 
     def _node_ready(self):
         self._alive("node")
@@ -273,17 +298,8 @@ wait
             child.send_signal(signal.SIGKILL)
         for child in self._children.values():
             child.wait()
-        for path, value in self._sysctls.items():
-            pathlib.Path("/proc/sys", path).write_text(value)
-        if pathlib.Path(f"/run/netns/{NAMESPACE}").exists():
-            subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
         wait_for("no mount of the node is left", lambda: str(self.folder) not in pathlib.Path("/proc/mounts").read_text(), patience=60)
-        hierarchies = pathlib.Path("/sys/fs/cgroup")
-        for controller in (hierarchies, *hierarchies.glob("*/")):
-            for group in ("kubepods", "k8s.io"):
-                for folder, _, _ in os.walk(controller / group, topdown=False):
-                    with contextlib.suppress(OSError):
-                        os.rmdir(folder)
+        clear()
         if not keep_logs:
             shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock:

@@ -15,6 +15,7 @@ MODEL = "SmolLM2-135M-Instruct.Q4_1"
 class Release:
     def __init__(self, kube, name="tandem", namespace="serving", values=HERE / "values.yaml"):
         self.kube, self.name, self.namespace, self.values = kube, name, namespace, values
+        self.full = name if "tandem" in name else f"{name}-tandem"  # as the chart names its objects
 
     def install(self, *more, wait=True):
         return self.kube.helm("install", self.name, CHART, "--namespace", self.namespace, "--values", self.values, *more,
@@ -45,7 +46,7 @@ class Release:
 
     def rolled(self, *names):
         for name in names:
-            self.kubectl("rollout", "status", f"deployment/{self.name}-{name}", f"--timeout={LONG}s")
+            self.kubectl("rollout", "status", f"deployment/{self.full}-{name}", f"--timeout={LONG}s")
 
     def settled(self):
         """No pod of an old life is left."""
@@ -53,10 +54,10 @@ class Release:
 
     def status(self):
         """The cluster as its router knows it."""
-        return json.loads(self.kubectl("exec", f"deployment/{self.name}-router", "--", "tandemctl", "status", "--json").stdout)
+        return json.loads(self.kubectl("exec", f"deployment/{self.full}-router", "--", "tandemctl", "status", "--json").stdout)
 
     def url(self):
-        service = self.get("service", self.name)
+        service = self.get("service", self.full)
         return f"http://{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}/v1"
 
 

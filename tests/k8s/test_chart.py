@@ -15,7 +15,6 @@ IGNORED = {
                                                      "rotates, and a downloaded model, whose size only its owner knows",
     "deployment-has-host-podantiaffinity": "topologySpreadConstraints say it, softly: a pool may be larger than the number of nodes",
     "deployment-replicas": "the router is one by design, and a pool of one is a device that there is one of",
-    "deployment-strategy": "two routers at once would each know half of the cluster: Recreate",
 }
 # Kinds of others, whose schemas are not Kubernetes': their CRDs' own tests are not here.
 FOREIGN = ["PodMonitor", "PrometheusRule", "InferencePool"]
