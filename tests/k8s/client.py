@@ -36,7 +36,6 @@ def ask(client, model, max_tokens):
                 record["tandem"] = (chunk.model_extra or {}).get("tandem") or record["tandem"]
     except openai.APIStatusError as error:
         record["status"], record["error"] = error.status_code, str(error)
-        record["retry_after"] = error.response.headers.get("retry-after")
     except (openai.APIError, OSError) as error:
         record["error"] = f"{type(error).__name__}: {error}"
     record["seconds"] = time.monotonic() - began

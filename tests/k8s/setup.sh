@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds what tests/k8s runs with into TANDEM_CACHE/k8s/bin: Kubernetes, CoreDNS, Helm, helm-unittest, kubeconform and kube-score,
 # from the Go modules that tools/go.mod and tools/go.sum pin (by version and checksum), and the JSON schemas of that Kubernetes.
-# Some 15 CPU-minutes the first time; the same versions again return at once.
+# Some 18 CPU-minutes the first time; the same versions again return at once.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")"
 
@@ -14,7 +14,7 @@ stamp=$cache/stamp
 command -v go >/dev/null || { echo "setup.sh: no Go: tests/k8s builds Kubernetes and Helm with Go 1.26 or newer" >&2; exit 1; }
 mkdir -p "$cache/bin"
 rm -f "$stamp"
-echo "==> building Kubernetes, Helm and their critics into $cache/bin (some 15 CPU-minutes the first time)" >&2
+echo "==> building Kubernetes, Helm and their critics into $cache/bin (some 18 CPU-minutes the first time)" >&2
 
 # Modules come from the proxy, and from nowhere else when it says no.
 GOPROXY=$(go env GOPROXY | cut -d, -f1)

@@ -125,7 +125,7 @@ def test_a_rolling_upgrade_under_load_loses_no_stream(release, text):
 
 
 def test_a_new_router_touches_no_stream_that_decodes(release, text):
-    """What is asked for in the moment without one gets an honest 503, and is told when to come again."""
+    """What is asked for in the moment without one gets an honest 503."""
     with Load(release) as load:
         old = set(release.pods("router"))
         release.kubectl("rollout", "restart", "deployment/tandem-router")
@@ -134,7 +134,7 @@ def test_a_new_router_touches_no_stream_that_decodes(release, text):
         load.more(4)
     refused = [record for record in load.records if record["error"] and record["ttft"] is None]
     assert len(load.failed()) == len(refused), load.failed()
-    assert {record["status"] for record in refused} <= {503} and all(record["retry_after"] for record in refused), refused
+    assert {record["status"] for record in refused} <= {503}, refused
     gap = max(record["ended"] for record in refused) - min(record["ended"] for record in refused) if refused else 0
     print(f"router rolled: {len(load.whole())} streams whole, {len(refused)} answered 503 within {gap:.1f} s: "
           f"{sorted({record['error'] for record in refused})}")
@@ -152,8 +152,8 @@ def test_a_router_that_cannot_start_changes_nothing(release, kube, text):
     with Load(release, clients=1) as load:
         load.more(2)
     assert not load.failed() and load.texts() == {text}
-    kube.helm("rollback", release.name, "--namespace", release.namespace, "--wait", "--timeout", f"{LONG}s")
     assert release.ready("router") == {old}
+    kube.helm("rollback", release.name, "--namespace", release.namespace, "--wait", "--timeout", f"{LONG}s")
 
 
 def decoding(release):

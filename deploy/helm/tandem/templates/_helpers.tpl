@@ -68,10 +68,10 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- else if .setting }}true{{ end }}
 {{- end }}
 
-{{/* Further flags of a daemon, in the order of their names. */}}
+{{/* Further flags of a daemon, in the order of their names. Numbers by toJson: Go would write 1048576 as 1.048576e+06. */}}
 {{- define "tandem.args" -}}
 {{- range $flag, $value := . }}
-- {{ printf "--%s=%v" $flag $value | quote }}
+- {{ printf "--%s=%s" $flag (kindIs "string" $value | ternary $value (toJson $value)) | quote }}
 {{- end }}
 {{- end }}
 
