@@ -229,7 +229,7 @@ def test_an_eviction_leaves_one_of_two(release, pool):
         return release.kubectl("create", "--raw", f"/api/v1/namespaces/{release.namespace}/pods/{pod}/eviction", "-f", "-",
                                input=json.dumps(eviction), check=False)
     budget = lambda: release.get("pdb", f"tandem-{pool}")["status"]
-    wait_for("the budget has seen both", lambda: budget()["disruptionsAllowed"] == 1)
+    wait_for("the budget has seen both", lambda: budget()["disruptionsAllowed"] >= 1)
     first, second = sorted(release.ready("worker", pool))
     assert evict(first).returncode == 0
     refused = evict(second)
