@@ -113,3 +113,10 @@ setup_test() {
     TANDEM_CACHE="$TANDEM_CACHE" bash tests/e2e/setup.sh || fail "tests/e2e/setup.sh failed"
   fi
 }
+
+# setup_k8s: what `./dev test --label k8s` needs on top: containerd, and Kubernetes and Helm built from Go modules.
+setup_k8s() {
+  [ "$(id -u)" = 0 ] || fail "the tests of label k8s make a network namespace and mounts: run them as root"
+  [ -n "${TANDEM_SKIP_PACKAGES:-}" ] || install_packages deploy/setup/packages-k8s.txt
+  TANDEM_CACHE="$TANDEM_CACHE" bash tests/k8s/setup.sh || fail "tests/k8s/setup.sh failed"
+}

@@ -1,0 +1,11 @@
+import pathlib
+import signal
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+
+def pytest_configure():
+    """Told to stop, we take the cluster down first, as after Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,104 @@
+"""One release of the chart in the cluster of kube.py, and a load on it."""
+import json
+import pathlib
+import subprocess
+import sys
+import threading
+
+from chart import CHART
+from kube import LONG, wait_for
+
+HERE = pathlib.Path(__file__).resolve().parent
+MODEL = "SmolLM2-135M-Instruct.Q4_1"
+
+
+class Release:
+    def __init__(self, kube, name="tandem", namespace="serving", values=HERE / "values.yaml"):
+        self.kube, self.name, self.namespace, self.values = kube, name, namespace, values
+        self.full = name if "tandem" in name else f"{name}-tandem"  # as the chart names its objects
+
+    def install(self, *more, wait=True):
+        return self.kube.helm("install", self.name, CHART, "--namespace", self.namespace, "--values", self.values, *more,
+                              *(["--wait", "--timeout", f"{LONG}s"] if wait else []))
+
+    def upgrade(self, *more, wait=True):
+        return self.kube.helm("upgrade", self.name, CHART, "--namespace", self.namespace, "--values", self.values, *more,
+                              *(["--wait", "--timeout", f"{LONG}s"] if wait else []))
+
+    def kubectl(self, *argv, **options):
+        return self.kube.kubectl("--namespace", self.namespace, *argv, **options)
+
+    def get(self, *argv):
+        return self.kube.get("--namespace", self.namespace, *argv)
+
+    def pods(self, component, pool=None):
+        """Those that nobody deletes yet: name to pod."""
+        selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
+        selector += f",tandem/pool={pool}" if pool else ""
+        return {pod["metadata"]["name"]: pod for pod in self.get("pods", "-l", selector)["items"] if "deletionTimestamp" not in pod["metadata"]}
+
+    def all_pods(self):
+        return {pod["metadata"]["name"]: pod for pod in self.get("pods", "-l", f"app.kubernetes.io/instance={self.name}")["items"]}
+
+    def ready(self, component, pool=None):
+        return {name for name, pod in self.pods(component, pool).items()
+                if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in pod["status"].get("conditions", ()))}
+
+    def rolled(self, *names):
+        for name in names:
+            self.kubectl("rollout", "status", f"deployment/{self.full}-{name}", f"--timeout={LONG}s")
+
+    def settled(self):
+        """No pod of an old life is left."""
+        wait_for("pods that were told to go are gone", lambda: all("deletionTimestamp" not in pod["metadata"] for pod in self.all_pods().values()))
+
+    def status(self):
+        """The cluster as its router knows it."""
+        return json.loads(self.kubectl("exec", f"deployment/{self.full}-router", "--", "tandemctl", "status", "--json").stdout)
+
+    def url(self):
+        service = self.get("service", self.full)
+        return f"http://{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}/v1"
+
+
+class Load:
+    """Streams of client.py while it is entered; `records` grows as they end."""
+
+    def __init__(self, release, clients=3, max_tokens=48):
+        self.records = []
+        self._process = subprocess.Popen([*release.kube.enter(), sys.executable, HERE / "client.py", release.url(), MODEL, str(clients),
+                                          str(max_tokens)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def _read(self):
+        for line in self._process.stdout:
+            self.records.append(json.loads(line))
+
+    def __enter__(self):
+        self._reader.start()
+        try:
+            self.more(1)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._reader.join(LONG)
+        self._process.wait(LONG)
+
+    def more(self, count):
+        """Waits until so many more streams have ended whole."""
+        wanted = len(self.whole()) + count
+        wait_for(f"{count} more streams", lambda: self._process.poll() is None and len(self.whole()) >= wanted)
+
+    def whole(self):
+        return [record for record in list(self.records) if record["done"] and not record["error"]]
+
+    def failed(self):
+        return [{key: record[key] for key in ("status", "error", "text", "ttft")} for record in list(self.records)
+                if record["error"] or not record["done"]]
+
+    def texts(self):
+        return {record["text"] for record in self.whole()}

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Builds what tests/k8s runs with into TANDEM_CACHE/k8s/bin: Kubernetes, CoreDNS, Helm, helm-unittest, kubeconform and kube-score,
+# from the Go modules that tools/go.mod and tools/go.sum pin (by version and checksum), and the JSON schemas of that Kubernetes.
+# Some 18 CPU-minutes the first time; the same versions again return at once.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")"
+
+cache=${TANDEM_CACHE:-$HOME/.cache/tandem}/k8s
+wanted=$(cat setup.sh schemas.py tools/go.mod tools/go.sum tools/dns/main.go tools/kube-score/go.mod tools/kube-score/go.sum |
+  sha256sum | cut -c1-64)
+stamp=$cache/stamp
+[ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
+
+command -v go >/dev/null || { echo "setup.sh: no Go: tests/k8s builds Kubernetes and Helm with Go 1.26 or newer" >&2; exit 1; }
+mkdir -p "$cache/bin"
+rm -f "$stamp"
+echo "==> building Kubernetes, Helm and their critics into $cache/bin (some 18 CPU-minutes the first time)" >&2
+
+# Modules come from the proxy, and from nowhere else when it says no.
+GOPROXY=$(go env GOPROXY | cut -d, -f1)
+export GOPROXY GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS="-trimpath -mod=readonly -p=${TANDEM_JOBS:-$(nproc)}"
+
+kubernetes=$(cd tools && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+helm=$(cd tools && go list -m -f '{{.Version}}' helm.sh/helm/v3)
+minor=${kubernetes#v1.}; minor=${minor%%.*}
+# Without these Kubernetes calls itself v0.0.0, and `helm template` believes in a cluster of v1.20.
+stamps="-X k8s.io/component-base/version.gitVersion=$kubernetes -X k8s.io/component-base/version.gitMajor=1
+  -X k8s.io/component-base/version.gitMinor=$minor -X k8s.io/client-go/pkg/version.gitVersion=$kubernetes
+  -X helm.sh/helm/v3/internal/version.version=$helm -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor"
+
+(cd tools && go build -ldflags "-s -w $stamps" -o "$cache/bin/" \
+  k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubectl,kubelet,kube-proxy} \
+  helm.sh/helm/v3/cmd/helm github.com/helm-unittest/helm-unittest/cmd/helm-unittest github.com/yannh/kubeconform/cmd/kubeconform)
+(cd tools && go build -ldflags "-s -w" -o "$cache/bin/coredns" ./dns)
+(cd tools/kube-score && go build -ldflags "-s -w" -o "$cache/bin/" github.com/zegl/kube-score/cmd/kube-score)
+
+module=$(cd tools && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
+/usr/bin/python3 schemas.py "$module/api/openapi-spec/swagger.json" "$cache/schemas"
+echo "$wanted" >"$stamp"
