@@ -33,3 +33,17 @@ function(tandem_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
     ENVIRONMENT "TANDEM_SOURCE_DIR=${PROJECT_SOURCE_DIR};TANDEM_BINARY_DIR=${PROJECT_BINARY_DIR}")
 endfunction()
+
+# tandem_python_tests(LABEL TIMEOUT s [NAMES ...] CLUSTER ...) registers this folder's test_NAME.py as one ctest entry each, LABEL_NAME, run
+# with the Python of tests/e2e/setup.sh (TANDEM_PYTHON, or the one in TANDEM_CACHE). Those of CLUSTER start clusters: one at a time on a machine.
+function(tandem_python_tests label)
+  cmake_parse_arguments(arg "" "TIMEOUT" "NAMES;CLUSTER" ${ARGN})
+  foreach(name ${arg_NAMES} ${arg_CLUSTER})
+    add_test(NAME ${label}_${name}
+      COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/run.sh ${CMAKE_CURRENT_SOURCE_DIR}/test_${name}.py)
+    set_tests_properties(${label}_${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT}
+      ENVIRONMENT "TANDEM_SOURCE_DIR=${PROJECT_SOURCE_DIR};TANDEM_BINARY_DIR=${PROJECT_BINARY_DIR}")
+  endforeach()
+  list(TRANSFORM arg_CLUSTER PREPEND ${label}_)
+  set_tests_properties(${arg_CLUSTER} PROPERTIES RESOURCE_LOCK cluster)
+endfunction()

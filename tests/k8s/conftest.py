@@ -4,6 +4,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent / "e2e"))  # cluster.py
 
 
 def pytest_configure():

@@ -2,6 +2,7 @@
 kube-proxy, all in one network namespace. Nothing listens outside of it, and down() leaves nothing behind."""
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -11,6 +12,8 @@ import signal
 import subprocess
 import tempfile
 import time
+
+import cluster
 
 SOURCE = pathlib.Path(os.environ.get("TANDEM_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 CACHE = pathlib.Path(os.environ.get("TANDEM_CACHE", pathlib.Path.home() / ".cache/tandem")) / "k8s"
@@ -28,15 +31,7 @@ USERS = [("admin", "admin", "system:masters"), ("controllers", "system:kube-cont
 LONG = 600  # seconds after which a condition counts as never coming
 
 
-def wait_for(what, condition, patience=LONG):
-    """The condition's first true value. It is asked again and again; no test hangs on how long that takes."""
-    end = time.monotonic() + patience
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.1)
+wait_for = functools.partial(cluster.wait_for, seconds=LONG)
 
 
 def settings():
@@ -298,7 +293,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             child.send_signal(signal.SIGKILL)
         for child in self._children.values():
             child.wait()
-        wait_for("no mount of the node is left", lambda: str(self.folder) not in pathlib.Path("/proc/mounts").read_text(), patience=60)
+        wait_for("no mount of the node is left", lambda: str(self.folder) not in pathlib.Path("/proc/mounts").read_text(), seconds=60)
         clear()
         if not keep_logs:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -16,9 +16,7 @@ mkdir -p "$cache/bin"
 rm -f "$stamp"
 echo "==> building Kubernetes, Helm and their critics into $cache/bin (some 18 CPU-minutes the first time)" >&2
 
-# Modules come from the proxy, and from nowhere else when it says no.
-GOPROXY=$(go env GOPROXY | cut -d, -f1)
-export GOPROXY GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS="-trimpath -mod=readonly -p=${TANDEM_JOBS:-$(nproc)}"
+export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS="-trimpath -mod=readonly -p=${TANDEM_JOBS:-$(nproc)}"
 
 kubernetes=$(cd tools && go list -m -f '{{.Version}}' k8s.io/kubernetes)
 helm=$(cd tools && go list -m -f '{{.Version}}' helm.sh/helm/v3)
