@@ -150,7 +150,6 @@ absl::Status RunWorker(const WorkerConfig& config) {
       registry->OnShardLost(worker, epoch, why);
     }
   } forward;
-  const Instant opened = time.Now();
   WorkerCore core(engine, backend, time, activation, kv, forward);
   HandoffService handoff_service(core.ffn());
   KvService kv_service(core.kv());
@@ -176,7 +175,7 @@ absl::Status RunWorker(const WorkerConfig& config) {
   RegistryClient registry({.routers = config.routers}, description, time, random.Child("registry"));
   forward.registry = &registry;
   const std::shared_ptr<prometheus::Registry> metrics = MakeWorkerMetrics(
-      description, info, time, opened, backend.timeline(), [&core] { return core.Report(); },
+      description, info, time, core.opened(), backend.timeline(), [&core] { return core.Report(); },
       [&] {
         return StreamCounts{.kv_frames_malformed = kv_service.malformed_frames(),
                             .handoff_replies_mismatched = activation.mismatched_replies(),

@@ -22,8 +22,8 @@ struct StreamCounts {
 };
 
 // A registry that brings its values up to date before each collection. The device's elapsed seconds
-// are `time`'s since `opened`, when the engine was made: the ledger is not asked, so that the sum
-// of its states can be checked against them. `line`: of an emulated device, whose seconds are
+// are `time`'s since `opened`, WorkerCore::opened: the ledger is not asked for its own, so that the
+// sum of its states can be checked against them. `line`: of an emulated device, whose seconds are
 // scaled; null otherwise.
 std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker,
                                                         const BackendInfo& backend,

@@ -32,6 +32,9 @@ class DeviceBooks {
   void Publish(WorkerReport report) TANDEM_EXCLUDES(mu_);
   void PublishLive(std::vector<SequenceKey> live) TANDEM_EXCLUDES(mu_);
   WorkerReport Report() const TANDEM_EXCLUDES(mu_);
+  // When the ledger's time began: the machine's time that the device's line showed then. An
+  // emulated line is older than its engine.
+  Instant opened() const { return opened_; }
   // The wait that the device is in, until now; nullopt: it computes.
   std::optional<Span> OpenWait() const TANDEM_EXCLUDES(mu_);
 

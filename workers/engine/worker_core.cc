@@ -252,6 +252,8 @@ KvDoor& WorkerCore::kv() { return parts_->kv; }
 TokenDoor& WorkerCore::tokens() { return parts_->tokens; }
 WorkerReport WorkerCore::Report() const { return parts_->books.Report(); }
 const TraceLog& WorkerCore::trace() const { return parts_->trace; }
+Instant WorkerCore::opened() const { return parts_->books.opened(); }
+
 std::optional<Span> WorkerCore::OpenWait() const { return parts_->books.OpenWait(); }
 const EngineConfig& WorkerCore::config() const { return parts_->config; }
 

@@ -52,6 +52,7 @@ class WorkerCore {
   // What the device did; the wait that it is in, which is not in the log yet. As Report.
   const TraceLog& trace() const;
   std::optional<Span> OpenWait() const;
+  Instant opened() const;  // DeviceBooks::opened
   const EngineConfig& config() const;
 
  private:
