@@ -12,9 +12,9 @@
 
 namespace tandem::ctl {
 
-// Ports that a starting cluster has chosen and its daemons do not listen on yet, kept from other
-// clusters that this user starts meanwhile: a locked file each, which the kernel lets go of
-// whatever happens to this process. Programs that are not Tandem know nothing of it.
+// Ports of a cluster, kept from other clusters of this user while its daemons do not listen on them
+// yet, or do not because they died: a locked file each, which the kernel lets go of when the last
+// process that inherited it has ended. Programs that are not Tandem know nothing of it.
 class PortClaims {
  public:
   // `folder` is shared by all that shall not meet; made when it is missing. Without one that can
@@ -26,6 +26,8 @@ class PortClaims {
 
   // False while another process claims it.
   bool Claim(int port);
+  // The descriptors that hold them: a process that inherits them claims the same.
+  const std::vector<int>& locks() const { return locks_; }
 
  private:
   const std::string folder_;

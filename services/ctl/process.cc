@@ -78,7 +78,7 @@ int OpenPidfd(const ProcessRef& process) {
     if (dup2(options.output_fd, STDOUT_FILENO) < 0 || dup2(options.output_fd, STDERR_FILENO) < 0)
       fail();
   }
-  if (options.inherit_fd >= 0) fcntl(options.inherit_fd, F_SETFD, 0);
+  for (const int fd : options.inherit_fds) fcntl(fd, F_SETFD, 0);
   execv(argv[0], argv);
   fail();
   _exit(127);

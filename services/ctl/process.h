@@ -40,7 +40,7 @@ struct SpawnOptions {
   bool null_input = true;         // stdin from /dev/null
   bool new_session = false;  // setsid: outlives the terminal; otherwise a process group of its own
   int signal_on_parent_death = 0;  // PR_SET_PDEATHSIG: sent when the thread that called Spawn ends
-  int inherit_fd = -1;             // one further descriptor that stays open under its number
+  std::vector<int> inherit_fds = {};  // further descriptors that stay open under their numbers
 };
 
 // Starts a program with an empty signal mask. kNotFound, kPermissionDenied, ...: it could not be

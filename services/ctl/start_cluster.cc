@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <utility>
+#include <vector>
 
 #include "scheduler/base/status.h"
 #include "services/ctl/emulation.h"
@@ -27,7 +29,10 @@ constexpr double kLargestOwnScale = 1000;
 
 // Starts the supervisor, which takes over the lock and outlives this process; if `attached`, it
 // stops when this process ends.
-absl::StatusOr<ProcessRef> StartSupervisor(const StateDir& dir, int lock_fd, bool attached) {
+absl::StatusOr<ProcessRef> StartSupervisor(const StateDir& dir, int lock_fd,
+                                           const PortClaims& claims, bool attached) {
+  std::vector<int> inherited = claims.locks();
+  inherited.push_back(lock_fd);
   const std::string log = dir.LogFile("supervisor");
   const int log_fd = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
   if (log_fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", log));
@@ -37,7 +42,7 @@ absl::StatusOr<ProcessRef> StartSupervisor(const StateDir& dir, int lock_fd, boo
              .output_fd = log_fd,
              .new_session = true,
              .signal_on_parent_death = attached ? SIGTERM : 0,
-             .inherit_fd = lock_fd});
+             .inherit_fds = std::move(inherited)});
   close(log_fd);
   return supervisor;
 }
@@ -49,7 +54,7 @@ absl::StatusOr<ProcessRef> Start(const ClusterConfig& config, const StateDir& di
   const std::string bin_dir = options.bin_dir.empty()
                                   ? std::filesystem::path(OwnExecutable()).parent_path().string()
                                   : options.bin_dir;
-  PortClaims claims(StateDir::At("").path() + "/ports");  // until the daemons listen
+  PortClaims claims(StateDir::At("").path() + "/ports");
   // Looked at again once it is claimed: who claimed it before may listen by now.
   PortAllotter ports([&claims](int port) {
     return LoopbackPortIsFree(port) && claims.Claim(port) && LoopbackPortIsFree(port);
@@ -62,7 +67,7 @@ absl::StatusOr<ProcessRef> Start(const ClusterConfig& config, const StateDir& di
                state.gateway.c_str(), dir.path().c_str());
   std::fflush(options.progress);
   const Instant began = time.Now();
-  absl::StatusOr<ProcessRef> supervisor = StartSupervisor(dir, lock, options.attached);
+  absl::StatusOr<ProcessRef> supervisor = StartSupervisor(dir, lock, claims, options.attached);
   close(lock);
   RETURN_IF_ERROR(supervisor.status());
   RETURN_IF_ERROR(WaitUntilReady(dir, *supervisor, signals, time, options.ready, options.progress));

@@ -99,6 +99,22 @@ def test_clusters_that_start_at_once_take_different_ports():
         assert len(set(addresses)) == len(addresses), addresses
 
 
+def test_the_ports_of_a_dead_daemon_stay_its_clusters():
+    with clusters.running("colocated") as one:
+        router = one.processes()["router"]
+        supervisor = int(pathlib.Path(f"/proc/{router['pid']}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        os.kill(supervisor, signal.SIGSTOP)  # so that nobody starts the router again
+        try:
+            one.signal("router", signal.SIGKILL)
+            with clusters.running("colocated") as other:
+                taken = {process["address"] for process in other.processes().values()}
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        assert router["address"] not in taken
+        clusters.wait_for("the router is started again", lambda: one.processes()["router"]["restarts"] == 1)
+        one.wait_ready()
+
+
 def test_a_cluster_that_cannot_start_is_stopped_and_says_why(cluster, tmp_path):
     model = tmp_path / "broken.gguf"
     model.write_bytes(clusters.MODEL.read_bytes()[:1 << 20])

@@ -4,10 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <string>
+
+#include "services/ctl/process.h"
 
 namespace tandem::ctl {
 namespace {
@@ -48,6 +52,21 @@ TEST(PortClaims, APortIsOneClusters) {
     EXPECT_TRUE(other.Claim(9201));
   }
   EXPECT_TRUE(PortClaims(folder).Claim(9200)) << "who claimed it has let go";
+}
+
+TEST(PortClaims, AreTheChildsToo) {
+  const std::string folder = ::testing::TempDir() + "/claims-of-a-child";
+  absl::StatusOr<ProcessRef> child;
+  {
+    PortClaims claims(folder);
+    ASSERT_TRUE(claims.Claim(9200));
+    child = Spawn({.argv = {"/bin/sleep", "600"}, .inherit_fds = claims.locks()});
+    ASSERT_TRUE(child.ok()) << child.status();
+  }
+  EXPECT_FALSE(PortClaims(folder).Claim(9200)) << "the child lives";
+  ASSERT_TRUE(SignalProcess(*child, SIGKILL));
+  ASSERT_EQ(waitpid(child->pid, nullptr, 0), child->pid);
+  EXPECT_TRUE(PortClaims(folder).Claim(9200));
 }
 
 TEST(PortClaims, WithoutAFolderNothingIsKept) {
