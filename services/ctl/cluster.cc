@@ -23,8 +23,9 @@ namespace json = boost::json;
 // What tandemctl decides for every daemon, so that a file cannot contradict it.
 const std::set<std::string>& OwnFlags() {
   static const auto* const flags = new std::set<std::string>{
-      "listen", "advertise", "router",    "metrics-listen", "admin-listen", "model",  "model-name",
-      "stages", "pool",      "worker-id", "memory-class",   "config",       "layers", "column"};
+      "listen",     "advertise", "router",   "metrics-listen", "admin-listen", "model",
+      "model-name", "stages",    "pool",     "worker-id",      "memory-class", "config",
+      "layers",     "column",    "tls-cert", "tls-key",        "tls-ca",       "tls-name"};
   return *flags;
 }
 
@@ -124,6 +125,17 @@ absl::StatusOr<ClusterConfig> ReadCluster(const YAML::Node& node, const std::str
       return ReadFlags(flags, file, config.gateway_flags);
     });
     return part.Finish();
+  });
+  reader.GetMapping("tls", [&](const YAML::Node& tls) {
+    YamlReader part(tls, file);
+    part.Get("cert", config.tls.certificate);
+    part.Get("key", config.tls.key);
+    part.Get("ca", config.tls.authority);
+    part.Get("name", config.tls.name);
+    RETURN_IF_ERROR(part.Finish());
+    const absl::Status status = CheckTlsFiles(config.tls);
+    if (status.ok()) return status;
+    return absl::InvalidArgumentError(absl::StrCat(Where(file, tls), ": tls: ", status.message()));
   });
   reader.GetMapping("emulated", [&](const YAML::Node& emulated) {
     YamlReader part(emulated, file);
@@ -249,6 +261,11 @@ json::value ToJson(const ClusterConfig& config) {
           {"gateway_port", config.gateway_port},
           {"monitoring", config.monitoring},
           {"monitoring_port", config.monitoring_port},
+          {"tls",
+           {{"cert", config.tls.certificate},
+            {"key", config.tls.key},
+            {"ca", config.tls.authority},
+            {"name", config.tls.name}}},
           {"emulation",
            {{"model_shape", config.emulation.model_shape},
             {"devices", config.emulation.devices},
@@ -271,6 +288,10 @@ absl::StatusOr<ClusterConfig> ClusterFromJson(const json::value& value) {
     config.gateway_port = json::value_to<int>(value.at("gateway_port"));
     config.monitoring = json::value_to<bool>(value.at("monitoring"));
     config.monitoring_port = json::value_to<int>(value.at("monitoring_port"));
+    const json::object& tls = value.at("tls").as_object();
+    config.tls = {
+        json::value_to<std::string>(tls.at("cert")), json::value_to<std::string>(tls.at("key")),
+        json::value_to<std::string>(tls.at("ca")), json::value_to<std::string>(tls.at("name"))};
     const json::object& emulation = value.at("emulation").as_object();
     const auto text = [&](const char* key) {
       return json::value_to<std::string>(emulation.at(key));

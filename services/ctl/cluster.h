@@ -7,6 +7,7 @@
 //   model_name: some               # optional: the model file's name without .gguf
 //   gateway: {port: 8080, flags: {...}}          # optional
 //   router: {flags: {...}}                       # optional
+//   tls: {cert: tls.crt, key: tls.key, ca: ca.crt, name: tandem}   # optional: TLS on every link
 //   workers:                       # required; every pool of the topology exactly once
 //     - pool: ffn                  # required; stages and memory class are the topology's
 //       count: 2                   # 1 by default
@@ -25,6 +26,7 @@
 
 #include "services/ctl/ffn_shards.h"
 #include "services/ctl/topology.h"
+#include "services/runtime/tls_files.h"
 
 namespace tandem::ctl {
 
@@ -57,6 +59,7 @@ struct ClusterConfig {
   int gateway_port = 0;     // 0: 8080, or the next free one
   bool monitoring = false;  // a Prometheus beside it; of the command line alone
   int monitoring_port = 0;  // 0: 9090, or the next free one
+  TlsFiles tls;             // of every daemon
   Flags gateway_flags, router_flags;
   Emulation emulation;
   std::vector<WorkerSet> workers;  // in the order of the topology's pools

@@ -10,9 +10,14 @@
 #include <string>
 
 #include "scheduler/model/catalog.h"
+#include "services/runtime/tls_files.h"
 
 namespace CLI {
 class App;
+}
+
+namespace tandem {
+class LinkSecurity;
 }
 
 namespace tandem::ctl {
@@ -36,14 +41,18 @@ void AddLocalSupervise(CLI::App& local, int& exit_code);
 // Prints "tandemctl: <message>" on stderr unless OK; returns the exit code.
 int Report(const absl::Status& status);
 
-// Adds --router and --state-dir, which say whom RouterAddress asks.
+// Adds --router and --state-dir, which say whom RouterAddress asks, and --tls-cert and its kin.
 struct RouterOptions {
   std::string router;
   std::string state_dir;
+  TlsFiles tls;
 };
 void AddRouterOptions(CLI::App& command, RouterOptions& options);
 // The router's admin address: --router, else the local cluster's, else 127.0.0.1:9300.
 std::string RouterAddress(const RouterOptions& options);
+// How its links are secured: by the files that were given, else by those that the local cluster was
+// started with, if it is the one that is asked. Errors name the file and what is wrong with it.
+absl::StatusOr<LinkSecurity> RouterSecurity(const RouterOptions& options);
 // A gateway's: `given`, else the local cluster's, else 127.0.0.1:8080.
 std::string GatewayAddress(const std::string& given, const RouterOptions& options);
 
@@ -51,6 +60,9 @@ std::string GatewayAddress(const std::string& given, const RouterOptions& option
 // empty: the product's alone. Errors are LoadCatalog's.
 void AddCatalogOption(CLI::App& command, std::string& directory);
 absl::StatusOr<model::Catalog> LoadCatalogWith(const std::string& directory);
+
+// Adds --tls-cert and its kin; the environment's TANDEM_TLS_CERT and so on stand for those not given.
+void AddTlsOptions(CLI::App& command, TlsFiles& tls);
 
 // Adds --state-dir.
 void AddStateDirOption(CLI::App& command, std::string& state_dir);

@@ -1,3 +1,6 @@
+#include <absl/strings/ascii.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
@@ -5,9 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/base/status.h"
 #include "services/ctl/commands.h"
 #include "services/ctl/state.h"
 #include "services/runtime/catalog_files.h"
+#include "services/runtime/link_security.h"
 
 #ifndef TANDEM_VERSION
 #error "TANDEM_VERSION is CMake's project version"
@@ -34,6 +39,16 @@ void AddRouterOptions(CLI::App& command, RouterOptions& options) {
   command.add_option("--router", options.router,
                      "Router's admin address [the local cluster's, or 127.0.0.1:9300]");
   AddStateDirOption(command, options.state_dir);
+  AddTlsOptions(command, options.tls);
+}
+
+void AddTlsOptions(CLI::App& command, TlsFiles& tls) {
+  BindTlsFiles(tls, [&command](const char* flag, std::string& value, const char* help) {
+    const std::string variable = absl::AsciiStrToUpper(absl::StrReplaceAll(flag, {{"-", "_"}}));
+    command.add_option(absl::StrCat("--", flag), value, help)
+        ->envname(absl::StrCat("TANDEM_", variable))
+        ->capture_default_str();
+  });
 }
 
 void AddCatalogOption(CLI::App& command, std::string& directory) {
@@ -52,6 +67,13 @@ std::string RouterAddress(const RouterOptions& options) {
   if (!options.router.empty()) return options.router;
   const absl::StatusOr<ClusterState> local = StateDir::At(options.state_dir).Load();
   return local.ok() ? local->router_admin : "127.0.0.1:9300";
+}
+
+absl::StatusOr<LinkSecurity> RouterSecurity(const RouterOptions& options) {
+  RETURN_IF_ERROR(CheckTlsFiles(options.tls));
+  if (options.tls.given() || !options.router.empty()) return LinkSecurity::Make(options.tls);
+  const absl::StatusOr<ClusterState> local = StateDir::At(options.state_dir).Load();
+  return LinkSecurity::Make(local.ok() ? local->config.tls : TlsFiles());
 }
 
 std::string GatewayAddress(const std::string& given, const RouterOptions& options) {

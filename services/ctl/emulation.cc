@@ -4,11 +4,16 @@
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
+#include <absl/strings/str_split.h>
 
 #include <filesystem>
 
 #include "scheduler/base/status.h"
+#include "scheduler/cost/cost_table.h"
+#include "scheduler/model/catalog.h"
+#include "scheduler/model/dtype.h"
 #include "scheduler/view/worker.h"
+#include "services/runtime/catalog_files.h"
 
 namespace tandem::ctl {
 namespace {
@@ -42,6 +47,31 @@ absl::StatusOr<std::string> WorkersNumerics(const ClusterConfig& config) {
                         std::filesystem::absolute(file).lexically_normal().string());
   return absl::InvalidArgumentError(
       absl::StrCat("numerics: '", given, "' is neither synthetic, model nor model:FILE.gguf"));
+}
+
+// What a worker would find in its catalog, found here: else it is told by the logs of workers that
+// died.
+absl::Status CheckAgainstCatalog(const WorkerSet& workers) {
+  std::vector<std::string> directories;
+  if (const auto own = workers.flags.find("catalog"); own != workers.flags.end())
+    directories = absl::StrSplit(own->second, ',');
+  directories.push_back(InstalledCatalog());
+  ASSIGN_OR_RETURN(const model::Catalog catalog, LoadCatalog(directories));
+  const auto named = [&](const char* flag, const absl::Status& status) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pool '", workers.pool, "': ", flag, ": ", status.message()));
+  };
+  const absl::StatusOr<model::ModelShape> shape =
+      catalog.FindModel(workers.flags.at("model-shape"));
+  if (!shape.ok()) return named("model_shape", shape.status());
+  const absl::StatusOr<model::Device> device = catalog.FindDevice(workers.flags.at("device"));
+  if (!device.ok()) return named("device", device.status());
+  const absl::StatusOr<model::Dtype> weights = model::ParseDtype(workers.flags.at("weights"));
+  if (!weights.ok()) return named("weights", weights.status());
+  cost::CostOptions options;
+  options.precision.weights = *weights;
+  const absl::Status together = cost::CostTable::Create(*device, *shape, options).status();
+  return together.ok() ? together : named("weights", together);
 }
 
 }  // namespace
@@ -110,6 +140,7 @@ absl::Status EmulateCluster(ClusterConfig& config) {
     workers.flags.emplace("numerics", numerics);
     if (!wanted.payload.empty()) workers.flags.emplace("payload", wanted.payload);
     workers.flags.emplace("perturbation", wanted.perturbation);
+    RETURN_IF_ERROR(CheckAgainstCatalog(workers));
   }
   ScaleCluster(config, scale > 0 ? scale : 1);
   if (config.model_name.empty()) config.model_name = wanted.model_shape;

@@ -47,8 +47,10 @@ bool RunsDecode(const v1::Registration& worker) {
   return false;
 }
 
-absl::StatusOr<std::vector<v1::Registration>> DecodeWorkers(const std::string& router) {
-  ASSIGN_OR_RETURN(const v1::StatusReply cluster, AskRouterStatus(router, /*timeout_seconds=*/10));
+absl::StatusOr<std::vector<v1::Registration>> DecodeWorkers(const std::string& router,
+                                                            const LinkSecurity& security) {
+  ASSIGN_OR_RETURN(const v1::StatusReply cluster,
+                   AskRouterStatus(router, security, /*timeout_seconds=*/10));
   std::vector<v1::Registration> workers;
   for (const v1::WorkerStatus& worker : cluster.workers()) {
     if (worker.has_registration() && RunsDecode(worker.registration()))
@@ -121,13 +123,14 @@ absl::Status AwaitStep(const ExplainInput& input, const Traces& traces) {
 absl::StatusOr<ExplainInput> WatchRequest(const Options& options, const std::string& gateway) {
   ExplainInput input;
   input.question = options.question;
-  ASSIGN_OR_RETURN(input.workers, DecodeWorkers(RouterAddress(options.router)));
+  ASSIGN_OR_RETURN(const LinkSecurity security, RouterSecurity(options.router));
+  ASSIGN_OR_RETURN(input.workers, DecodeWorkers(RouterAddress(options.router), security));
   ASSIGN_OR_RETURN(const std::string body,
                    CompletionBody(options.question, input.workers.front().model()));
   Traces traces;
   for (const v1::Registration& worker : input.workers) {
     ASSIGN_OR_RETURN(std::unique_ptr<OpenTrace> trace,
-                     OpenTrace::Open(worker.worker_id(), worker.address()));
+                     OpenTrace::Open(worker.worker_id(), worker.address(), security));
     traces.push_back(std::move(trace));
   }
   ASSIGN_OR_RETURN(input.answer, Ask(gateway, body));

@@ -10,6 +10,7 @@
 #include <boost/beast/http.hpp>
 
 #include <chrono>
+#include <cstdlib>
 #include <exception>
 #include <utility>
 
@@ -125,6 +126,8 @@ absl::StatusOr<HttpReply> HttpPostStreaming(const std::string& address, const st
                                             const std::function<void(absl::string_view)>& on_body) {
   http::request<http::string_body> request{http::verb::post, target, 11};
   request.set(http::field::content_type, "application/json");
+  if (const char* const key = std::getenv("TANDEM_API_KEY"); key != nullptr)
+    request.set(http::field::authorization, absl::StrCat("Bearer ", key));
   request.body() = json;
   request.prepare_payload();
   return Perform(address, silence, std::move(request), on_body);

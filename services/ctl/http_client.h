@@ -22,8 +22,9 @@ struct HttpReply {
 absl::StatusOr<HttpReply> HttpGet(const std::string& address, const std::string& target,
                                   Duration silence);
 
-// Posts JSON. A 2xx reply's body goes to `on_body` piece by piece as it arrives and is left out of
-// the result; any other is in the result.
+// Posts JSON, with the API key of the environment's TANDEM_API_KEY if there is one. A 2xx reply's
+// body goes to `on_body` piece by piece as it arrives and is left out of the result; any other is
+// in the result.
 absl::StatusOr<HttpReply> HttpPostStreaming(const std::string& address, const std::string& target,
                                             const std::string& json, Duration silence,
                                             const std::function<void(absl::string_view)>& on_body);

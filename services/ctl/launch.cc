@@ -33,6 +33,13 @@ void AddFlags(std::vector<std::string>& argv, const Flags& flags) {
   for (const auto& [name, value] : flags) AddFlag(argv, name, value);
 }
 
+void AddTls(std::vector<std::string>& argv, TlsFiles tls) {
+  if (!tls.given()) return;
+  BindTlsFiles(tls, [&argv](const char* flag, const std::string& value, const char*) {
+    AddFlag(argv, flag, value);
+  });
+}
+
 // Addresses and log of a daemon; its first three flags.
 absl::StatusOr<DaemonState> NewDaemon(std::string name, std::string kind, const StateDir& dir,
                                       const std::string& bin_dir, int port, int metrics_port) {
@@ -72,6 +79,7 @@ absl::StatusOr<DaemonState> PlanWorker(const ClusterConfig& config, const Worker
     AddFlag(daemon.argv, "layers", shard.layers);
     AddFlag(daemon.argv, "column", shard.column);
   }
+  AddTls(daemon.argv, config.tls);
   AddFlags(daemon.argv, set.flags);
   return daemon;
 }
@@ -104,6 +112,7 @@ absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const State
   AddFlag(gateway.argv, "router", state.router);
   AddFlag(gateway.argv, "model", config.model);
   AddFlag(gateway.argv, "model-name", config.model_name);
+  AddTls(gateway.argv, config.tls);
   AddFlags(gateway.argv, config.gateway_flags);
   state.daemons.push_back(std::move(gateway));
 
@@ -112,6 +121,7 @@ absl::StatusOr<ClusterState> PlanLaunch(const ClusterConfig& config, const State
   router.admin_address = state.router_admin;
   AddFlag(router.argv, "admin-listen", router.admin_address);
   AddFlag(router.argv, "model-name", config.model_name);
+  AddTls(router.argv, config.tls);
   AddFlags(router.argv, config.router_flags);
   state.daemons.push_back(std::move(router));
 

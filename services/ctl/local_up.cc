@@ -17,6 +17,7 @@
 #include "services/ctl/start_cluster.h"
 #include "services/ctl/stop.h"
 #include "services/ctl/stop_signals.h"
+#include "services/runtime/file_watch.h"
 #include "services/runtime/installed.h"
 #include "services/runtime/real_time.h"
 
@@ -32,7 +33,21 @@ struct Options {
   bool once = false, foreground = false, no_chat = false, monitoring = false;
   std::string backend = "ggml";
   Emulation emulation = NothingGiven();
+  TlsFiles tls;
 };
+
+// The daemons' own files, by whole paths; looked at here, so that one that is no good is told at
+// once and not from three dead daemons' logs.
+absl::Status SecureCluster(ClusterConfig& config, const TlsFiles& given) {
+  RETURN_IF_ERROR(CheckTlsFiles(given));
+  if (given.given()) config.tls = given;
+  if (!config.tls.given()) return absl::OkStatus();
+  for (std::string* path : {&config.tls.certificate, &config.tls.key, &config.tls.authority})
+    *path = std::filesystem::absolute(*path).lexically_normal().string();
+  // Not by LinkSecurity: gRPC's threads would take the signals that are for this one.
+  ASSIGN_OR_RETURN(const std::vector<std::string> texts, ReadTextFiles(config.tls.Paths()));
+  return CheckTlsTexts(config.tls, texts).status();
+}
 
 // The cluster that the command line asks for; what it leaves open comes from the file, then from
 // the defaults.
@@ -59,6 +74,7 @@ absl::StatusOr<ClusterConfig> RequestedCluster(const Options& options) {
   if (config.model.empty()) config.model = DefaultModel();
   config.model = std::filesystem::absolute(config.model).lexically_normal().string();
   if (!options.model_name.empty()) config.model_name = options.model_name;
+  RETURN_IF_ERROR(SecureCluster(config, options.tls));
   if (emulated) RETURN_IF_ERROR(EmulateCluster(config));
   if (config.model_name.empty())
     config.model_name = std::filesystem::path(config.model).stem().string();
@@ -253,6 +269,7 @@ void AddLocalUp(CLI::App& local, int& exit_code) {
                    "Prometheus' port; implies --monitoring [9090, or the next free one]")
       ->check(CLI::Range(1, 65535));
   AddEmulation(*command, *options);
+  AddTlsOptions(*command, options->tls);
   AddStateDirOption(*command, options->state_dir);
   command->add_option("--bin-dir", options->bin_dir,
                       "Folder of the daemons' programs [tandemctl's own]");

@@ -76,7 +76,7 @@ absl::StatusOr<MeasuredBaseline> Measure(const CostReport& report, const Cluster
   const Instant began = time.Now();
   while (time.Now() - began < window) RETURN_IF_ERROR(Watch(clients, supervisor, signals, kPoll));
   ASSIGN_OR_RETURN(const v1::TcoReply reply,
-                   AskRouterTco(state.router_admin, (time.Now() - began).seconds(),
+                   AskRouterTco(state.router_admin, LinkSecurity(), (time.Now() - began).seconds(),
                                 /*timeout_seconds=*/10));
   if (reply.devices_size() != 1) {
     return absl::InternalError(

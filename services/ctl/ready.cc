@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/base/status.h"
 #include "services/ctl/admin_client.h"
 #include "services/ctl/http_client.h"
 #include "services/ctl/log_file.h"
@@ -29,7 +30,7 @@ int Deaths(const DaemonState& daemon) {
 }
 
 // The first thing that is missing; empty when ready.
-std::string WhatIsMissing(const ClusterState& state) {
+std::string WhatIsMissing(const ClusterState& state, const LinkSecurity& security) {
   std::vector<std::string> waiting;
   for (const DaemonState& daemon : state.daemons) {
     if (daemon.state != "running")
@@ -45,7 +46,7 @@ std::string WhatIsMissing(const ClusterState& state) {
                         absl::StripAsciiWhitespace(reply->body.substr(0, 300)));
   }
   const absl::StatusOr<v1::StatusReply> router =
-      AskRouterStatus(state.router_admin, /*timeout_seconds=*/5);
+      AskRouterStatus(state.router_admin, security, /*timeout_seconds=*/5);
   if (!router.ok()) return std::string(router.status().message());
   std::map<std::string, std::string> known;
   for (const v1::WorkerStatus& worker : router->workers())
@@ -94,6 +95,8 @@ absl::Status ReportDeaths(const ClusterState& state, std::map<std::string, int>&
 
 absl::Status WaitUntilReady(const StateDir& dir, const ProcessRef& supervisor, StopSignals& signals,
                             TimeSource& time, Duration limit, std::FILE* out) {
+  ASSIGN_OR_RETURN(const ClusterState planned, dir.Load());
+  ASSIGN_OR_RETURN(const LinkSecurity security, LinkSecurity::Make(planned.config.tls));
   const Instant deadline = time.Now() + limit;
   std::map<std::string, int> deaths_told;
   std::string missing_told;
@@ -102,7 +105,7 @@ absl::Status WaitUntilReady(const StateDir& dir, const ProcessRef& supervisor, S
     const absl::StatusOr<ClusterState> state = dir.Load();
     if (state.ok() && state->supervisor == supervisor) {
       if (absl::Status deaths = ReportDeaths(*state, deaths_told, out); !deaths.ok()) return deaths;
-      missing = WhatIsMissing(*state);
+      missing = WhatIsMissing(*state, security);
     }
     if (missing.empty()) return absl::OkStatus();
     if (missing != missing_told) {

@@ -209,7 +209,9 @@ std::string StatusText(const v1::StatusReply& reply, const std::string& address)
 
 absl::Status Status(const Options& options) {
   const std::string address = RouterAddress(options.router);
-  ASSIGN_OR_RETURN(const v1::StatusReply reply, AskRouterStatus(address, /*timeout_seconds=*/10));
+  ASSIGN_OR_RETURN(const LinkSecurity security, RouterSecurity(options.router));
+  ASSIGN_OR_RETURN(const v1::StatusReply reply,
+                   AskRouterStatus(address, security, /*timeout_seconds=*/10));
   std::printf("%s\n", options.json ? json::serialize(StatusJson(reply, address)).c_str()
                                    : StatusText(reply, address).c_str());
   return absl::OkStatus();

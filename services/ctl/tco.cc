@@ -46,8 +46,9 @@ absl::Status Tco(const Options& options) {
   ASSIGN_OR_RETURN(question.window, ParseWindow(options.window));
   ASSIGN_OR_RETURN(const ledger::PriceList prices, ReadPrices(options.prices));
   ASSIGN_OR_RETURN(const model::Catalog catalog, LoadCatalogWith(options.catalog));
+  ASSIGN_OR_RETURN(const LinkSecurity security, RouterSecurity(options.router));
   ASSIGN_OR_RETURN(const v1::TcoReply reply,
-                   AskRouterTco(RouterAddress(options.router), question.window.seconds(),
+                   AskRouterTco(RouterAddress(options.router), security, question.window.seconds(),
                                 /*timeout_seconds=*/10));
   const auto milliseconds = [](double given, double routers_seconds) {
     return given > 0 ? Duration::FromSeconds(given / 1e3) : Duration::FromSeconds(routers_seconds);

@@ -109,8 +109,9 @@ absl::Status ShowUntilQuit(TopSource& source, Duration interval) {
 
 absl::Status Top(const Options& options) {
   ASSIGN_OR_RETURN(const Duration window, ParseWindow(options.window));
+  ASSIGN_OR_RETURN(const LinkSecurity security, RouterSecurity(options.router));
   RealTimeSource time;
-  TopSource source(RouterAddress(options.router), window, time);
+  TopSource source(RouterAddress(options.router), security, window, time);
   if (options.once) return PrintOnce(source);
   return ShowUntilQuit(source, Duration::FromSeconds(options.interval_seconds));
 }

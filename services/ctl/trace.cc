@@ -34,14 +34,15 @@ struct Options {
 };
 
 // All workers at once; in the router's order.
-std::vector<absl::StatusOr<WorkerTrace>> ReadAll(const v1::StatusReply& cluster, double seconds) {
+std::vector<absl::StatusOr<WorkerTrace>> ReadAll(const v1::StatusReply& cluster,
+                                                 const LinkSecurity& security, double seconds) {
   std::vector<absl::StatusOr<WorkerTrace>> traces(cluster.workers_size(),
                                                   absl::UnknownError("not read"));
   std::vector<std::thread> readers;
   for (int i = 0; i < cluster.workers_size(); i++) {
     const v1::Registration& worker = cluster.workers(i).registration();
-    readers.emplace_back([&traces, &worker, i, seconds] {
-      traces[i] = ReadTrace(worker.worker_id(), worker.address(), seconds);
+    readers.emplace_back([&traces, &worker, &security, i, seconds] {
+      traces[i] = ReadTrace(worker.worker_id(), worker.address(), security, seconds);
     });
   }
   for (std::thread& reader : readers) reader.join();
@@ -107,8 +108,10 @@ std::string Summary(const std::string& path, const std::vector<WorkerTrace>& wor
 
 absl::Status Trace(const Options& options) {
   ASSIGN_OR_RETURN(OutFile file, OutFile::Open(options.out));
-  ASSIGN_OR_RETURN(const v1::StatusReply cluster,
-                   AskRouterStatus(RouterAddress(options.router), /*timeout_seconds=*/10));
+  ASSIGN_OR_RETURN(const LinkSecurity security, RouterSecurity(options.router));
+  ASSIGN_OR_RETURN(
+      const v1::StatusReply cluster,
+      AskRouterStatus(RouterAddress(options.router), security, /*timeout_seconds=*/10));
   const auto known = static_cast<size_t>(cluster.workers_size());
   if (known == 0) return absl::NotFoundError("the router knows no worker: nothing to trace");
   if (known > kMaxWorkers) {
@@ -117,7 +120,7 @@ absl::Status Trace(const Options& options) {
   }
   std::vector<WorkerTrace> workers;
   absl::Status failed;  // the first; the others' trace is written all the same
-  for (absl::StatusOr<WorkerTrace>& trace : ReadAll(cluster, options.seconds)) {
+  for (absl::StatusOr<WorkerTrace>& trace : ReadAll(cluster, security, options.seconds)) {
     if (trace.ok()) {
       workers.push_back(*std::move(trace));
     } else {

@@ -30,6 +30,9 @@ void BindAll(GatewayConfig& c, Bind&& bind) {
        "from SIGTERM until running answers are cut");
   bind("slo-ttft-ms", c.slo_ttft_ms, "time to the first token that the metrics call met");
   bind("slo-tpot-ms", c.slo_tpot_ms, "time per further token that the metrics call met");
+  BindTlsFiles(c.tls, bind);
+  bind("api-keys-file", c.api_keys_file,
+       "file of API keys' names and SHA-256 sums, a line each; empty: anybody may ask");
   bind("log-format", c.log_format, "text or json");
 }
 
@@ -68,6 +71,7 @@ absl::Status Check(GatewayConfig& config) {
     if (!(value > 0 && value <= 86400))
       return absl::InvalidArgumentError(absl::StrCat(key, ": ", value, " is not in (0, 86400]"));
   }
+  RETURN_IF_ERROR(CheckTlsFiles(config.tls));
   if (config.log_format != "text" && config.log_format != "json") {
     return absl::InvalidArgumentError(
         absl::StrCat("log_format: '", config.log_format, "' is neither text nor json"));

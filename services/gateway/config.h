@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "services/runtime/tls_files.h"
+
 namespace tandem::gateway {
 
 struct GatewayConfig {
@@ -24,6 +26,8 @@ struct GatewayConfig {
   double drain_timeout_seconds = 60;
   double slo_ttft_ms = 2000;  // what requests are held against in the metrics; of the devices'
   double slo_tpot_ms = 50;    // time
+  TlsFiles tls;               // of the links to routers and workers
+  std::string api_keys_file;  // who may ask (keys/api_keys.h); empty: anybody
   std::string log_format = "text";  // or json
 };
 

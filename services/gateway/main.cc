@@ -5,12 +5,15 @@
 #include <cstdio>
 #include <ctime>
 
+#include "scheduler/base/status.h"
 #include "services/gateway/config.h"
 #include "services/gateway/http/api.h"
+#include "services/gateway/keys/api_keys.h"
 #include "services/gateway/metrics.h"
 #include "services/gateway/relay/grpc/links.h"
 #include "services/gateway/text/llama/llama_text_model.h"
 #include "services/runtime/daemon.h"
+#include "services/runtime/link_security.h"
 #include "services/runtime/log.h"
 #include "services/runtime/real_time.h"
 
@@ -20,6 +23,7 @@ namespace {
 void LogRequest(const RequestRecord& r) {
   LogInfo("request_done", {{"request_id", r.request_id},
                            {"route", r.route},
+                           {"api_key", r.key_name},  // its name
                            {"status", r.status},
                            {"prompt_tokens", r.prompt_tokens},
                            {"completion_tokens", r.completion_tokens},
@@ -28,7 +32,26 @@ void LogRequest(const RequestRecord& r) {
                            {"client_left", r.client_left}});
 }
 
+// Null without a file: anybody may ask.
+absl::StatusOr<std::unique_ptr<ApiKeys>> OpenKeys(const std::string& file,
+                                                  GatewayMetrics& metrics) {
+  if (file.empty()) return nullptr;
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<ApiKeys> keys,
+      ApiKeys::Open(file, [&metrics](const absl::Status& status, size_t count) {
+        metrics.KeysLoaded(status.ok(), count);
+        if (status.ok()) return LogInfo("api_keys_reloaded", {{"keys", count}});
+        LogError("api_keys_reload_failed", {{"reason", status.message()}, {"keys_in_use", count}});
+      }));
+  metrics.KeysLoaded(true, keys->size());
+  return keys;
+}
+
 absl::Status Run(const GatewayConfig& config) {
+  ASSIGN_OR_RETURN(const LinkSecurity security, LinkSecurity::Make(config.tls));
+  GatewayMetrics metrics(config.model_name, {config.slo_ttft_ms / 1e3, config.slo_tpot_ms / 1e3});
+  security.Export(metrics.registry(), {{"model_name", config.model_name}});
+  ASSIGN_OR_RETURN(const std::unique_ptr<ApiKeys> keys, OpenKeys(config.api_keys_file, metrics));
   auto text = LoadLlamaTextModel(config.model);
   if (!text.ok()) return text.status();
   RealTimeSource time;
@@ -39,12 +62,13 @@ absl::Status Run(const GatewayConfig& config) {
   GrpcLinks links({.gateway_id = "gateway-" + std::to_string(seed),
                    .model = config.model_name,
                    .metrics_address = config.metrics_listen},
-                  time);
-  GatewayMetrics metrics(config.model_name, {config.slo_ttft_ms / 1e3, config.slo_tpot_ms / 1e3});
+                  time, security);
   const std::shared_ptr<Relay> relay = Relay::Create({}, time, links, &metrics);
   metrics.Watch(*relay);
   ApiConfig api_config;
   api_config.model_name = config.model_name;
+  if (keys != nullptr)
+    api_config.key_name = [&keys](absl::string_view key) { return keys->NameOf(key); };
   Api api(api_config, **text, *relay, time, unix_seconds, seed,
           [&metrics](const RequestRecord& record) {
             metrics.Count(record);
@@ -62,7 +86,10 @@ absl::Status Run(const GatewayConfig& config) {
   if (!server.ok()) return server.status();
   auto metrics_server = ServeMetrics(config.metrics_listen, metrics.registry());
   if (!metrics_server.ok()) return metrics_server.status();
-  LogInfo("serving", {{"address", config.listen}, {"model", config.model_name}});
+  LogInfo("serving", {{"address", config.listen},
+                      {"model", config.model_name},
+                      {"tls", security.tls()},
+                      {"api_keys", keys != nullptr}});
   LogInfo("draining", {{"signal", WaitForStopSignal()}});
   api.Drain();
   (*server)->Drain(Duration::FromSeconds(config.drain_timeout_seconds));

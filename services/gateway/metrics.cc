@@ -66,6 +66,11 @@ GatewayMetrics::GatewayMetrics(const std::string& model_name, const Slo& slo)
                      "Gap between two tokens of one choice.", model_name, kTokenBuckets)),
       duration_(Histogram(*registry_, "tandem_gateway_request_duration_seconds", "Whole request.",
                           model_name, kRequestBuckets)),
+      key_reload_failures_(Counter(*registry_, "tandem_gateway_api_key_reload_failures_total",
+                                   "Replaced files of API keys that were no good and not taken.",
+                                   model_name)),
+      api_keys_(Gauge(*registry_, "tandem_gateway_api_keys",
+                      "API keys that are known; 0: none is asked for.", model_name)),
       in_flight_(Gauge(*registry_, "tandem_gateway_requests_in_flight",
                        "Requests that wait for tokens.", model_name)),
       time_scale_(Gauge(*registry_, "tandem_gateway_time_scale",
@@ -131,6 +136,11 @@ void GatewayMetrics::Wasted(uint64_t tokens) {
   wasted_tokens_.Increment(static_cast<double>(tokens));
 }
 void GatewayMetrics::RoutersConnected(uint32_t count) { routers_.Set(count); }
+
+void GatewayMetrics::KeysLoaded(bool taken, size_t keys) {
+  api_keys_.Set(static_cast<double>(keys));
+  if (!taken) key_reload_failures_.Increment();
+}
 
 void GatewayMetrics::Count(const RequestRecord& record) {
   requests_

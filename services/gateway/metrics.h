@@ -31,6 +31,8 @@ class GatewayMetrics final : public RelayObserver {
   // last collection.
   void Watch(Relay& relay);
   void Count(const RequestRecord& record);
+  // The list of API keys: as it was opened, and after each replacement.
+  void KeysLoaded(bool taken, size_t keys);
   const std::shared_ptr<FreshRegistry>& registry() const { return registry_; }
 
   void Resumed(RelayEvent why) override;
@@ -53,7 +55,9 @@ class GatewayMetrics final : public RelayObserver {
   prometheus::Family<prometheus::Gauge>&targets_, &cache_config_;
   prometheus::Counter &prompt_tokens_, &generated_tokens_, &clients_left_, &wasted_tokens_;
   prometheus::Histogram &ttft_, &tpot_, &itl_, &duration_;
-  prometheus::Gauge &in_flight_, &time_scale_, &routers_, &running_, &waiting_, &kv_usage_;
+  prometheus::Counter& key_reload_failures_;
+  prometheus::Gauge &api_keys_, &in_flight_, &time_scale_, &routers_, &running_, &waiting_,
+      &kv_usage_;
   const Objective ttft_slo_, tpot_slo_;
   std::string cache_config_shown_;  // of the metrics server's thread
 };

@@ -48,6 +48,9 @@ void ForEachField(RouterConfig& c, Text text, Count count, Seconds seconds) {
           "time per output token that a baseline must keep, in `tandemctl tco`; milliseconds");
   seconds("slo_ttft_ms", c.slo_ttft_ms, "time to the first token, likewise");
   text("prices", c.prices, "YAML file of what devices cost by the hour; empty: what workers say");
+  BindTlsFiles(c.tls, [&](const char* flag, std::string& value, const char* help) {
+    text(absl::StrReplaceAll(flag, {{"-", "_"}}).c_str(), value, help);
+  });
   text("log_format", c.log_format, "text or json");
   text("log_level", c.log_level, "trace, debug, info, warning or error");
 }
@@ -137,6 +140,7 @@ absl::Status CheckConfig(const RouterConfig& config) {
   }
   if (config.slo_tpot_ms <= 0) return absl::InvalidArgumentError("slo_tpot_ms is 0");
   if (config.slo_ttft_ms <= 0) return absl::InvalidArgumentError("slo_ttft_ms is 0");
+  RETURN_IF_ERROR(CheckTlsFiles(config.tls));
   RETURN_IF_ERROR(ParseLogFormat(config.log_format).status());
   static const std::set<std::string> kLevels = {"trace", "debug", "info", "warning", "error"};
   if (!kLevels.contains(config.log_level)) {

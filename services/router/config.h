@@ -9,6 +9,7 @@
 
 #include "scheduler/base/time.h"
 #include "services/runtime/log.h"
+#include "services/runtime/tls_files.h"
 
 namespace tandem::router {
 
@@ -35,6 +36,7 @@ struct RouterConfig {
   double slo_tpot_ms = 50;          // what a baseline must keep that the cluster's cost is compared
   double slo_ttft_ms = 2000;        // with; of the devices' time
   std::string prices;               // YAML: what devices cost by the hour; empty: as they say
+  TlsFiles tls;                     // of all gRPC links; HTTP stays plain
   std::string log_format = "text";  // or "json"
   std::string log_level = "info";   // trace, debug, info, warning, error
 };

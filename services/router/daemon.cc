@@ -20,6 +20,7 @@
 #include "services/runtime/daemon.h"
 #include "services/runtime/fresh_registry.h"
 #include "services/runtime/grpc_server.h"
+#include "services/runtime/link_security.h"
 #include "services/runtime/real_time.h"
 #include "services/runtime/yaml_file.h"
 
@@ -76,8 +77,10 @@ RouterServiceLimits RouterLimitsOf(const RouterConfig& config) {
 
 // In the order of construction: what stands below uses what stands above.
 struct RouterDaemon::Parts {
-  Parts(const RouterConfig& config, ledger::PriceList prices, TimeSource& time)
+  Parts(const RouterConfig& config, LinkSecurity security, ledger::PriceList prices,
+        TimeSource& time)
       : config(config),
+        security(std::move(security)),
         identity(Identity(config)),
         metrics(*registry),
         tco(std::move(prices), config.max_workers, *registry),
@@ -91,6 +94,7 @@ struct RouterDaemon::Parts {
   }
 
   const RouterConfig config;
+  const LinkSecurity security;
   const RouterIdentity identity;
   const std::shared_ptr<FreshRegistry> registry = std::make_shared<FreshRegistry>();
   RouterLog log;
@@ -112,25 +116,29 @@ RouterDaemon::RouterDaemon(std::unique_ptr<Parts> parts) : parts_(std::move(part
 absl::StatusOr<std::unique_ptr<RouterDaemon>> RouterDaemon::Start(const RouterConfig& config,
                                                                   TimeSource& time) {
   RETURN_IF_ERROR(CheckConfig(config));
+  ASSIGN_OR_RETURN(LinkSecurity security, LinkSecurity::Make(config.tls));
   ASSIGN_OR_RETURN(ledger::PriceList prices, ReadPrices(config.prices));
-  auto daemon = std::unique_ptr<RouterDaemon>(
-      new RouterDaemon(std::make_unique<Parts>(config, std::move(prices), time)));
+  auto daemon = std::unique_ptr<RouterDaemon>(new RouterDaemon(
+      std::make_unique<Parts>(config, std::move(security), std::move(prices), time)));
   Parts& parts = *daemon->parts_;
+  parts.security.Export(parts.registry, {});
   ASSIGN_OR_RETURN(parts.metrics_server, ServeMetrics(config.metrics_listen, parts.registry));
   const auto not_ready_reason = [&parts] {
     return parts.serving ? "" : "the router starts or drains";
   };
   ASSIGN_OR_RETURN(parts.admin_server,
-                   ServeAdmin(config.admin_listen, not_ready_reason, {&parts.admin},
+                   ServeAdmin(config.admin_listen, not_ready_reason, {&parts.admin}, parts.security,
                               {{kTcoPath, [&parts, &time](absl::string_view query) {
                                   return TcoPage(parts.tco, query, time.Now());
                                 }}}));
-  ASSIGN_OR_RETURN(parts.server, StartGrpcServer(config.listen, {&parts.workers, &parts.gateways}));
+  ASSIGN_OR_RETURN(parts.server, StartGrpcServer(config.listen, {&parts.workers, &parts.gateways},
+                                                 parts.security));
   parts.serving = true;
   LogInfo("router_serves", {{"router", parts.identity.router_id},
                             {"version", TANDEM_VERSION},
                             {"listen", config.listen},
                             {"port", parts.server.port},
+                            {"tls", parts.security.tls()},
                             {"model", config.model_name}});
   return daemon;
 }

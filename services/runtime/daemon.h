@@ -14,6 +14,8 @@
 
 namespace tandem {
 
+class LinkSecurity;
+
 // A small HTTP server that stops when destroyed.
 struct ListeningServer {
   virtual ~ListeningServer() = default;
@@ -46,10 +48,12 @@ struct JsonPage {
   std::function<absl::StatusOr<std::string>(absl::string_view query)> answer;
 };
 
-// ServeHealth, `pages` and gRPC on one port: a connection that begins as HTTP/2 does is a gRPC one,
-// to `services` (not owned; they outlive the result) and grpc.health.v1.
+// ServeHealth, `pages` and gRPC on one port: a connection that begins as HTTP/2 does, or with TLS
+// as a TLS handshake does, is a gRPC one, to `services` (not owned; they outlive the result) and
+// grpc.health.v1. Health and pages stay plain HTTP, for the kubelet and scrapers.
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(
     const std::string& listen, std::function<std::string()> not_ready_reason,
-    const std::vector<grpc::Service*>& services, std::vector<JsonPage> pages = {});
+    const std::vector<grpc::Service*>& services, const LinkSecurity& security,
+    std::vector<JsonPage> pages = {});
 
 }  // namespace tandem

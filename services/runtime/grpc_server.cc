@@ -4,8 +4,6 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/security/credentials.h>
-#include <grpcpp/security/server_credentials.h>
 
 #include <mutex>
 
@@ -16,6 +14,7 @@ namespace {
 
 constexpr int kMinPingIntervalMs =
     10'000;  // peers may probe a quiet connection that often; gRPC's default is 5 min
+constexpr int kServerHandshakeTimeoutMs = 10'000;  // of TLS; gRPC's default is 2 min
 constexpr int kFirstReconnectBackoffMs = 100;
 constexpr int kMaxReconnectBackoffMs = 2'000;
 constexpr int kConnectTimeoutMs = 5'000;  // of one attempt, the handshake included
@@ -36,19 +35,27 @@ void KeepCallbackThreads() {
 }  // namespace
 
 absl::StatusOr<GrpcServer> StartGrpcServer(const std::string& listen,
-                                           const std::vector<grpc::Service*>& services) {
+                                           const std::vector<grpc::Service*>& services,
+                                           const LinkSecurity& security) {
   static std::once_flag health_once;
   std::call_once(health_once, [] { grpc::EnableDefaultHealthCheckService(true); });
   GrpcServer result;
+  result.security = security;
   grpc::ServerBuilder builder;
-  if (!listen.empty())
-    builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &result.port);
+  if (!listen.empty()) {
+    builder.AddListeningPort(listen, security.ForServers(), &result.port);
+  } else {
+    using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+    result.acceptor =
+        builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD, security.ForServers());
+  }
   builder.SetMaxReceiveMessageSize(kMaxFrameBytes);
   builder.SetMaxSendMessageSize(kMaxFrameBytes);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
                              0);  // two daemons on one port would split its connections
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kMinPingIntervalMs);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kServerHandshakeTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   for (grpc::Service* service : services) builder.RegisterService(service);
   result.server = builder.BuildAndStart();
@@ -59,7 +66,8 @@ absl::StatusOr<GrpcServer> StartGrpcServer(const std::string& listen,
   return result;
 }
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
+                                           const LinkSecurity& security) {
   KeepCallbackThreads();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxFrameBytes);
@@ -71,7 +79,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kMaxReconnectBackoffMs);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
                    kConnectTimeoutMs);  // despite its name: one attempt's time-out
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  security.Configure(arguments);
+  return grpc::CreateCustomChannel(address, security.ForChannels(), arguments);
 }
 
 }  // namespace tandem

@@ -2,7 +2,6 @@
 
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
-#include <grpcpp/server_posix.h>
 #include <prometheus/text_serializer.h>
 #include <sys/socket.h>
 
@@ -42,7 +41,16 @@ struct Page {
   const char* content_type = "text/plain";
 };
 using Pages = std::function<Page(absl::string_view target)>;
-using Http2Taker = std::function<void(int fd)>;  // owns the descriptor from then on
+
+// Which connections are gRPC's, and who takes them.
+struct GrpcDoor {
+  absl::string_view first_bytes;     // of such a connection
+  std::function<void(int fd)> take;  // owns the descriptor from then on; empty: no gRPC here
+};
+// HTTP/2 begins with "PRI * HTTP/2.0" (RFC 9113, section 3.4), in one segment; a TLS connection
+// with a handshake record (RFC 8446, section 5.1: type 22, version 3.x). No HTTP/1 method of ours
+// begins as either.
+constexpr absl::string_view kHttp2Begins = "PRI", kTlsBegins = "\x16\x03";
 
 http::response<http::string_body> Answer(const http::request<http::empty_body>& request,
                                          const Pages& pages) {
@@ -106,18 +114,18 @@ Pages MetricsPages(std::shared_ptr<prometheus::Registry> registry) {
 // One connection: read, answer, again.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(Tcp::socket socket, Pages pages, Http2Taker take_http2, int& connections)
+  Session(Tcp::socket socket, Pages pages, GrpcDoor grpc, int& connections)
       : stream_(std::move(socket)),
         first_bytes_(stream_.get_executor()),
         pages_(std::move(pages)),
-        take_http2_(std::move(take_http2)),
+        grpc_(std::move(grpc)),
         connections_(connections) {
     connections_++;
   }
   ~Session() { connections_--; }
 
   void Start() {
-    if (!take_http2_) return Read();
+    if (!grpc_.take) return Read();
     first_bytes_.expires_after(kHttpConnectionTimeout);
     first_bytes_.async_wait([self = shared_from_this()](beast::error_code error) {
       if (!error) self->stream_.close();
@@ -140,17 +148,15 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
  private:
-  // HTTP/2 begins with "PRI * HTTP/2.0" (RFC 9113, section 3.4), in one segment; no HTTP/1 method
-  // of ours does.
   void Sort() {
-    char start[3] = {};
-    const ssize_t got =
-        ::recv(stream_.socket().native_handle(), start, sizeof(start), MSG_PEEK | MSG_DONTWAIT);
-    if (got != sizeof(start) || absl::string_view(start, sizeof(start)) != "PRI") return Read();
+    char start[kHttp2Begins.size()] = {};
+    const ssize_t got = ::recv(stream_.socket().native_handle(), start, grpc_.first_bytes.size(),
+                               MSG_PEEK | MSG_DONTWAIT);
+    if (got <= 0 || absl::string_view(start, got) != grpc_.first_bytes) return Read();
     beast::error_code error;
     stream_.socket().native_non_blocking(true, error);
     const int fd = error ? -1 : stream_.socket().release(error);
-    if (!error) take_http2_(fd);
+    if (!error) grpc_.take(fd);
   }
 
   void Write() {
@@ -168,16 +174,20 @@ class Session : public std::enable_shared_from_this<Session> {
   std::optional<http::request_parser<http::empty_body>> parser_;
   http::response<http::string_body> response_;
   Pages pages_;
-  Http2Taker take_http2_;
+  GrpcDoor grpc_;
   int& connections_;  // of the server; touched on its thread only
 };
 
 class HttpServer final : public ListeningServer {
  public:
-  HttpServer(const Tcp::endpoint& at, Pages pages, GrpcServer grpc)
+  HttpServer(const Tcp::endpoint& at, Pages pages, GrpcServer grpc, bool tls)
       : grpc_(std::move(grpc)), acceptor_(io_, at), pages_(std::move(pages)) {
-    if (grpc_.server != nullptr) {
-      take_http2_ = [this](int fd) { grpc::AddInsecureChannelFromFd(grpc_.server.get(), fd); };
+    if (grpc_.acceptor != nullptr) {
+      door_ = {tls ? kTlsBegins : kHttp2Begins, [this](int fd) {
+                 grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters made;
+                 made.fd = fd;
+                 grpc_.acceptor->HandleNewConnection(&made);
+               }};
     }
     port = acceptor_.local_endpoint().port();
     Accept();
@@ -196,7 +206,7 @@ class HttpServer final : public ListeningServer {
       if (error == asio::error::operation_aborted) return;
       if (error) return AcceptLater();
       if (connections_ < kMaxHttpConnections) {
-        std::make_shared<Session>(std::move(socket), pages_, take_http2_, connections_)->Start();
+        std::make_shared<Session>(std::move(socket), pages_, door_, connections_)->Start();
       }
       Accept();
     });
@@ -211,7 +221,7 @@ class HttpServer final : public ListeningServer {
   }
 
   GrpcServer grpc_;  // null for ServeHealth
-  Http2Taker take_http2_;
+  GrpcDoor door_;
   int connections_ = 0;  // outlives io_, whose destructor ends the sessions
   asio::io_context io_{1};
   Tcp::acceptor acceptor_;
@@ -241,12 +251,12 @@ absl::StatusOr<Tcp::endpoint> ParseEndpoint(const std::string& listen) {
 
 absl::StatusOr<std::shared_ptr<ListeningServer>> Serve(absl::string_view what,
                                                        const std::string& listen, Pages pages,
-                                                       GrpcServer grpc) {
+                                                       GrpcServer grpc = {}, bool tls = false) {
   absl::StatusOr<Tcp::endpoint> at = ParseEndpoint(listen);
   if (!at.ok()) return at.status();
   try {
     return std::shared_ptr<ListeningServer>(
-        std::make_shared<HttpServer>(*at, std::move(pages), std::move(grpc)));
+        std::make_shared<HttpServer>(*at, std::move(pages), std::move(grpc), tls));
   } catch (const std::exception& error) {
     return absl::UnavailableError(
         absl::StrCat(what, " cannot listen on ", listen, ": ", error.what()));
@@ -257,21 +267,22 @@ absl::StatusOr<std::shared_ptr<ListeningServer>> Serve(absl::string_view what,
 
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeMetrics(
     const std::string& listen, const std::shared_ptr<prometheus::Registry>& registry) {
-  return Serve("metrics", listen, MetricsPages(registry), GrpcServer());
+  return Serve("metrics", listen, MetricsPages(registry));
 }
 
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeHealth(
     const std::string& listen, std::function<std::string()> not_ready_reason) {
-  return Serve("health", listen, HealthPages(std::move(not_ready_reason)), GrpcServer());
+  return Serve("health", listen, HealthPages(std::move(not_ready_reason)));
 }
 
 absl::StatusOr<std::shared_ptr<ListeningServer>> ServeAdmin(
     const std::string& listen, std::function<std::string()> not_ready_reason,
-    const std::vector<grpc::Service*>& services, std::vector<JsonPage> pages) {
-  absl::StatusOr<GrpcServer> grpc = StartGrpcServer("", services);
+    const std::vector<grpc::Service*>& services, const LinkSecurity& security,
+    std::vector<JsonPage> pages) {
+  absl::StatusOr<GrpcServer> grpc = StartGrpcServer("", services, security);
   if (!grpc.ok()) return grpc.status();
   return Serve("admin", listen, AdminPages(std::move(not_ready_reason), std::move(pages)),
-               *std::move(grpc));
+               *std::move(grpc), security.tls());
 }
 
 }  // namespace tandem

@@ -185,7 +185,7 @@ int main(int argc, char** argv) {
   RealTimeSource time;
   PacedDoor door(time, Duration::Microseconds(interval_us));
   TokenService tokens(door);
-  auto server = StartGrpcServer(listen, {&tokens});
+  auto server = StartGrpcServer(listen, {&tokens}, LinkSecurity());
   if (!server.ok()) {
     std::fprintf(stderr, "paced_worker: %s\n", std::string(server.status().message()).c_str());
     return 1;

@@ -2,7 +2,7 @@
 // range that survive being written and read again.
 //
 // Input: 'c' and a cluster file of `tandemctl local`, 'g', 'r' or 'w' and the YAML of that daemon,
-// any other byte and a state.json.
+// 'k' and a gateway's API keys, any other byte and a state.json.
 
 #include <absl/strings/match.h>
 
@@ -11,6 +11,7 @@
 
 #include "services/ctl/state.h"
 #include "services/gateway/config.h"
+#include "services/gateway/keys/api_keys.h"
 #include "services/router/config.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "workers/daemon/config.h"
@@ -76,6 +77,14 @@ void CheckDaemon(absl::string_view text, Parse parse, Print print) {
   TANDEM_CHECK(again.ok() && print(*again) == printed);
 }
 
+// Refused without repeating what may be a key, or names that a log line can hold.
+void CheckKeys(absl::string_view text) {
+  const auto keys = gateway::ApiKeyList::Parse(text, "keys");
+  if (!keys.ok()) return fuzz::CheckRefusal(keys.status());
+  TANDEM_CHECK(keys->size() >= 1 && keys->size() <= gateway::kMaxApiKeys);
+  TANDEM_CHECK(!keys->NameOf(text).has_value());
+}
+
 const auto kPrint = [](const auto& command) { return ToYaml(command->config); };
 
 }  // namespace
@@ -87,6 +96,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   switch (input.Byte()) {
     case 'c':
       CheckCluster(input.Rest());
+      break;
+    case 'k':
+      CheckKeys(input.Rest());
       break;
     case 'g':
       CheckDaemon(input.Rest(), gateway::ParseGatewayCommand, kPrint);

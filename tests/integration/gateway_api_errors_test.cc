@@ -14,14 +14,15 @@ using ::testing::StartsWith;
 TEST_F(GatewayApiTest, WithoutARouterARequestGets503) {
   Start();
   EXPECT_THAT(Ask(Chat()), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("no router is connected"),
-                                 HasSubstr("application/json")));
+                                 HasSubstr("Retry-After: 1\r\n"), HasSubstr("application/json")));
   EXPECT_EQ(AwaitRecord().status, 503);
 }
 
 TEST_F(GatewayApiTest, DrainingGatewayRefusesNewRequests) {
   StartReady();
   api_->Drain();
-  EXPECT_THAT(Ask(Chat()), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("draining")));
+  EXPECT_THAT(Ask(Chat()), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("draining"),
+                                 HasSubstr("Retry-After: 1\r\n")));
   EXPECT_EQ(links_.asked(), 0u);
 }
 

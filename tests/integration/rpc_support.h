@@ -18,8 +18,9 @@ namespace tandem::test {
 class TestServer {
  public:
   explicit TestServer(std::vector<grpc::Service*> services,
-                      const std::string& listen = "127.0.0.1:0") {
-    absl::StatusOr<GrpcServer> started = StartGrpcServer(listen, services);
+                      const std::string& listen = "127.0.0.1:0",
+                      const LinkSecurity& security = {}) {
+    absl::StatusOr<GrpcServer> started = StartGrpcServer(listen, services, security);
     EXPECT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);
   }

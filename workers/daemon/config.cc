@@ -70,6 +70,7 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("threads", c.threads, "compute threads; not more than cores");
   bind("drain-timeout-seconds", c.drain_timeout_seconds,
        "from SIGTERM until what is left is ended");
+  BindTlsFiles(c.tls, bind);
   bind("log-format", c.log_format, "text or json");
 }
 
@@ -190,6 +191,11 @@ std::string WorkerConfig::NumericsFile() const {
   return numerics.substr(sizeof(kModelNumerics) - 1);
 }
 
+std::string WorkerConfig::MetricsUrl(const std::string& address) const {
+  return absl::StrCat("http://", address.substr(0, address.rfind(':')),
+                      metrics_listen.substr(metrics_listen.rfind(':')), "/metrics");
+}
+
 ShardRequest WorkerConfig::Shard() const { return *ParseShardRequest(layers, column); }
 
 absl::Status CheckWorkerConfig(WorkerConfig& config) {
@@ -226,6 +232,7 @@ absl::Status CheckWorkerConfig(WorkerConfig& config) {
         absl::StrCat("drain_timeout_seconds: ", config.drain_timeout_seconds, " is not in [0, ",
                      kMaxDrainSeconds, "]"));
   }
+  RETURN_IF_ERROR(CheckTlsFiles(config.tls));
   RETURN_IF_ERROR(CheckAddress("listen", config.listen, 0));
   RETURN_IF_ERROR(CheckAddress("metrics_listen", config.metrics_listen, 0));
   RETURN_IF_ERROR(CheckAddress("admin_listen", config.admin_listen, 0));

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "scheduler/view/worker.h"
+#include "services/runtime/tls_files.h"
 
 namespace tandem {
 
@@ -67,6 +68,8 @@ struct WorkerConfig {
   uint32_t max_merge_wait_us = 0;
   double drain_timeout_seconds = 60;  // from SIGTERM until what is left is ended
 
+  TlsFiles tls;  // of all links
+
   std::string log_format = "text";  // or json
 
   bool emulated() const { return backend == "emulated"; }
@@ -74,6 +77,8 @@ struct WorkerConfig {
   std::set<Stage> StageSet() const;
   MemoryClass Memory() const;
   ShardRequest Shard() const;  // of a checked configuration
+  // Where its metrics are found by whoever finds it at `address` (host:port).
+  std::string MetricsUrl(const std::string& address) const;
 };
 
 // What the command line asks for.

@@ -10,6 +10,7 @@
 #include "scheduler/base/status.h"
 #include "services/runtime/daemon.h"
 #include "services/runtime/grpc_server.h"
+#include "services/runtime/link_security.h"
 #include "services/runtime/log.h"
 #include "services/runtime/mutex.h"
 #include "services/runtime/real_time.h"
@@ -55,7 +56,7 @@ EngineConfig MakeEngineConfig(const WorkerConfig& config, uint32_t kv_blocks) {
 
 WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engine,
                            const BackendInfo& backend, const ledger::Price& price,
-                           const std::string& address, int metrics_port) {
+                           const std::string& address) {
   WorkerDescription worker;
   worker.id = engine.worker;
   worker.incarnation = WallNanoseconds();
@@ -65,7 +66,7 @@ WorkerDescription Describe(const WorkerConfig& config, const EngineConfig& engin
   worker.memory_class = config.Memory();
   worker.numerics = backend.numerics;
   worker.address = address;
-  worker.metrics_url = absl::StrCat("http://127.0.0.1:", metrics_port, "/metrics");
+  worker.metrics_url = config.MetricsUrl(address);
   worker.capacity = {.kv_blocks = worker.Runs(Stage::kAttention) ? engine.kv_blocks : 0,
                      .block_tokens = engine.block_tokens,
                      .max_sequences = worker.Runs(Stage::kAttention) ? engine.max_sequences : 0,
@@ -121,6 +122,7 @@ std::string NotReadyReason(const RegistryClient& registry, const WorkerCore& cor
 }  // namespace
 
 absl::Status RunWorker(const WorkerConfig& config) {
+  ASSIGN_OR_RETURN(const LinkSecurity security, LinkSecurity::Make(config.tls));
   RealTimeSource time;
   LogInfo("loading", {{"model", config.emulated() ? config.model_shape : config.model}});
   ASSIGN_OR_RETURN(const BuiltBackend built, MakeBackend(config, time));
@@ -135,8 +137,8 @@ absl::Status RunWorker(const WorkerConfig& config) {
 
   const Random random(WallNanoseconds() ^ static_cast<uint64_t>(getpid()));
   const EngineConfig engine = MakeEngineConfig(config, built.kv_blocks);
-  HandoffConnector activation(time, random.Child("handoff"), {});
-  GrpcKvConnector kv(time, random.Child("kv"), {});
+  HandoffConnector activation(time, random.Child("handoff"), {}, security);
+  GrpcKvConnector kv(time, random.Child("kv"), {}, security);
 
   // The engine tells the registry client, which needs the bound addresses, so the servers come
   // first.
@@ -161,18 +163,17 @@ absl::Status RunWorker(const WorkerConfig& config) {
                               .time_scale = config.emulated() ? config.time_scale : 0,
                               .open_wait = [&core] { return core.OpenWait(); }},
                              core.trace(), trace_time);
-  ASSIGN_OR_RETURN(GrpcServer server,
-                   StartGrpcServer(config.listen, {&handoff_service, &kv_service, &token_service,
-                                                   &trace_service}));
+  ASSIGN_OR_RETURN(
+      GrpcServer server,
+      StartGrpcServer(config.listen,
+                      {&handoff_service, &kv_service, &token_service, &trace_service}, security));
   const std::string host = config.listen.substr(0, config.listen.rfind(':'));
   const std::string address =
       config.advertise.empty() ? absl::StrCat(host, ":", server.port) : config.advertise;
 
-  const int metrics_port =
-      std::atoi(config.metrics_listen.c_str() + config.metrics_listen.rfind(':') + 1);
-  const WorkerDescription description =
-      Describe(config, engine, info, built.price, address, metrics_port);
-  RegistryClient registry({.routers = config.routers}, description, time, random.Child("registry"));
+  const WorkerDescription description = Describe(config, engine, info, built.price, address);
+  RegistryClient registry({.routers = config.routers, .security = security}, description, time,
+                          random.Child("registry"));
   forward.registry = &registry;
   const std::shared_ptr<prometheus::Registry> metrics = MakeWorkerMetrics(
       description, info, time, core.opened(), backend.timeline(), [&core] { return core.Report(); },
@@ -182,13 +183,17 @@ absl::Status RunWorker(const WorkerConfig& config) {
                             .handoff_calls_malformed = handoff_service.malformed_calls(),
                             .registry_reconnects = registry.reconnects()};
       });
+  security.Export(metrics, WorkerLabels(description));
   ASSIGN_OR_RETURN(auto metrics_server, ServeMetrics(config.metrics_listen, metrics));
   ASSIGN_OR_RETURN(auto health_server, ServeHealth(config.admin_listen,
                                                    [&] { return NotReadyReason(registry, core); }));
 
   core.Start();
   registry.Start(core.commands(), [&core] { return core.Report(); });
-  LogInfo("serving", {{"worker", config.worker_id}, {"address", address}, {"pool", config.pool}});
+  LogInfo("serving", {{"worker", config.worker_id},
+                      {"address", address},
+                      {"pool", config.pool},
+                      {"tls", security.tls()}});
 
   const int signal = WaitForStopSignal();
   LogInfo("stopping", {{"signal", signal}});

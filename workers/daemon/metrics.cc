@@ -25,10 +25,7 @@ class WorkerRegistry final : public prometheus::Registry {
   WorkerRegistry(const WorkerDescription& worker, const BackendInfo& backend, TimeSource& time,
                  Instant opened, const DeviceTimeline* line, std::function<WorkerReport()> report,
                  std::function<StreamCounts()> streams)
-      : base_{{"pool", worker.pool},
-              {"worker", worker.id.value()},
-              {"memory_class", worker.memory_class == MemoryClass::kSram ? "sram" : "hbm"}},
-        model_{{"model_name", worker.model}},
+      : labels_(WorkerLabels(worker)),
         stages_(worker.stages),
         capacity_(worker.capacity),
         time_(time),
@@ -191,8 +188,7 @@ class WorkerRegistry final : public prometheus::Registry {
   }
 
   Labels Merge(Labels labels) const {
-    labels.insert(base_.begin(), base_.end());
-    labels.insert(model_.begin(), model_.end());
+    labels.insert(labels_.begin(), labels_.end());
     return labels;
   }
   void SetGauge(const std::string& name, const std::string& help, Labels labels, double value) {
@@ -225,7 +221,7 @@ class WorkerRegistry final : public prometheus::Registry {
     family->Add(Merge({}), bounds).ObserveMultiple(grown, seconds);
   }
 
-  const Labels base_, model_;
+  const Labels labels_;
   const std::set<Stage> stages_;
   const WorkerCapacity capacity_;
   TimeSource& time_;
@@ -243,6 +239,13 @@ class WorkerRegistry final : public prometheus::Registry {
 };
 
 }  // namespace
+
+prometheus::Labels WorkerLabels(const WorkerDescription& worker) {
+  return {{"pool", worker.pool},
+          {"worker", worker.id.value()},
+          {"memory_class", worker.memory_class == MemoryClass::kSram ? "sram" : "hbm"},
+          {"model_name", worker.model}};
+}
 
 std::shared_ptr<prometheus::Registry> MakeWorkerMetrics(const WorkerDescription& worker,
                                                         const BackendInfo& backend,

@@ -2,6 +2,7 @@
 
 // What a worker exports, read from its engine when Prometheus scrapes.
 
+#include <prometheus/labels.h>
 #include <prometheus/registry.h>
 
 #include <functional>
@@ -20,6 +21,9 @@ struct StreamCounts {
   uint64_t handoff_calls_malformed = 0;
   uint64_t registry_reconnects = 0;
 };
+
+// What every series of a worker carries.
+prometheus::Labels WorkerLabels(const WorkerDescription& worker);
 
 // A registry that brings its values up to date before each collection. The device's elapsed seconds
 // are `time`'s since `opened`, WorkerCore::opened: the ledger is not asked for its own, so that the

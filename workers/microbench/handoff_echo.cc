@@ -211,7 +211,7 @@ absl::StatusOr<std::unique_ptr<HandoffEcho>> HandoffEcho::Start(uint32_t rows, u
                                                                 Ends ends, TimeSource& time,
                                                                 Duration turn) {
   auto impl = std::make_unique<Impl>(rows, hidden, ends, time, turn);
-  ASSIGN_OR_RETURN(impl->server, StartGrpcServer("127.0.0.1:0", {&impl->service}));
+  ASSIGN_OR_RETURN(impl->server, StartGrpcServer("127.0.0.1:0", {&impl->service}, LinkSecurity()));
   const HandoffHello hello{.attention_worker = "echo",
                            .model = "m",
                            .hidden = hidden,

@@ -26,10 +26,14 @@ uint64_t RowBytes(const std::vector<float>& rows) { return rows.size() * sizeof(
 }  // namespace
 
 struct HandoffShared {
-  HandoffShared(TimeSource& time, Random random, LinkLimits limits)
-      : time(time), limits(limits), dialer(time, limits.backoff, random) {}
+  HandoffShared(TimeSource& time, Random random, LinkLimits limits, LinkSecurity security)
+      : time(time),
+        limits(limits),
+        security(std::move(security)),
+        dialer(time, limits.backoff, random) {}
   TimeSource& time;
   const LinkLimits limits;
+  const LinkSecurity security;
   Dialer dialer;
   StreamCount streams;
   std::atomic<uint64_t> mismatched{0};
@@ -46,7 +50,7 @@ class HandoffClient final : public ClientStream<grpc::ByteBuffer, grpc::ByteBuff
       : shared_(std::move(shared)),
         holder_(holder),
         listener_(std::move(listener)),
-        stub_(MakeChannel(holder.address)) {
+        stub_(MakeChannel(holder.address, shared_->security)) {
     Write(EncodeOpen(hello));
   }
 
@@ -196,8 +200,9 @@ class GrpcFfnLink final : public FfnLink {
 
 }  // namespace
 
-HandoffConnector::HandoffConnector(TimeSource& time, Random random, LinkLimits limits)
-    : shared_(std::make_shared<HandoffShared>(time, random, limits)) {}
+HandoffConnector::HandoffConnector(TimeSource& time, Random random, LinkLimits limits,
+                                   LinkSecurity security)
+    : shared_(std::make_shared<HandoffShared>(time, random, limits, std::move(security))) {}
 
 HandoffConnector::~HandoffConnector() { shared_->streams.WaitForNone(); }
 

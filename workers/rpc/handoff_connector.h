@@ -8,6 +8,7 @@
 #include <string>
 
 #include "scheduler/base/random.h"
+#include "services/runtime/link_security.h"
 #include "workers/connector/ports.h"
 #include "workers/rpc/pacing.h"
 
@@ -22,7 +23,7 @@ struct HandoffShared;  // handoff_connector.cc: what the streams, which may outl
 class HandoffConnector final : public ActivationConnector {
  public:
   // `time` outlives this.
-  HandoffConnector(TimeSource& time, Random random, LinkLimits limits);
+  HandoffConnector(TimeSource& time, Random random, LinkLimits limits, LinkSecurity security = {});
   ~HandoffConnector() override;
 
   std::unique_ptr<FfnLink> Open(const FfnEndpoint& holder, const HandoffHello& hello,

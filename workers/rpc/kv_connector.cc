@@ -17,10 +17,14 @@
 namespace tandem {
 
 struct KvShared {
-  KvShared(TimeSource& time, Random random, LinkLimits limits)
-      : time(time), limits(limits), dialer(time, limits.backoff, random) {}
+  KvShared(TimeSource& time, Random random, LinkLimits limits, LinkSecurity security)
+      : time(time),
+        limits(limits),
+        security(std::move(security)),
+        dialer(time, limits.backoff, random) {}
   TimeSource& time;
   const LinkLimits limits;
+  const LinkSecurity security;
   Dialer dialer;
   StreamCount streams;
 };
@@ -37,7 +41,7 @@ class KvClient final : public ClientStream<v1::KvFrame, v1::KvAck> {
         worker_(worker),
         address_(address),
         listener_(std::move(listener)),
-        stub_(v1::KvTransfer::NewStub(MakeChannel(address))) {}
+        stub_(v1::KvTransfer::NewStub(MakeChannel(address, shared_->security))) {}
 
   // Separate from the constructor: alarms hold this weakly.
   void Connect() {
@@ -138,8 +142,9 @@ class GrpcKvLink final : public KvLink {
 
 }  // namespace
 
-GrpcKvConnector::GrpcKvConnector(TimeSource& time, Random random, LinkLimits limits)
-    : shared_(std::make_shared<KvShared>(time, random, limits)) {}
+GrpcKvConnector::GrpcKvConnector(TimeSource& time, Random random, LinkLimits limits,
+                                 LinkSecurity security)
+    : shared_(std::make_shared<KvShared>(time, random, limits, std::move(security))) {}
 
 GrpcKvConnector::~GrpcKvConnector() { shared_->streams.WaitForNone(); }
 

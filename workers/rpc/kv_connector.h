@@ -6,6 +6,7 @@
 #include <string>
 
 #include "scheduler/base/random.h"
+#include "services/runtime/link_security.h"
 #include "workers/connector/ports.h"
 #include "workers/rpc/pacing.h"
 
@@ -20,7 +21,7 @@ struct KvShared;  // kv_connector.cc
 class GrpcKvConnector final : public KvConnector {
  public:
   // `time` outlives this.
-  GrpcKvConnector(TimeSource& time, Random random, LinkLimits limits);
+  GrpcKvConnector(TimeSource& time, Random random, LinkLimits limits, LinkSecurity security = {});
   ~GrpcKvConnector() override;
 
   std::unique_ptr<KvLink> Open(const WorkerId& attention_worker, const std::string& address,

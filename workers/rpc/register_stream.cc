@@ -49,7 +49,7 @@ RegisterStream::RegisterStream(std::shared_ptr<RegistryShared> shared, std::stri
       router_(std::move(router)),
       on_registered_(std::move(on_registered)),
       on_end_(std::move(on_end)),
-      stub_(v1::Registry::NewStub(MakeChannel(router_))) {}
+      stub_(v1::Registry::NewStub(MakeChannel(router_, shared_->options.security))) {}
 
 bool RegisterStream::Open() {
   if (!shared_->Enter()) return false;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "scheduler/base/random.h"
+#include "services/runtime/link_security.h"
 #include "workers/connector/ports.h"
 #include "workers/rpc/pacing.h"
 
@@ -26,6 +27,7 @@ struct RegistryOptions {
       Duration::Seconds(3);  // a refusal is for the operator to mend: slow, and logged each time
   uint32_t max_queued_messages =
       4096;  // to one router; past it the stream is cut, and `live` tells it all anew
+  LinkSecurity security = {};
 };
 
 class RouterLink;       // registry_client.cc

@@ -18,8 +18,10 @@ constexpr Duration kGatewaySilence = Duration::Seconds(1);
 constexpr int kMaxGateways = 32;  // that are asked
 
 absl::StatusOr<std::vector<ledger::DeviceAccount>> Accounts(const std::string& router,
+                                                            const LinkSecurity& security,
                                                             double window_seconds) {
-  ASSIGN_OR_RETURN(const v1::TcoReply reply, AskRouterTco(router, window_seconds, kRouterSeconds));
+  ASSIGN_OR_RETURN(const v1::TcoReply reply,
+                   AskRouterTco(router, security, window_seconds, kRouterSeconds));
   std::vector<ledger::DeviceAccount> devices;
   for (const v1::DeviceAccount& told : reply.devices()) {
     ASSIGN_OR_RETURN(ledger::DeviceAccount device, ToAccount(told));
@@ -31,7 +33,8 @@ absl::StatusOr<std::vector<ledger::DeviceAccount>> Accounts(const std::string& r
 }  // namespace
 
 TopSnapshot TopSource::Ask() {
-  const absl::StatusOr<v1::StatusReply> status = AskRouterStatus(router_, kRouterSeconds);
+  const absl::StatusOr<v1::StatusReply> status =
+      AskRouterStatus(router_, security_, kRouterSeconds);
   const Instant now = time_.Now();
   if (!status.ok()) {
     TopSnapshot lost = last_.value_or(TopSnapshot());
@@ -42,7 +45,7 @@ TopSnapshot TopSource::Ask() {
     return lost;
   }
   lost_since_.reset();
-  const auto devices = Accounts(router_, window_.seconds());
+  const auto devices = Accounts(router_, security_, window_.seconds());
   TopSnapshot snapshot = MakeTopSnapshot(
       router_, *status, devices.ok() ? *devices : std::vector<ledger::DeviceAccount>(),
       window_.seconds());

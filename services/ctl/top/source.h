@@ -7,6 +7,7 @@
 
 #include "scheduler/base/time.h"
 #include "services/ctl/top/snapshot.h"
+#include "services/runtime/link_security.h"
 
 namespace tandem::ctl {
 
@@ -14,8 +15,12 @@ namespace tandem::ctl {
 class TopSource {
  public:
   // `time` outlives this.
-  TopSource(std::string router, Duration window, const TimeSource& time)
-      : router_(std::move(router)), window_(window), latency_(window), time_(time) {}
+  TopSource(std::string router, LinkSecurity security, Duration window, const TimeSource& time)
+      : router_(std::move(router)),
+        security_(std::move(security)),
+        window_(window),
+        latency_(window),
+        time_(time) {}
 
   // Asks the router, and the gateways that it knows. When the router does not answer: its last
   // word, marked as such. Takes some seconds at most.
@@ -26,6 +31,7 @@ class TopSource {
   LatencyView AskGateways(const v1::StatusReply& status, double time_scale);
 
   const std::string router_;
+  const LinkSecurity security_;
   const Duration window_;
   LatencyWindow latency_;
   const TimeSource& time_;

@@ -23,10 +23,10 @@ constexpr double kPatienceSeconds = 10;
 
 // One Watch call. `messages` are read by one thread at a time.
 struct OpenTrace::Call {
-  Call(std::string worker, std::string address, double seconds)
+  Call(std::string worker, std::string address, const LinkSecurity& security, double seconds)
       : worker(std::move(worker)),
         address(std::move(address)),
-        stub(v1::Trace::NewStub(MakeChannel(this->address))),
+        stub(v1::Trace::NewStub(MakeChannel(this->address, security))),
         collector(this->worker) {
     const auto limit = static_cast<int64_t>((seconds + kPatienceSeconds) * 1e9);
     context.set_deadline(
@@ -83,8 +83,8 @@ struct OpenTrace::Call {
 };
 
 absl::StatusOr<WorkerTrace> ReadTrace(const std::string& worker, const std::string& address,
-                                      double seconds) {
-  OpenTrace::Call call(worker, address, seconds);
+                                      const LinkSecurity& security, double seconds) {
+  OpenTrace::Call call(worker, address, security, seconds);
   call.ReadAll();
   return call.Result();
 }
@@ -92,8 +92,9 @@ absl::StatusOr<WorkerTrace> ReadTrace(const std::string& worker, const std::stri
 OpenTrace::OpenTrace(std::unique_ptr<Call> call) : call_(std::move(call)) {}
 
 absl::StatusOr<std::unique_ptr<OpenTrace>> OpenTrace::Open(const std::string& worker,
-                                                           const std::string& address) {
-  auto call = std::make_unique<Call>(worker, address, kMaxTraceSeconds);
+                                                           const std::string& address,
+                                                           const LinkSecurity& security) {
+  auto call = std::make_unique<Call>(worker, address, security, kMaxTraceSeconds);
   if (!call->ReadOne()) {
     const absl::StatusOr<WorkerTrace> ended = call->Result();
     return ended.ok() ? call->Named(absl::DataLossError("its trace ended at once"))

@@ -8,6 +8,7 @@
 
 #include "scheduler/base/time.h"
 #include "services/ctl/trace/worker_trace.h"
+#include "services/runtime/link_security.h"
 
 namespace tandem::ctl {
 
@@ -18,7 +19,7 @@ inline constexpr double kMaxTraceSeconds = 60;  // what a worker takes
 // kResourceExhausted: it has as many readers as it takes; kInvalidArgument: what it said is no
 // trace.
 absl::StatusOr<WorkerTrace> ReadTrace(const std::string& worker, const std::string& address,
-                                      double seconds);
+                                      const LinkSecurity& security, double seconds);
 
 // A trace that lasts until it is stopped, kMaxTraceSeconds at most.
 class OpenTrace {
@@ -26,7 +27,8 @@ class OpenTrace {
   // Returns once the worker watches: what its device does from now on is in the trace. Errors: as
   // ReadTrace.
   static absl::StatusOr<std::unique_ptr<OpenTrace>> Open(const std::string& worker,
-                                                         const std::string& address);
+                                                         const std::string& address,
+                                                         const LinkSecurity& security);
   ~OpenTrace();  // gives it up
 
   // Until what the worker has told is enough. False: not within `limit`, or the trace has ended.
@@ -37,7 +39,8 @@ class OpenTrace {
 
  private:
   friend absl::StatusOr<WorkerTrace> ReadTrace(const std::string& worker,
-                                               const std::string& address, double seconds);
+                                               const std::string& address,
+                                               const LinkSecurity& security, double seconds);
   struct Call;
   explicit OpenTrace(std::unique_ptr<Call> call);
   std::unique_ptr<Call> call_;

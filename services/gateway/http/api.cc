@@ -1,5 +1,6 @@
 #include "services/gateway/http/api.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
 
@@ -9,9 +10,22 @@
 #include "services/gateway/http/answering.h"
 #include "services/gateway/openai/error.h"
 
+// g++ 12 inlines the operator new of a coroutine's frame and not the delete beside it (both Asio's),
+// and takes them for strangers.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
+
 namespace tandem::gateway {
 
 namespace asio = boost::asio;
+
+namespace {
+
+constexpr absl::string_view kModels = "/v1/models", kCompletions = "/v1/completions",
+                            kChat = "/v1/chat/completions";
+
+}  // namespace
 
 Api::Api(ApiConfig config, const TextModel& text, Relay& relay, TimeSource& time,
          std::function<int64_t()> unix_seconds, uint64_t seed,
@@ -61,11 +75,34 @@ asio::awaitable<void> Api::ReplyError(const absl::Status& status, HttpAnswer& an
                               std::move(headers));
 }
 
+// A request without a key of ours. The key it had, if any, is not repeated.
+asio::awaitable<void> Api::RefuseKey(const HttpQuery& query, HttpAnswer& answer) {
+  RequestRecord record;
+  const bool known = query.path == kChat || query.path == kCompletions || query.path == kModels;
+  record.route = known ? query.path : "other";  // a label: not the client's to choose
+  record.request_id = query.request_id;
+  ApiError error;
+  error.http_status = record.status = 401;
+  error.message = query.bearer.empty()
+                      ? "No API key was given: send it as 'Authorization: Bearer KEY'."
+                      : "Incorrect API key provided.";
+  error.type = "invalid_request_error";
+  error.code = "invalid_api_key";
+  HttpHeaders headers(1, {"WWW-Authenticate", "Bearer"});
+  std::string body = ErrorBody(error);
+  (void)co_await answer.Reply(401, "application/json", std::move(body), std::move(headers));
+  finished_(record);
+}
+
 asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
-  constexpr absl::string_view kModels = "/v1/models";
   const bool get = query.method == "GET", post = query.method == "POST";
-  const bool chat = query.path == "/v1/chat/completions";
-  if (chat || query.path == "/v1/completions") {
+  std::optional<std::string> key_name = "";
+  if (config_.key_name && (absl::StartsWith(query.path, "/v1/") || query.path == "/v1")) {
+    key_name = config_.key_name(query.bearer);
+    if (!key_name.has_value()) co_return co_await RefuseKey(query, answer);
+  }
+  const bool chat = query.path == kChat;
+  if (chat || query.path == kCompletions) {
     if (!post) {
       HttpHeaders allow(1, {"Allow", "POST"});
       (void)co_await answer.Reply(405, "application/json", ErrorBodyOf(405, "use POST"),
@@ -74,7 +111,7 @@ asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
       (void)co_await answer.Reply(415, "application/json",
                                   ErrorBodyOf(415, "send application/json"), HttpHeaders());
     } else {
-      co_await Complete(chat, std::move(query), answer);
+      co_await Complete(chat, *std::move(key_name), std::move(query), answer);
     }
     co_return;
   }
@@ -110,8 +147,10 @@ asio::awaitable<void> Api::Handle(HttpQuery query, HttpAnswer& answer) {
   }
 }
 
-asio::awaitable<void> Api::Complete(bool chat, HttpQuery query, HttpAnswer& answer) {
+asio::awaitable<void> Api::Complete(bool chat, std::string key_name, HttpQuery query,
+                                    HttpAnswer& answer) {
   RequestRecord record;
+  record.key_name = std::move(key_name);
   record.route = query.path;
   record.request_id = query.request_id;
   const Instant start = time_.Now();

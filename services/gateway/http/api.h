@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "scheduler/base/random.h"
@@ -28,11 +29,15 @@ struct ApiConfig {
   Duration first_comment =
       Duration::Seconds(1);  // without a token: the headers go out with a comment
   Duration next_comment = Duration::Seconds(15);  // so that proxies keep the connection
+  // Whose API key it is; nullopt: nobody's, and /v1 answers 401. Empty: no key is asked for. Called
+  // from any thread.
+  std::function<std::optional<std::string>(absl::string_view key)> key_name = {};
 };
 
 // What one finished request looked like, for logs and metrics.
 struct RequestRecord {
   std::string route, request_id;
+  std::string key_name;  // of the API key; empty: none was asked for, or it was nobody's
   int status = 200;
   uint32_t prompt_tokens = 0, completion_tokens = 0;
   bool client_left = false;
@@ -63,7 +68,9 @@ class Api {
  private:
   struct Prepared;
   class Answering;
-  boost::asio::awaitable<void> Complete(bool chat, HttpQuery query, HttpAnswer& answer);
+  boost::asio::awaitable<void> Complete(bool chat, std::string key_name, HttpQuery query,
+                                        HttpAnswer& answer);
+  boost::asio::awaitable<void> RefuseKey(const HttpQuery& query, HttpAnswer& answer);
   boost::asio::awaitable<void> ReplyError(const absl::Status& status, HttpAnswer& answer,
                                           RequestRecord& record);
   absl::StatusOr<Prepared> Prepare(bool chat, const HttpQuery& query);

@@ -1,6 +1,7 @@
 #include "services/gateway/http/connection.h"
 
 #include <absl/strings/ascii.h>
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <sys/socket.h>
 
@@ -47,6 +48,14 @@ std::string MediaType(boost::beast::string_view value) {
   return absl::AsciiStrToLower(type);
 }
 
+// The token; empty for other schemes.
+std::string Bearer(boost::beast::string_view value) {
+  constexpr absl::string_view kScheme = "bearer ";
+  const std::string text = Text(value);
+  if (!absl::StartsWithIgnoreCase(text, kScheme)) return "";
+  return std::string(absl::StripAsciiWhitespace(absl::string_view(text).substr(kScheme.size())));
+}
+
 }  // namespace
 
 Connection::Connection(asio::ip::tcp::socket socket, std::shared_ptr<const Shared> shared)
@@ -69,6 +78,7 @@ asio::awaitable<void> Connection::Run(bool refused) {
     query.path = Text(message.target());
     query.path = query.path.substr(0, query.path.find('?'));
     query.content_type = MediaType(message[http::field::content_type]);
+    query.bearer = Bearer(message[http::field::authorization]);
     query.request_id = request_id_;
     query.body = std::move(message.body());
     parser.reset();
@@ -150,8 +160,11 @@ void Connection::ArmRequestTimer() {
 
 asio::awaitable<void> Connection::Refuse(int status, const std::string& message) {
   keep_alive_ = false;
+  HttpHeaders headers;
+  if (status == 503) headers.emplace_back("Retry-After", "1");
+  std::string body = shared_->error_body(status, message);
   const absl::Status replied =
-      co_await Reply(status, "application/json", shared_->error_body(status, message), {});
+      co_await Reply(status, "application/json", std::move(body), std::move(headers));
   if (replied.ok()) co_await DiscardInput();
 }
 

@@ -34,6 +34,7 @@ struct HttpQuery {
   std::string method;        // "GET"
   std::string path;          // without the query string
   std::string content_type;  // lower case, without parameters
+  std::string bearer;        // the token of Authorization: Bearer; a secret, for no log
   std::string request_id;    // the client's x-request-id if it is well-formed, else ours
   std::string body;
 };

@@ -13,6 +13,7 @@ namespace {
 constexpr char kParam[] = "tandem/param";
 constexpr char kCode[] = "tandem/code";
 constexpr char kRetryAfter[] = "tandem/retry_after";
+constexpr double kRetryAfterSeconds = 1;   // of 429 and 503 that say nothing themselves
 constexpr size_t kMaxMessageBytes = 1024;  // a message may quote the request, which is megabytes
 constexpr size_t kMaxParamBytes = 128;
 
@@ -84,6 +85,9 @@ ApiError ToApiError(const absl::Status& status) {
       code = "internal_error";
   }
   if (error.code.empty()) error.code = code;
+  // Both mean: not now. Whoever knows better when has said it.
+  const bool later = error.http_status == 429 || error.http_status == 503;
+  if (later && error.retry_after_seconds <= 0) error.retry_after_seconds = kRetryAfterSeconds;
   return error;
 }
 

@@ -47,6 +47,25 @@ TEST(WorkerConfig, StagesAndModelSufficeAndNameTheRest) {
   EXPECT_THAT(config.routers, ElementsAre("127.0.0.1:9000"));
 }
 
+TEST(WorkerConfig, MetricsAreWhereTheWorkerIsDialled) {
+  WorkerConfig config;
+  config.metrics_listen = "0.0.0.0:9464";
+  EXPECT_EQ(config.MetricsUrl("10.244.1.7:9200"), "http://10.244.1.7:9464/metrics");
+  EXPECT_EQ(config.MetricsUrl("[fd00::7]:9200"), "http://[fd00::7]:9464/metrics");
+  config.metrics_listen = "127.0.0.1:9466";
+  EXPECT_EQ(config.MetricsUrl("127.0.0.1:9201"), "http://127.0.0.1:9466/metrics");
+}
+
+TEST(WorkerConfig, TlsNeedsAllThreeFiles) {
+  const auto command =
+      Parse({"--stages", "ffn", "--model", "m.gguf", "--tls-cert", "c", "--tls-ca", "a"});
+  EXPECT_THAT(std::string(command.status().message()), HasSubstr("--tls-key is missing"));
+  const std::string path =
+      WriteFile("stages: [ffn]\nmodel: m.gguf\ntls_cert: c\ntls_key: k\ntls_ca: a\n");
+  const WorkerConfig config = MustParse({"--config", path.c_str(), "--tls-name", "n"});
+  EXPECT_EQ(config.tls, (TlsFiles{"c", "k", "a", "n"}));
+}
+
 TEST(WorkerConfig, FlagsOverrideTheFile) {
   const std::string path =
       WriteFile("stages: [ffn]\nmodel: m.gguf\nmemory_class: sram\nmax_batch: 7\nkv_tokens: 640\n");

@@ -166,6 +166,7 @@ spec:
           valueFrom: {fieldRef: {fieldPath: metadata.name}}
         - name: POD_IP
           valueFrom: {fieldRef: {fieldPath: status.podIP}}
+        {{- with include "tandem.tlsEnv" $root }}{{ . | nindent 8 }}{{ end }}
         {{- with $settings.env }}{{ toYaml . | nindent 8 }}{{ end }}
       ports:
         {{- range $name, $port := .ports }}
@@ -194,7 +195,8 @@ spec:
       {{- end }}
       resources: {{- toYaml $settings.resources | nindent 8 }}
       securityContext: {{- include "tandem.containerSecurity" $root | nindent 8 }}
-      {{- $mounts := list }}
+      {{- $secrets := include "tandem.secretFiles" (dict "root" $root "program" .program) | fromYaml }}
+      {{- $mounts := $secrets.mounts }}
       {{- if and .model (ne $root.Values.model.source "builtin") }}
       {{- $mount := dict "name" "model" "mountPath" "/model" "readOnly" true }}
       {{- if and (eq $root.Values.model.source "pvc") $root.Values.model.pvc.subPath }}
@@ -205,9 +207,9 @@ spec:
       {{- with concat $mounts (default list .mounts) (default list $settings.volumeMounts) }}
       volumeMounts: {{- toYaml . | nindent 8 }}
       {{- end }}
-  {{- $volumes := list }}
+  {{- $volumes := $secrets.volumes }}
   {{- if .model }}
-  {{- $volumes = include "tandem.modelVolumes" $root | fromYamlArray }}
+  {{- $volumes = concat $volumes (include "tandem.modelVolumes" $root | fromYamlArray) }}
   {{- end }}
   {{- with concat $volumes (default list .volumes) (default list $settings.volumes) }}
   volumes: {{- toYaml . | nindent 4 }}

@@ -87,5 +87,6 @@ rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
 {{- end }}
 - --drain-timeout-seconds={{ int .root.Values.drainSeconds }}
 - --log-format={{ .root.Values.logFormat }}
+{{- include "tandem.tlsArgs" .root }}
 {{- include "tandem.args" $settings.args }}
 {{- end }}

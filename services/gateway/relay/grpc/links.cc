@@ -58,8 +58,8 @@ v1::TokenControl TokenHello(const Ear& ear, const GatewayIdentity& identity) {
 // A channel and its stub, which live as long as the call.
 template <typename Service>
 struct Dialled {
-  explicit Dialled(const std::string& address)
-      : channel(MakeChannel(address)), stub(Service::NewStub(channel)) {}
+  Dialled(const std::string& address, const LinkSecurity& security)
+      : channel(MakeChannel(address, security)), stub(Service::NewStub(channel)) {}
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<typename Service::Stub> stub;
 };
@@ -70,13 +70,14 @@ class GrpcLinks::Router final : public RouterLink {
  public:
   using Stream = RedialledStream<v1::GatewayMessage, v1::RouterMessage>;
 
-  Router(const GatewayIdentity& identity, TimeSource& time, std::weak_ptr<Relay> relay)
+  Router(const GatewayIdentity& identity, const LinkSecurity& security, TimeSource& time,
+         std::weak_ptr<Relay> relay)
       : ear_(std::make_shared<Ear>(Ear{std::move(relay), 0, WorkerId()})) {
     stream_ = std::make_shared<Stream>(
         time,
-        Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
-                                 Stream::Reactor* reactor) -> std::shared_ptr<void> {
-                        auto dialled = std::make_shared<Dialled<v1::Router>>(address);
+        Stream::Hooks{.dial = [security](const std::string& address, grpc::ClientContext* context,
+                                         Stream::Reactor* reactor) -> std::shared_ptr<void> {
+                        auto dialled = std::make_shared<Dialled<v1::Router>>(address, security);
                         dialled->stub->async()->Generate(context, reactor);
                         return dialled;
                       },
@@ -120,32 +121,32 @@ class GrpcLinks::Worker final : public WorkerLink {
  public:
   using Stream = RedialledStream<v1::TokenControl, v1::TokenStep>;
 
-  Worker(const GatewayIdentity& identity, WorkerId worker, TimeSource& time,
-         std::weak_ptr<Relay> relay) {
+  Worker(const GatewayIdentity& identity, const LinkSecurity& security, WorkerId worker,
+         TimeSource& time, std::weak_ptr<Relay> relay) {
     const auto ear = std::make_shared<const Ear>(Ear{std::move(relay), 0, std::move(worker)});
     stream_ = std::make_shared<Stream>(
-        time, Stream::Hooks{.dial = [](const std::string& address, grpc::ClientContext* context,
-                                       Stream::Reactor* reactor) -> std::shared_ptr<void> {
-                              auto dialled = std::make_shared<Dialled<v1::Tokens>>(address);
-                              dialled->stub->async()->StepTokens(context, reactor);
-                              return dialled;
-                            },
-                            .hello = [ear, identity] { return TokenHello(*ear, identity); },
-                            .opened =
-                                [ear] {
-                                  if (const auto relay = ear->relay.lock())
-                                    relay->WorkerUp(ear->worker);
-                                },
-                            .received =
-                                [ear](v1::TokenStep& step) {
-                                  if (const auto relay = ear->relay.lock())
-                                    relay->Tokens(ear->worker, FromProto(step));
-                                },
-                            .lost =
-                                [ear](const absl::Status& why) {
-                                  if (const auto relay = ear->relay.lock())
-                                    relay->WorkerDown(ear->worker, why);
-                                }});
+        time,
+        Stream::Hooks{.dial = [security](const std::string& address, grpc::ClientContext* context,
+                                         Stream::Reactor* reactor) -> std::shared_ptr<void> {
+                        auto dialled = std::make_shared<Dialled<v1::Tokens>>(address, security);
+                        dialled->stub->async()->StepTokens(context, reactor);
+                        return dialled;
+                      },
+                      .hello = [ear, identity] { return TokenHello(*ear, identity); },
+                      .opened =
+                          [ear] {
+                            if (const auto relay = ear->relay.lock()) relay->WorkerUp(ear->worker);
+                          },
+                      .received =
+                          [ear](v1::TokenStep& step) {
+                            if (const auto relay = ear->relay.lock())
+                              relay->Tokens(ear->worker, FromProto(step));
+                          },
+                      .lost =
+                          [ear](const absl::Status& why) {
+                            if (const auto relay = ear->relay.lock())
+                              relay->WorkerDown(ear->worker, why);
+                          }});
   }
   void Stop(const SequenceKey& sequence, uint32_t position, EndReason reason) override {
     v1::TokenControl control;
@@ -166,8 +167,8 @@ class GrpcLinks::Worker final : public WorkerLink {
   std::shared_ptr<Stream> stream_;
 };
 
-GrpcLinks::GrpcLinks(GatewayIdentity identity, TimeSource& time)
-    : identity_(std::move(identity)), time_(time) {}
+GrpcLinks::GrpcLinks(GatewayIdentity identity, TimeSource& time, LinkSecurity security)
+    : identity_(std::move(identity)), time_(time), security_(std::move(security)) {}
 
 GrpcLinks::~GrpcLinks() { Stop(); }
 
@@ -178,7 +179,7 @@ void GrpcLinks::Start(const std::shared_ptr<Relay>& relay,
     relay_ = relay;
   }
   for (const std::string& address : routers) {
-    routers_.push_back(std::make_unique<Router>(identity_, time_, relay));
+    routers_.push_back(std::make_unique<Router>(identity_, security_, time_, relay));
     routers_.back()->set_number(relay->AddRouter(*routers_.back()));
     routers_.back()->Dial(address);
   }
@@ -199,7 +200,7 @@ void GrpcLinks::Stop() {
 WorkerLink* GrpcLinks::Link(const WorkerId& worker) {
   MutexLock lock(mu_);
   std::unique_ptr<Worker>& link = workers_[worker];
-  if (link == nullptr) link = std::make_unique<Worker>(identity_, worker, time_, relay_);
+  if (link == nullptr) link = std::make_unique<Worker>(identity_, security_, worker, time_, relay_);
   return link.get();
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "services/gateway/relay/relay.h"
+#include "services/runtime/link_security.h"
 #include "services/runtime/mutex.h"
 
 namespace tandem::gateway {
@@ -22,7 +23,7 @@ struct GatewayIdentity {
 class GrpcLinks final : public WorkerDialer {
  public:
   // `time` outlives this.
-  GrpcLinks(GatewayIdentity identity, TimeSource& time);
+  GrpcLinks(GatewayIdentity identity, TimeSource& time, LinkSecurity security = {});
   ~GrpcLinks() override;  // stops
 
   // Dials the routers, in this order; from now on links report to `relay`.
@@ -38,6 +39,7 @@ class GrpcLinks final : public WorkerDialer {
   class Worker;
   const GatewayIdentity identity_;
   TimeSource& time_;
+  const LinkSecurity security_;
   Mutex mu_;
   std::weak_ptr<Relay> relay_ TANDEM_GUARDED_BY(mu_);
   std::vector<std::unique_ptr<Router>> routers_;

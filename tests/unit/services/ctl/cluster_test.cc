@@ -41,6 +41,7 @@ model: /m/x.gguf
 model_name: x
 gateway: {port: 8181, flags: {log-format: json}}
 router: {flags: {log-format: text}}
+tls: {cert: c.crt, key: c.key, ca: ca.crt, name: n}
 workers:
   - {pool: ffn, count: 2, flags: {threads: 2}}
   - {pool: attention, flags: {kv-tokens: 4096, max-batch: 4}}
@@ -51,6 +52,7 @@ workers:
   EXPECT_EQ(config->gateway_port, 8181);
   EXPECT_EQ(config->gateway_flags.at("log-format"), "json");
   EXPECT_EQ(config->router_flags.at("log-format"), "text");
+  EXPECT_EQ(config->tls, (TlsFiles{"c.crt", "c.key", "ca.crt", "n"}));
   EXPECT_EQ(ShapeOf(*config), "1A2F");
   EXPECT_EQ(config->workers[0].stages, "prefill,attention");
   EXPECT_EQ(config->workers[0].flags.at("kv-tokens"), "4096");
@@ -59,6 +61,12 @@ workers:
 }
 
 TEST(ClusterFile, ErrorsNameFileLineAndKey) {
+  EXPECT_THAT(
+      ErrorOf("topology: colocated\ntls: {cert: c, ca: a}\nworkers:\n  - pool: colocated\n"),
+      AllOf(HasSubstr("cluster.yaml:2"), HasSubstr("tls: --tls-key is missing")));
+  EXPECT_THAT(ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    flags:\n"
+                      "      tls-name: x\n"),
+              AllOf(HasSubstr("cluster.yaml:5"), HasSubstr("tls-name")));
   EXPECT_THAT(ErrorOf("topology: pd\nworkrs: []\n"),
               AllOf(HasSubstr("cluster.yaml:2"), HasSubstr("workrs")));
   EXPECT_THAT(ErrorOf("topology: dp\nworkers: []\n"),

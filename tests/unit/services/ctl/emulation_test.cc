@@ -12,6 +12,7 @@
 namespace tandem::ctl {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 ClusterConfig Afd() {
@@ -87,6 +88,25 @@ TEST(Emulation, WhatIsMissingIsNamed) {
   ClusterConfig zero = Afd();
   zero.emulation.time_scale = "0";
   EXPECT_THAT(std::string(EmulateCluster(zero).message()), HasSubstr("time_scale: '0'"));
+}
+
+TEST(Emulation, NamesThatNoCatalogHasAreRefusedWithThoseThatThereAre) {
+  const auto why_not = [](std::string Emulation::*field, const std::string& value) {
+    ClusterConfig config = Afd();
+    config.emulation.*field = value;
+    const absl::Status status = EmulateCluster(config);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(
+      why_not(&Emulation::model_shape, "llama-3-71b"),
+      AllOf(HasSubstr("model_shape: "), HasSubstr("'llama-3-71b'"), HasSubstr("llama-3-70b")));
+  EXPECT_THAT(why_not(&Emulation::weights, "fp7"),
+              AllOf(HasSubstr("weights: 'fp7' is none of bf16, fp8")));
+  ClusterConfig device = Afd();
+  device.workers[1].flags["device"] = "groq4-lpx-rack";
+  EXPECT_THAT(std::string(EmulateCluster(device).message()),
+              AllOf(HasSubstr("pool 'ffn': device: "), HasSubstr("groq3-lpx-rack")));
 }
 
 TEST(Emulation, EveryDeviceOfTheSetsIsInTheCatalog) {

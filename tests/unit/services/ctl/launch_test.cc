@@ -57,6 +57,21 @@ TEST_F(LaunchTest, DefaultPortsAreTheDocumentedOnes) {
   EXPECT_EQ(state->daemons[5].address, "127.0.0.1:9203");
 }
 
+TEST_F(LaunchTest, EveryDaemonGetsTheClustersCertificatesOrNone) {
+  const absl::StatusOr<ClusterState> plain = Plan();
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  for (const DaemonState& daemon : plain->daemons) EXPECT_EQ(Flag(daemon, "tls-name"), "none");
+  config_.tls = {"/c", "/k", "/a", "n"};
+  const absl::StatusOr<ClusterState> state = Plan();
+  ASSERT_TRUE(state.ok()) << state.status();
+  for (const DaemonState& daemon : state->daemons) {
+    EXPECT_EQ(Flag(daemon, "tls-cert"), "/c") << daemon.name;
+    EXPECT_EQ(Flag(daemon, "tls-key"), "/k") << daemon.name;
+    EXPECT_EQ(Flag(daemon, "tls-ca"), "/a") << daemon.name;
+    EXPECT_EQ(Flag(daemon, "tls-name"), "n") << daemon.name;
+  }
+}
+
 TEST_F(LaunchTest, WorkersGetTheirStagesAndTheRouter) {
   used_ = {9000, 9200};
   config_.workers[2].flags = {{"threads", "1"}};

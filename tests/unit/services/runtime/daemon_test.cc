@@ -18,6 +18,7 @@
 #include "services/runtime/grpc_server.h"
 #include "services/runtime/mutex.h"
 #include "tandem/v1/admin.grpc.pb.h"
+#include "tests/fakes/certificates.h"
 
 namespace tandem {
 namespace {
@@ -102,7 +103,8 @@ class NamedAdmin final : public v1::Admin::Service {
 
 TEST(ServeAdmin, AnswersHttpAndGrpcOnOnePort) {
   NamedAdmin admin;
-  auto server = ServeAdmin("127.0.0.1:0", [] { return "starting"; }, {&admin});
+  auto server = ServeAdmin(
+      "127.0.0.1:0", [] { return "starting"; }, {&admin}, LinkSecurity());
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ(Fetch((*server)->port, "/livez").status, 200);
   for (int i = 0; i < 3; i++) {  // each over a connection of its own
@@ -118,10 +120,40 @@ TEST(ServeAdmin, AnswersHttpAndGrpcOnOnePort) {
   EXPECT_EQ(Fetch((*server)->port, "/readyz").body, "starting\n");
 }
 
+grpc::Status AskAdmin(int port, const LinkSecurity& security) {
+  auto stub = v1::Admin::NewStub(MakeChannel(absl::StrCat("127.0.0.1:", port), security));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  v1::StatusReply reply;
+  return stub->Status(&context, {}, &reply);
+}
+
+TEST(ServeAdmin, WithTlsGrpcNeedsACertificateAndHealthDoesNot) {
+  const test::TestAuthority authority("authority");
+  const test::TestTlsFiles files("files", authority.Issue("tandem"), authority);
+  const auto security = LinkSecurity::Make(files.files);
+  ASSERT_TRUE(security.ok()) << security.status();
+  NamedAdmin admin;
+  auto server = ServeAdmin(
+      "127.0.0.1:0", [] { return "starting"; }, {&admin}, *security);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const grpc::Status admitted = AskAdmin((*server)->port, *security);
+  EXPECT_TRUE(admitted.ok()) << admitted.error_message();
+  EXPECT_EQ(Fetch((*server)->port, "/livez").status, 200);
+  const grpc::Status plain = AskAdmin((*server)->port, LinkSecurity());
+  EXPECT_EQ(plain.error_code(), grpc::StatusCode::UNAVAILABLE) << plain.error_message();
+  const test::TestAuthority stranger("stranger");
+  const test::TestTlsFiles strange("strange", stranger.Issue("tandem"), authority);
+  const auto other = LinkSecurity::Make(strange.files);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ(AskAdmin((*server)->port, *other).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(AskAdmin((*server)->port, *security).ok());
+}
+
 TEST(ServeAdmin, AnswersPagesWithJsonAndErrorsWithTheirStatus) {
   NamedAdmin admin;
   auto server =
-      ServeAdmin("127.0.0.1:0", [] { return ""; }, {&admin},
+      ServeAdmin("127.0.0.1:0", [] { return ""; }, {&admin}, LinkSecurity(),
                  {{"/admin/v1/echo", [](absl::string_view query) -> absl::StatusOr<std::string> {
                      if (query == "x=1") return std::string("{\"query\": 1}");
                      return absl::InvalidArgumentError(absl::StrCat("no \"", query, "\""));

@@ -65,7 +65,7 @@ std::string CheckHealth(const std::shared_ptr<grpc::Channel>& channel) {
 
 TEST(GrpcServer, AnswersHealthChecksAndSaysWhenItDrains) {
   BigAdmin admin(1);
-  absl::StatusOr<GrpcServer> server = StartGrpcServer("127.0.0.1:0", {&admin});
+  absl::StatusOr<GrpcServer> server = StartGrpcServer("127.0.0.1:0", {&admin}, LinkSecurity());
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_GT(server->port, 0);
   const auto channel = MakeChannel(absl::StrCat("127.0.0.1:", server->port));
@@ -76,19 +76,19 @@ TEST(GrpcServer, AnswersHealthChecksAndSaysWhenItDrains) {
 
 TEST(GrpcServer, TakenPortIsAnErrorThatNamesTheAddress) {
   BigAdmin admin(1), other(1);
-  absl::StatusOr<GrpcServer> server = StartGrpcServer("127.0.0.1:0", {&admin});
+  absl::StatusOr<GrpcServer> server = StartGrpcServer("127.0.0.1:0", {&admin}, LinkSecurity());
   ASSERT_TRUE(server.ok()) << server.status();
   const std::string address = absl::StrCat("127.0.0.1:", server->port);
-  const absl::Status second = StartGrpcServer(address, {&other}).status();
+  const absl::Status second = StartGrpcServer(address, {&other}, LinkSecurity()).status();
   EXPECT_EQ(second.code(), absl::StatusCode::kUnavailable);
   EXPECT_NE(std::string(second.message()).find(address), std::string::npos) << second;
 }
 
 TEST(GrpcServer, MessagesPastGrpcsDefaultOfFourMegabytesPassAndPastOurLimitDoNot) {
   BigAdmin admin(8 << 20), huge(kMaxFrameBytes);
-  absl::StatusOr<GrpcServer> server = StartGrpcServer("127.0.0.1:0", {&admin});
+  absl::StatusOr<GrpcServer> server = StartGrpcServer("127.0.0.1:0", {&admin}, LinkSecurity());
   ASSERT_TRUE(server.ok()) << server.status();
-  absl::StatusOr<GrpcServer> huge_server = StartGrpcServer("127.0.0.1:0", {&huge});
+  absl::StatusOr<GrpcServer> huge_server = StartGrpcServer("127.0.0.1:0", {&huge}, LinkSecurity());
   ASSERT_TRUE(huge_server.ok()) << huge_server.status();
   const auto call = [](int port) {
     auto stub = v1::Admin::NewStub(MakeChannel(absl::StrCat("127.0.0.1:", port)));
@@ -107,7 +107,7 @@ TEST(MakeChannel, ReachesAServerThatCameLater) {
   BigAdmin admin(1);
   int port = 0;
   {
-    absl::StatusOr<GrpcServer> first = StartGrpcServer("127.0.0.1:0", {&admin});
+    absl::StatusOr<GrpcServer> first = StartGrpcServer("127.0.0.1:0", {&admin}, LinkSecurity());
     ASSERT_TRUE(first.ok()) << first.status();
     port = first->port;
   }
@@ -115,7 +115,8 @@ TEST(MakeChannel, ReachesAServerThatCameLater) {
   channel->GetState(/*try_to_connect=*/true);
   ASSERT_TRUE(channel->WaitForStateChange(GRPC_CHANNEL_IDLE, Soon()));
   BigAdmin again(1);
-  absl::StatusOr<GrpcServer> second = StartGrpcServer(absl::StrCat("127.0.0.1:", port), {&again});
+  absl::StatusOr<GrpcServer> second =
+      StartGrpcServer(absl::StrCat("127.0.0.1:", port), {&again}, LinkSecurity());
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_TRUE(channel->WaitForConnected(Soon()));
 }
