@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import gguf
 import grpc
@@ -141,7 +142,8 @@ class Server:
         self.streams = set()
         self.granted = 0
         self.started = time.monotonic()
-        self.busy = 0.0
+        self.busy = 0.0  # seconds
+        self.idle = collections.Counter()  # seconds by cause
         threading.Thread(target=self._compute, daemon=True).start()
 
     # ---- Opening (section 3).
@@ -203,7 +205,8 @@ class Server:
         yield answer
         if stream is None:
             return
-        context.add_callback(lambda: self._close(stream))
+        if not context.add_callback(lambda: self._close(stream)):
+            self._close(stream)  # the sender is gone already
         fault = []
         threading.Thread(target=self._read, args=(stream, messages, fault), daemon=True).start()
         while (item := stream.replies.get()) is not None:
@@ -330,7 +333,6 @@ class Server:
     def heartbeat(self, beat):
         elapsed = time.monotonic() - self.started
         starved = any(stream.live for stream in self.streams)
-        self.idle = getattr(self, "idle", collections.Counter())
         self.idle["starved" if starved else "no_work"] += elapsed - self.busy - sum(self.idle.values())
         beat.ledger.add(stage="ffn", state="busy", seconds=elapsed - sum(self.idle.values()))
         for cause, seconds in self.idle.items():
@@ -404,9 +406,7 @@ def main():
     model = Model(options.model)
     server = Server(model, options.model_name or pathlib.Path(options.model).stem, now)
     handler = grpc.stream_stream_rpc_method_handler(server.exchange, V1["A2fMessage"].FromString, V1["F2aMessage"].SerializeToString)
-    # A thread of its own for each stream that is open.
-    from concurrent.futures import ThreadPoolExecutor
-    door = grpc.server(ThreadPoolExecutor(max_workers=256), options=[
+    door = grpc.server(ThreadPoolExecutor(max_workers=256), options=[  # a thread for each stream that is open
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.so_reuseport", 0)])
     door.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("tandem.v1.Handoff", {"Exchange": handler})])
