@@ -87,7 +87,7 @@ absl::Status ReadWorkers(const YAML::Node& node, const std::string& file,
   YamlReader reader(node, file);
   WorkerSet set;
   reader.Get("pool", set.pool);
-  reader.Get("count", set.count, 1, kMaxWorkersPerPool);
+  reader.Get("count", set.count, set.pool == "ffn" ? 0 : 1, kMaxWorkersPerPool);
   reader.GetMapping("flags",
                     [&](const YAML::Node& flags) { return ReadFlags(flags, file, set.flags); });
   reader.GetAny("shards",  // with the count known

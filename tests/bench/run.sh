@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs the benchmarks whose figures stand in RESULTS.md, from a release build.
-#   tests/bench/run.sh BUILD_DIR [split_decode|handoff|trace|cluster|gateway|emulated|occupancy|tco|ledger|closed_loop|truth ...]    default: all
+#   tests/bench/run.sh BUILD_DIR [split_decode|handoff|trace|cluster|gateway|emulated|occupancy|tco|ledger|closed_loop|truth|other_ffn ...]    default: all
 #   tests/bench/run.sh BUILD_DIR truth --rows FILE.csv[.gz]     how far the checked-in coefficients are from these rows
 set -euo pipefail
 build=${1:?usage: run.sh BUILD_DIR [NAME ...]}; shift
 here=$(dirname "$(readlink -f "$0")")
 model=${TANDEM_MODEL:-$HOME/.cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-[ $# -gt 0 ] || set -- split_decode handoff trace cluster gateway emulated occupancy tco ledger closed_loop truth
+[ $# -gt 0 ] || set -- split_decode handoff trace cluster gateway emulated occupancy tco ledger closed_loop truth other_ffn
 rows=''
 if [ $# -ge 2 ] && [ "$1" = truth ] && [ "$2" = --rows ]; then
   rows=${3:?truth --rows needs a file}
@@ -29,6 +29,7 @@ for name in "$@"; do
     occupancy) /usr/bin/python3 "$here/occupancy_bench.py" "$build" ;;
     tco) /usr/bin/python3 "$here/tco_bench.py" "$build" ;;
     closed_loop) /usr/bin/python3 "$here/closed_loop_bench.py" --build "$build" --model "$model" ;;
+    other_ffn) "${TANDEM_PYTHON:-${TANDEM_CACHE:-$HOME/.cache/tandem}/venv/bin/python}" "$here/other_ffn_bench.py" --build "$build" ;;
     *) echo "run.sh: no benchmark '$name'" >&2; exit 2 ;;
   esac
 done

@@ -295,6 +295,15 @@ TEST_F(HandoffRpc, MalformedCallsAreAnsweredWithAnErrorAndTheStreamLives) {
       {"no data type", [](v1::A2fCall& c) { c.clear_dtype(); }, "data type 0"},
       {"unknown data type", [](v1::A2fCall& c) { c.set_dtype(static_cast<v1::DataType>(99)); },
        "data type 99"},
+      {"segments of other rows", [](v1::A2fCall& c) { c.add_segments(1); },
+       "segments of 1 rows in a call of 2"},
+      {"huge segments",
+       [](v1::A2fCall& c) {
+         c.add_segments(UINT32_MAX);
+         c.add_segments(3);
+       },
+       "segments of 4294967298 rows in a call of 2"},
+      {"scales", [](v1::A2fCall& c) { c.set_scales("1234"); }, "4 bytes of scales with F32"},
   };
   RawPeer peer(server_.address());
   ASSERT_TRUE(peer.Open());
@@ -317,6 +326,23 @@ TEST_F(HandoffRpc, MalformedCallsAreAnsweredWithAnErrorAndTheStreamLives) {
   v1::F2aMessage reply;
   ASSERT_TRUE(peer.Read(reply));
   EXPECT_FALSE(reply.reply().has_error());
+}
+
+TEST_F(HandoffRpc, RoutingToADenseLayerIsUnimplementedAndSegmentsAreTaken) {
+  RawPeer peer(server_.address());
+  ASSERT_TRUE(peer.Open());
+  v1::A2fMessage routed = GoodCall(), gathered = GoodCall();
+  routed.mutable_call()->mutable_routing()->set_slots(2);
+  ASSERT_TRUE(peer.Write(routed));
+  v1::F2aMessage reply;
+  ASSERT_TRUE(peer.Read(reply));
+  EXPECT_EQ(reply.reply().error().code(), static_cast<int>(absl::StatusCode::kUnimplemented));
+  EXPECT_THAT(reply.reply().error().message(), HasSubstr("routing to 2 experts a row"));
+  for (const uint32_t rows : {0u, 2u, 0u}) gathered.mutable_call()->add_segments(rows);
+  ASSERT_TRUE(peer.Write(gathered));
+  ASSERT_TRUE(peer.Read(reply));
+  EXPECT_FALSE(reply.reply().has_error()) << reply.reply().error().message();
+  EXPECT_EQ(reply.reply().data().size(), 2 * kHidden * sizeof(float));
 }
 
 TEST_F(HandoffRpc, MessagesOutOfOrderEndTheStream) {

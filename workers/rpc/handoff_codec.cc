@@ -241,6 +241,7 @@ grpc::ByteBuffer EncodeGrant(const HandoffGrantInfo& grant) {
   message.mutable_grant()->set_credit_bytes(grant.credit_bytes);
   message.mutable_grant()->set_max_rows(grant.max_rows);
   message.mutable_grant()->set_shard_epoch(grant.shard_epoch);
+  message.mutable_grant()->set_protocol_version(kProtocolVersion);
   if (grant.link.bytes_per_s > 0) SetLink(grant.link, message.mutable_grant()->mutable_link());
   return Encode(message);
 }
@@ -249,6 +250,7 @@ grpc::ByteBuffer EncodeRefusal(const absl::Status& status, uint64_t shard_epoch)
   v1::F2aMessage message;
   ToProto(status, message.mutable_grant()->mutable_error());
   message.mutable_grant()->set_shard_epoch(shard_epoch);
+  message.mutable_grant()->set_protocol_version(kProtocolVersion);
   return Encode(message);
 }
 
@@ -335,6 +337,11 @@ absl::StatusOr<HandoffHello> ToHello(const v1::HandoffOpen& open) {
 
 absl::StatusOr<HandoffGrantInfo> ToGrant(const v1::HandoffGrant& grant) {
   if (grant.has_error()) return FromProto(grant.error());
+  if (grant.protocol_version() != 0 && grant.protocol_version() != kProtocolVersion) {
+    return absl::InvalidArgumentError(absl::StrCat("hand-off: a grant of protocol version ",
+                                                   grant.protocol_version(), ", asked for ",
+                                                   kProtocolVersion));
+  }
   if (grant.max_rows() < 1) return absl::InvalidArgumentError("hand-off: a grant of 0 rows");
   cost::LinkSpeed link;
   if (grant.has_link()) {
@@ -360,6 +367,28 @@ step::CallId CallIdOf(const v1::F2aReply& reply) {
           .attempt = reply.attempt()};
 }
 
+namespace {
+
+// What a call may say beside its rows.
+absl::Status CheckExtras(const v1::A2fCall& fields) {
+  if (fields.has_routing()) {
+    return absl::UnimplementedError(absl::StrCat("hand-off: routing to ", fields.routing().slots(),
+                                                 " experts a row; this worker's layers are dense"));
+  }
+  if (!fields.scales().empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("hand-off: ", fields.scales().size(), " bytes of scales with F32 rows"));
+  }
+  if (fields.segments().empty()) return absl::OkStatus();
+  uint64_t sum = 0;
+  for (const uint32_t rows : fields.segments()) sum += rows;
+  if (sum == fields.rows()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("hand-off: segments of ", sum, " rows in a call of ", fields.rows()));
+}
+
+}  // namespace
+
 absl::Status CheckCall(const A2fFrame::Call& call, const HandoffHello& hello, uint32_t max_rows) {
   const v1::A2fCall& fields = call.fields;
   if (fields.layer() >= hello.layers) {
@@ -380,7 +409,7 @@ absl::Status CheckCall(const A2fFrame::Call& call, const HandoffHello& hello, ui
                                                    " bytes of data, ", fields.rows(), " rows of ",
                                                    hello.hidden, " F32 need ", bytes));
   }
-  return absl::OkStatus();
+  return CheckExtras(fields);
 }
 
 }  // namespace tandem

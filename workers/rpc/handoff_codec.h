@@ -58,7 +58,7 @@ absl::StatusOr<HandoffGrantInfo> ToGrant(
     const v1::HandoffGrant& grant);  // a refusal is its own status
 step::CallId CallIdOf(const v1::A2fCall& call);
 step::CallId CallIdOf(const v1::F2aReply& reply);
-// `hello` and `max_rows` are what the stream agreed on.
+// `hello` and `max_rows` are what the stream agreed on. kInvalidArgument; kUnimplemented: routing.
 absl::Status CheckCall(const A2fFrame::Call& call, const HandoffHello& hello, uint32_t max_rows);
 
 }  // namespace tandem

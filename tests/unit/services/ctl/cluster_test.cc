@@ -75,6 +75,8 @@ TEST(ClusterFile, ErrorsNameFileLineAndKey) {
               AllOf(HasSubstr("cluster.yaml"), HasSubstr("topology is missing")));
   EXPECT_THAT(ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    count: 0\n"),
               AllOf(HasSubstr("cluster.yaml:4"), HasSubstr("count")));
+  EXPECT_THAT(ErrorOf("topology: afd\nworkers:\n  - pool: attention\n    count: 0\n"),
+              AllOf(HasSubstr("cluster.yaml:4"), HasSubstr("count")));
   EXPECT_THAT(ErrorOf("topology: colocated\nworkers:\n  - pool: colocated\n    count: many\n"),
               AllOf(HasSubstr("cluster.yaml:4"), HasSubstr("count")));
   EXPECT_THAT(
@@ -130,6 +132,15 @@ TEST(ClusterFile, TheEmulatedExampleWithTextIsRead) {
   const auto chain = ReadClusterFile(local + "emulated-rubin-lpx.yaml");
   ASSERT_TRUE(chain.ok()) << chain.status();
   EXPECT_EQ(chain->emulation.numerics, "synthetic");
+}
+
+TEST(ClusterFile, AnFfnPoolMayBeLeftToOthers) {
+  const auto own = ReadClusterFile(std::string(std::getenv("TANDEM_SOURCE_DIR")) +
+                                   "/deploy/local/own-ffn.yaml");
+  ASSERT_TRUE(own.ok()) << own.status();
+  EXPECT_EQ(own->workers.back().pool, "ffn");
+  EXPECT_EQ(own->workers.back().count, 0);
+  EXPECT_EQ(ShapeOf(*own), "1A0F");
 }
 
 // ---- Shards of the FFN.
