@@ -26,19 +26,6 @@ LedgerCell CellAt(size_t index, LedgerStage own_stage) {
   return {own_stage, StateOf(cause), cause, Duration()};
 }
 
-void AddCells(const std::vector<LedgerCell>& more, std::vector<LedgerCell>& cells) {
-  for (const LedgerCell& cell : more) {
-    const auto found = std::find_if(cells.begin(), cells.end(), [&](const LedgerCell& other) {
-      return other.stage == cell.stage && other.cause == cell.cause;
-    });
-    if (found == cells.end()) {
-      cells.push_back(cell);
-    } else {
-      found->time += cell.time;
-    }
-  }
-}
-
 // A worker's time scale may be anything.
 Duration Bounded(double seconds) {
   return Duration::FromSeconds(std::clamp(seconds, 0.0, kMaxLedgerTime.seconds()));

@@ -168,6 +168,19 @@ std::optional<double> Tco::joules_per_token() const {
   return *joules / static_cast<double>(all);
 }
 
+void AddCells(const std::vector<LedgerCell>& more, std::vector<LedgerCell>& cells) {
+  for (const LedgerCell& cell : more) {
+    const auto found = std::find_if(cells.begin(), cells.end(), [&](const LedgerCell& other) {
+      return other.stage == cell.stage && other.cause == cell.cause;
+    });
+    if (found == cells.end()) {
+      cells.push_back(cell);
+    } else {
+      found->time += cell.time;
+    }
+  }
+}
+
 LedgerSnapshot Difference(const LedgerSnapshot& later, const LedgerSnapshot& earlier) {
   std::map<std::pair<LedgerStage, Cause>, Duration> gained;
   for (const LedgerCell& cell : later.cells) gained[{cell.stage, cell.cause}] += cell.time;

@@ -98,6 +98,9 @@ struct Tco {
 // they sum to the difference of the sums.
 LedgerSnapshot Difference(const LedgerSnapshot& later, const LedgerSnapshot& earlier);
 
+// Adds their times to `cells`, which has each cell once.
+void AddCells(const std::vector<LedgerCell>& more, std::vector<LedgerCell>& cells);
+
 // Pure; the order of `devices` decides nothing but the last bits of sums.
 Tco CostOf(const std::vector<DeviceAccount>& devices);
 

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "scheduler/ledger/tco.h"
 #include "services/runtime/latency_buckets.h"
 #include "services/runtime/mutex.h"
 
@@ -52,7 +53,11 @@ class WorkerRegistry final : public prometheus::Registry {
   void Update() TANDEM_EXCLUDES(mu_) {
     MutexLock lock(mu_);
     const auto [report, now] = ReportOfOneMoment();
-    for (const ledger::LedgerCell& cell : report.ledger.cells)
+    // Counters only rise, and what a scrape saw as waiting may turn out to have been something
+    // else.
+    const ledger::LedgerSnapshot more = Difference(report.ledger, told_ledger_);
+    AddCells(more.cells, told_ledger_.cells);
+    for (const ledger::LedgerCell& cell : more.cells)
       Book(cell.stage, cell.cause, cell.time.seconds());
     RaiseCounter("tandem_device_elapsed_seconds_total",
                  "Device seconds since the worker started, by its clock.", {},
@@ -94,15 +99,16 @@ class WorkerRegistry final : public prometheus::Registry {
     }
   }
 
+  // `seconds` more.
   void Book(ledger::LedgerStage stage, ledger::Cause cause, double seconds) TANDEM_REQUIRES(mu_) {
     const bool busy = cause == ledger::Cause::kNone;
     const ledger::LedgerState state = busy ? ledger::LedgerState::kBusy : ledger::StateOf(cause);
-    RaiseCounter("tandem_stage_seconds_total",
-                 "Device seconds by stage, state and cause; the states sum to elapsed time.",
-                 {{"stage", ledger::ToString(stage)},
-                  {"state", ledger::ToString(state)},
-                  {"cause", busy ? "" : ledger::ToString(cause)}},
-                 seconds);
+    CounterOf("tandem_stage_seconds_total",
+              "Device seconds by stage, state and cause; the states sum to elapsed time.",
+              {{"stage", ledger::ToString(stage)},
+               {"state", ledger::ToString(state)},
+               {"cause", busy ? "" : ledger::ToString(cause)}})
+        .Increment(seconds);
   }
 
   // Every cell that this device can ever book is there from the start: a counter that appears with
@@ -196,11 +202,14 @@ class WorkerRegistry final : public prometheus::Registry {
     if (family == nullptr) family = &prometheus::BuildGauge().Name(name).Help(help).Register(*this);
     family->Add(Merge(std::move(labels))).Set(value);
   }
-  void RaiseCounter(const std::string& name, const std::string& help, Labels labels, double value) {
+  prometheus::Counter& CounterOf(const std::string& name, const std::string& help, Labels labels) {
     auto& family = counters_[name];
     if (family == nullptr)
       family = &prometheus::BuildCounter().Name(name).Help(help).Register(*this);
-    prometheus::Counter& counter = family->Add(Merge(std::move(labels)));
+    return family->Add(Merge(std::move(labels)));
+  }
+  void RaiseCounter(const std::string& name, const std::string& help, Labels labels, double value) {
+    prometheus::Counter& counter = CounterOf(name, help, std::move(labels));
     if (value > counter.Value()) counter.Increment(value - counter.Value());
   }
   template <size_t n>
@@ -233,6 +242,7 @@ class WorkerRegistry final : public prometheus::Registry {
   std::map<std::string, prometheus::Family<prometheus::Gauge>*> gauges_;
   std::map<std::string, prometheus::Family<prometheus::Counter>*> counters_;
   std::map<std::string, prometheus::Family<prometheus::Histogram>*> histograms_;
+  ledger::LedgerSnapshot told_ledger_ TANDEM_GUARDED_BY(mu_);  // the cells that the counters show
   // Of the histograms, what they show.
   std::map<std::string, std::vector<double>> told_buckets_;
   std::map<std::string, double> told_sums_;

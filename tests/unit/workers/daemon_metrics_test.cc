@@ -57,6 +57,34 @@ TEST_F(WorkerMetrics, LedgerCellsCarryStageStateAndCause) {
                        ",stage=\"attention\",state=\"stall\",worker=\"a0\"} 0.5");
 }
 
+// Goal: what a scrape saw as waiting for work was busy, as it turns out, on a device whose time
+// line the host followed late. Counters cannot fall, and their sum is the elapsed time all the
+// same.
+TEST_F(WorkerMetrics, TheStatesSumToElapsedThoughAWaitTurnsOutShorter) {
+  using ledger::Cause;
+  using ledger::LedgerState;
+  const auto tell = [&](int64_t busy_ms, int64_t no_work_ms) {
+    constexpr ledger::LedgerStage kStage = ledger::LedgerStage::kAttention;
+    report_.ledger.cells = {
+        {kStage, LedgerState::kBusy, Cause::kNone, Duration::Milliseconds(busy_ms)},
+        {kStage, LedgerState::kIdle, Cause::kNoWork, Duration::Milliseconds(no_work_ms)}};
+    return Scrape();
+  };
+  const auto line = [&](const std::string& state, const std::string& cause,
+                        const std::string& seconds) {
+    return "tandem_stage_seconds_total{cause=\"" + cause + "\"," + kBase +
+           ",stage=\"attention\",state=\"" + state + "\",worker=\"a0\"} " + seconds;
+  };
+  std::string text = tell(500, 1000);
+  ExpectLine(text, line("idle", "no_work", "1"));
+  text = tell(1000, 750);
+  ExpectLine(text, line("idle", "no_work", "1"));
+  ExpectLine(text, line("busy", "", "0.75"));
+  text = tell(1500, 1000);
+  ExpectLine(text, line("idle", "no_work", "1"));
+  ExpectLine(text, line("busy", "", "1.5"));
+}
+
 // Goal: increase() misses nothing: it cannot see what a counter brought with it when it appeared.
 TEST_F(WorkerMetrics, EveryCellOfTheLedgerIsThereFromTheStart) {
   report_.ledger.cells.clear();
