@@ -17,6 +17,12 @@ if(NOT TANDEM_NATIVE)
     set(GGML_${feature} ON)
   endforeach()
 endif()
+if(TANDEM_CUDA)
+  set(GGML_CUDA ON)
+  set(GGML_CUDA_NO_VMM ON)               # else it links the driver, which a build machine has not
+  set(GGML_CUDA_NCCL OFF)                # a worker is one device
+  set(CMAKE_CUDA_ARCHITECTURES 90-real 80-virtual CACHE STRING "What ggml-cuda is compiled for: code for H100 and H200, PTX for all since A100")
+endif()
 set(LLAMA_OPENSSL OFF)
 set(LLAMA_ALL_WARNINGS OFF)
 set(LLAMA_BUILD_COMMON ON)               # jinja chat templates

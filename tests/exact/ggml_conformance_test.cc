@@ -3,48 +3,13 @@
 
 #include "scheduler/base/status.h"
 #include "tests/exact/backend_conformance.h"
+#include "tests/exact/tiny_backend.h"
 #include "tests/exact/tiny_model.h"
 #include "workers/backend/deepened/deepened_backend.h"
 #include "workers/backend/ggml/ggml_backend.h"
 
 namespace tandem::exact {
 namespace {
-
-// A backend of the tiny model; the file goes as soon as it is loaded.
-absl::StatusOr<std::unique_ptr<StageBackend>> MakeShard(const TinyModel& model,
-                                                        const ShardRequest& shard) {
-  const std::string path = absl::StrCat(testing::TempDir(), "/tandem_tiny_", getpid(), ".gguf");
-  if (!WriteTinyModel(model, path)) return absl::UnknownError("no file");
-  auto backend = MakeGgmlBackend({path, {Stage::kFfn}, 0, 16, 1, shard});
-  unlink(path.c_str());
-  return backend;
-}
-
-std::unique_ptr<StageBackend> Make(const TinyModel& model, std::set<Stage> stages,
-                                   uint32_t kv_blocks, uint32_t block_tokens) {
-  const std::string path = absl::StrCat(testing::TempDir(), "/tandem_tiny_", getpid(), ".gguf");
-  if (!WriteTinyModel(model, path)) return nullptr;
-  const bool needs_kv = stages != std::set<Stage>{Stage::kFfn};
-  auto backend = MakeGgmlBackend({path, stages, needs_kv ? kv_blocks : 0, block_tokens, 1, {}});
-  unlink(path.c_str());
-  EXPECT_TRUE(backend.ok()) << backend.status();
-  return backend.ok() ? *std::move(backend) : nullptr;
-}
-
-BackendCase Case(const std::string& name, const TinyModel& model) {
-  return {name,
-          [model](std::set<Stage> stages, uint32_t kv_blocks, uint32_t block_tokens) {
-            return Make(model, std::move(stages), kv_blocks, block_tokens);
-          },
-          [model](const ShardRequest& shard) { return MakeShard(model, shard); }};
-}
-
-TinyModel WithOutputMatrix() {
-  TinyModel model;
-  model.output_matrix = true;
-  model.type = GGML_TYPE_Q4_1;
-  return model;
-}
 
 // The tiny model's two layers as the first of five: the second half of them is none of its own.
 constexpr uint32_t kDeepLayers = 5;
@@ -75,17 +40,23 @@ BackendCase Deepened() {
           [](const ShardRequest& shard) { return MakeDeepened({Stage::kFfn}, 0, 16, shard); }};
 }
 
-INSTANTIATE_TEST_SUITE_P(Ggml, BackendConformance,
-                         testing::Values(Case("tiny_q8_0_tied", TinyModel()),
-                                         Case("tiny_q4_1_output_matrix", WithOutputMatrix()),
-                                         Deepened()),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Ggml, BackendConformance,
+    testing::Values(TinyCase("tiny_q8_0_tied", TinyModel()),
+                    TinyCase("tiny_q4_1_output_matrix", TinyWithOutputMatrix()), Deepened()),
+    NameOf);
 
-INSTANTIATE_TEST_SUITE_P(Ggml, ShardConformance,
-                         testing::Values(Case("tiny_q8_0_tied", TinyModel()),
-                                         Case("tiny_q4_1_output_matrix", WithOutputMatrix()),
-                                         Deepened()),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Ggml, FfnConformance,
+    testing::Values(TinyCase("tiny_q8_0_tied", TinyModel()),
+                    TinyCase("tiny_q4_1_output_matrix", TinyWithOutputMatrix()), Deepened()),
+    NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    Ggml, ShardConformance,
+    testing::Values(TinyCase("tiny_q8_0_tied", TinyModel()),
+                    TinyCase("tiny_q4_1_output_matrix", TinyWithOutputMatrix()), Deepened()),
+    NameOf);
 
 TEST(GgmlBackend, OfAShardWithoutALayerNothingIsLoaded) {
   const auto none = MakeDeepened({Stage::kFfn}, 0, 16, *ParseShardRequest("2:5", "1/2"));
@@ -105,7 +76,9 @@ TEST(GgmlBackend, AShardIsForTheFfnStageAloneAndCutsWholeBlocks) {
       MakeGgmlBackend({"x.gguf", {Stage::kAttention, Stage::kFfn}, 4, 16, 1, half}).status();
   EXPECT_EQ(attention,
             absl::InvalidArgumentError("x.gguf: a part of the FFN is for the ffn stage alone"));
-  const absl::Status cut = MakeShard(TinyModel(), *ParseShardRequest("all", "0/200")).status();
+  const absl::Status cut =
+      LoadTiny(TinyModel(), {"", {Stage::kFfn}, 0, 16, 1, *ParseShardRequest("all", "0/200")})
+          .status();
   EXPECT_EQ(cut.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(cut.message().find("quantisation blocks of 32, which cannot be cut into 200"),
             std::string::npos)
@@ -116,11 +89,12 @@ TEST(GgmlBackend, AShardIsForTheFfnStageAloneAndCutsWholeBlocks) {
 TEST(GgmlBackend, UnevenPiecesHoldEveryBlockOnce) {
   uint64_t bytes = 0;
   for (const char* column : {"0/3", "1/3", "2/3"}) {
-    const auto piece = MakeShard(TinyModel(), *ParseShardRequest("all", column));
+    const auto piece =
+        LoadTiny(TinyModel(), {"", {Stage::kFfn}, 0, 16, 1, *ParseShardRequest("all", column)});
     ASSERT_TRUE(piece.ok()) << piece.status();
     bytes += (*piece)->info().ffn_bytes;
   }
-  const auto whole = Make(TinyModel(), {Stage::kFfn}, 0, 16);
+  const auto whole = MakeTiny(TinyModel(), {Stage::kFfn}, 0, 16);
   const ModelDimensions& model = whole->info().dimensions;
   const uint64_t norms = uint64_t{model.layers} * model.hidden * sizeof(float);
   EXPECT_EQ(bytes, whole->info().ffn_bytes + 2 * norms) << "each piece has the norm";
@@ -129,7 +103,7 @@ TEST(GgmlBackend, UnevenPiecesHoldEveryBlockOnce) {
 // RMS norm takes the scale of its input away, so F(8 x) is F(x) to a part in a thousand; with the
 // residual in it, it would grow eightfold.
 TEST(GgmlBackend, FfnOutputExcludesTheResidual) {
-  const auto backend = Make(TinyModel(), {Stage::kFfn}, 0, 16);
+  const auto backend = MakeTiny(TinyModel(), {Stage::kFfn}, 0, 16);
   ASSERT_NE(backend, nullptr);
   const uint32_t hidden = backend->info().dimensions.hidden;
   const BufferRef in = *backend->AllocateRows(1), out = *backend->AllocateRows(1);
@@ -148,7 +122,7 @@ TEST(GgmlBackend, FfnOutputExcludesTheResidual) {
 }
 
 TEST(GgmlBackend, MoreRowsThanItsLimitAreRefused) {
-  const auto backend = Make(TinyModel(), {Stage::kFfn}, 0, 16);
+  const auto backend = MakeTiny(TinyModel(), {Stage::kFfn}, 0, 16);
   ASSERT_NE(backend, nullptr);
   const BufferRef in = *backend->AllocateRows(GgmlBackend::kMaxRows + 1);
   const BufferRef out = *backend->AllocateRows(GgmlBackend::kMaxRows + 1);
@@ -160,7 +134,7 @@ TEST(GgmlBackend, MoreRowsThanItsLimitAreRefused) {
 // More batch shapes than the graph cache keeps: each is built again when it returns, with the same
 // bits.
 TEST(GgmlBackend, ShapesPastTheCachesLimitGiveTheSameBits) {
-  const auto backend = Make(TinyModel(), {Stage::kFfn}, 0, 16);
+  const auto backend = MakeTiny(TinyModel(), {Stage::kFfn}, 0, 16);
   ASSERT_NE(backend, nullptr);
   constexpr uint32_t kShapes = ggml_cpu::GraphCache::kMaxSets + 20;
   const BufferRef in = *backend->AllocateRows(kShapes), out = *backend->AllocateRows(kShapes);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "ggml.h"
 #include "scheduler/base/check.h"
@@ -33,8 +32,9 @@ uint64_t KvBytes(const StageBackend& backend, uint32_t count) {
 }  // namespace
 
 void CopyRows(const StageBackend& backend, uint32_t rows, const Buffer& from, Buffer& to) {
-  std::memcpy(to.host(), from.host(),
-              size_t{rows} * backend.info().dimensions.hidden * sizeof(float));
+  std::vector<float> values(size_t{rows} * backend.info().dimensions.hidden);
+  from.Read(0, absl::MakeSpan(values));
+  to.Write(0, values);
 }
 
 void RotateKeys(absl::Span<uint8_t> keys, uint32_t head_dim, float rope_base, int positions) {
@@ -51,15 +51,16 @@ void RotateKeys(absl::Span<uint8_t> keys, uint32_t head_dim, float rope_base, in
 }
 
 SplitDriver::SplitDriver(const Parts& parts, uint32_t kv_blocks, uint32_t block_tokens,
-                         uint64_t seed)
+                         uint64_t seed, std::optional<KvSize> prefill_kv)
     : parts_(parts),
       block_tokens_(block_tokens),
-      free_prefill_(ShuffledBlocks(kv_blocks, Mix64(seed))),
+      prefill_block_tokens_(prefill_kv ? prefill_kv->block_tokens : block_tokens),
+      free_prefill_(ShuffledBlocks(prefill_kv ? prefill_kv->blocks : kv_blocks, Mix64(seed))),
       free_attention_(ShuffledBlocks(kv_blocks, Mix64(seed + 1))) {}
 
-absl::Status SplitDriver::Take(std::vector<uint32_t>& free, uint64_t tokens,
+absl::Status SplitDriver::Take(std::vector<uint32_t>& free, uint32_t block_tokens, uint64_t tokens,
                                step::BlockTable& table) {
-  while (table.size() * block_tokens_ < tokens) {
+  while (table.size() * block_tokens < tokens) {
     if (free.empty())
       return absl::ResourceExhaustedError(absl::StrCat("no KV block for ", tokens, " tokens"));
     table.push_back(free.back());
@@ -73,27 +74,29 @@ void SplitDriver::Release(Sequence& sequence) {
   sequence.blocks.clear();
 }
 
-absl::Status SplitDriver::Reserve(uint32_t rows) {
-  if (rows <= rows_.capacity) return absl::OkStatus();
-  ASSIGN_OR_RETURN(rows_.residual, parts_.attention->AllocateRows(rows));
-  ASSIGN_OR_RETURN(rows_.ffn_out, parts_.attention->AllocateRows(rows));
-  ASSIGN_OR_RETURN(rows_.ffn_in, FfnSide().AllocateRows(rows));
-  ASSIGN_OR_RETURN(rows_.ffn_back, FfnSide().AllocateRows(rows));
-  rows_.capacity = rows;
+absl::Status SplitDriver::Reserve(StageBackend& attention, StageBackend& ffn, uint32_t count,
+                                  Rows& rows) {
+  if (count <= rows.capacity) return absl::OkStatus();
+  ASSIGN_OR_RETURN(rows.residual, attention.AllocateRows(count));
+  ASSIGN_OR_RETURN(rows.ffn_out, attention.AllocateRows(count));
+  ASSIGN_OR_RETURN(rows.ffn_in, ffn.AllocateRows(count));
+  ASSIGN_OR_RETURN(rows.ffn_back, ffn.AllocateRows(count));
+  rows.capacity = count;
   return absl::OkStatus();
 }
 
 absl::Status SplitDriver::CallFfn(StageBackend& attention, StageBackend& ffn, uint32_t layer,
-                                  uint32_t rows) {
-  if (&attention == &ffn) return ffn.FfnLayer(layer, rows, *rows_.residual, *rows_.ffn_out)->Wait();
-  CopyRows(ffn, rows, *rows_.residual, *rows_.ffn_in);  // as A2F does
-  RETURN_IF_ERROR(ffn.FfnLayer(layer, rows, *rows_.ffn_in, *rows_.ffn_back)->Wait());
-  CopyRows(ffn, rows, *rows_.ffn_back, *rows_.ffn_out);  // as F2A does
+                                  uint32_t rows, Rows& memory) {
+  if (&attention == &ffn)
+    return ffn.FfnLayer(layer, rows, *memory.residual, *memory.ffn_out)->Wait();
+  CopyRows(ffn, rows, *memory.residual, *memory.ffn_in);  // as A2F does
+  RETURN_IF_ERROR(ffn.FfnLayer(layer, rows, *memory.ffn_in, *memory.ffn_back)->Wait());
+  CopyRows(ffn, rows, *memory.ffn_back, *memory.ffn_out);  // as F2A does
   return absl::OkStatus();
 }
 
 // The partials of a layer's holders, added in shard order, as an attention worker does.
-absl::Status SplitDriver::CallShards(uint32_t layer, uint32_t rows) {
+absl::Status SplitDriver::CallShards(uint32_t layer, uint32_t rows, Rows& memory) {
   std::vector<StageBackend*> pieces;
   for (StageBackend* shard : parts_.shards) {
     if (shard->info().shard.HoldsLayer(layer)) pieces.push_back(shard);
@@ -101,34 +104,37 @@ absl::Status SplitDriver::CallShards(uint32_t layer, uint32_t rows) {
   if (fault_ == Fault::kLeaveOutPartial) pieces.pop_back();
   if (fault_ == Fault::kArrivalOrder) std::rotate(pieces.begin(), pieces.begin() + 1, pieces.end());
   const size_t floats = size_t{rows} * parts_.attention->info().dimensions.hidden;
-  CopyRows(FfnSide(), rows, *rows_.residual, *rows_.ffn_in);
+  CopyRows(FfnSide(), rows, *memory.residual, *memory.ffn_in);
+  std::vector<float> sum(floats), partial(floats);
   for (StageBackend* piece : pieces) {
-    RETURN_IF_ERROR(piece->FfnLayer(layer, rows, *rows_.ffn_in, *rows_.ffn_back)->Wait());
-    const float* const partial = rows_.ffn_back->host();
-    float* const sum = rows_.ffn_out->host();
+    RETURN_IF_ERROR(piece->FfnLayer(layer, rows, *memory.ffn_in, *memory.ffn_back)->Wait());
+    memory.ffn_back->Read(0, absl::MakeSpan(partial));
     for (size_t i = 0; i < floats; i++)
       sum[i] = piece == pieces[0] ? partial[i] : sum[i] + partial[i];
   }
+  memory.ffn_out->Write(0, sum);
   return absl::OkStatus();
 }
 
 absl::Status SplitDriver::Layers(StageBackend& attention, StageBackend& ffn,
-                                 absl::Span<const step::KvRow> rows) {
+                                 absl::Span<const step::KvRow> rows, Rows& memory) {
   const uint32_t n = static_cast<uint32_t>(rows.size());
   std::vector<TokenId> tokens;
   for (const step::KvRow& row : rows) tokens.push_back(row.token);
-  RETURN_IF_ERROR(attention.Embed(tokens, *rows_.residual)->Wait());
+  RETURN_IF_ERROR(attention.Embed(tokens, *memory.residual)->Wait());
   const uint32_t layers = attention.info().dimensions.layers;
   for (uint32_t layer = 0; layer < layers; ++layer) {
-    const Buffer* ffn_out = layer == 0 ? nullptr : rows_.ffn_out.get();
-    RETURN_IF_ERROR(attention.AttentionLayer(layer, rows, *rows_.residual, ffn_out)->Wait());
+    const Buffer* ffn_out = layer == 0 ? nullptr : memory.ffn_out.get();
+    RETURN_IF_ERROR(attention.AttentionLayer(layer, rows, *memory.residual, ffn_out)->Wait());
     RETURN_IF_ERROR(&attention != &ffn && !parts_.shards.empty()
-                        ? CallShards(layer, n)
-                        : CallFfn(attention, ffn, layer, n));
+                        ? CallShards(layer, n, memory)
+                        : CallFfn(attention, ffn, layer, n, memory));
     if (fault_ == Fault::kSwapRows && layer == kFaultLayer && n >= 2) {
-      float* first = rows_.ffn_out->host();
-      const size_t hidden = attention.info().dimensions.hidden;
-      std::swap_ranges(first, first + hidden, first + hidden);
+      const auto hidden = static_cast<ptrdiff_t>(attention.info().dimensions.hidden);
+      std::vector<float> two(2 * static_cast<size_t>(hidden));
+      memory.ffn_out->Read(0, absl::MakeSpan(two));
+      std::rotate(two.begin(), two.begin() + hidden, two.end());
+      memory.ffn_out->Write(0, two);
     }
   }
   return absl::OkStatus();
@@ -137,16 +143,18 @@ absl::Status SplitDriver::Layers(StageBackend& attention, StageBackend& ffn,
 absl::Status SplitDriver::Prefill(Sequence& sequence, uint32_t chunk, bool first) {
   const uint32_t positions = static_cast<uint32_t>(sequence.prompt_ids.size()) - 1;
   const bool moves = parts_.prefill != parts_.attention;
-  RETURN_IF_ERROR(Take(free_attention_, sequence.prompt_ids.size(), sequence.blocks));
+  RETURN_IF_ERROR(
+      Take(free_attention_, block_tokens_, sequence.prompt_ids.size(), sequence.blocks));
   step::BlockTable own;
-  if (moves) RETURN_IF_ERROR(Take(free_prefill_, positions, own));
+  if (moves) RETURN_IF_ERROR(Take(free_prefill_, prefill_block_tokens_, positions, own));
   const step::BlockTable& blocks = moves ? own : sequence.blocks;
   for (uint32_t at = 0; at < positions; at += chunk) {
     const uint32_t n = std::min(chunk, positions - at);
     std::vector<step::KvRow> rows;
     for (uint32_t i = at; i < at + n; ++i) rows.push_back({sequence.prompt_ids[i], i, &blocks});
-    RETURN_IF_ERROR(Reserve(n));
-    RETURN_IF_ERROR(Layers(*parts_.prefill, *parts_.prefill, rows));
+    Rows& memory = moves ? prefill_rows_ : rows_;
+    RETURN_IF_ERROR(Reserve(*parts_.prefill, moves ? *parts_.prefill : FfnSide(), n, memory));
+    RETURN_IF_ERROR(Layers(*parts_.prefill, *parts_.prefill, rows, memory));
   }
   if (moves) RETURN_IF_ERROR(MoveKv(own, sequence, positions));
   free_prefill_.insert(free_prefill_.begin(), own.begin(), own.end());
@@ -188,19 +196,19 @@ absl::Status SplitDriver::DamageKv(Sequence& sequence, uint32_t positions) {
 
 absl::Status SplitDriver::Step(absl::Span<Sequence* const> batch) {
   const uint32_t n = static_cast<uint32_t>(batch.size());
-  RETURN_IF_ERROR(Reserve(n));
+  RETURN_IF_ERROR(Reserve(*parts_.attention, FfnSide(), n, rows_));
   std::vector<step::KvRow> rows;
   std::vector<step::SampleRow> samples;
   for (Sequence* sequence : batch) {
     const size_t position = sequence->prompt_ids.size() + sequence->ids.size() - 1;
-    RETURN_IF_ERROR(Take(free_attention_, position + 1, sequence->blocks));
+    RETURN_IF_ERROR(Take(free_attention_, block_tokens_, position + 1, sequence->blocks));
     const TokenId last = sequence->ids.empty() ? sequence->prompt_ids.back() : sequence->ids.back();
     rows.push_back({last, static_cast<uint32_t>(position), &sequence->blocks});
     samples.push_back({&sequence->sampling, sequence->seed,
                        static_cast<uint32_t>(sequence->ids.size()), &sequence->prompt_ids,
                        &sequence->ids});
   }
-  RETURN_IF_ERROR(Layers(*parts_.attention, FfnSide(), rows));
+  RETURN_IF_ERROR(Layers(*parts_.attention, FfnSide(), rows, rows_));
   std::vector<step::SampledToken> tokens;
   RETURN_IF_ERROR(
       parts_.attention->HeadAndSample(samples, *rows_.residual, rows_.ffn_out.get(), tokens)

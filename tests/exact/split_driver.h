@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,14 +50,18 @@ struct Sequence {
   step::BlockTable blocks;    // on the attention backend
 };
 
-// The logits [rows, vocabulary] of the last HeadAndSample.
+// The logits [rows, vocabulary] of the last HeadAndSample; the span lives until the next call.
 using LogitsOf = std::function<absl::Span<const float>()>;
 
 class SplitDriver {
  public:
+  struct KvSize {
+    uint32_t blocks = 0, block_tokens = 0;
+  };
   // `kv_blocks` of `block_tokens` on both prefill and attention backend, handed out in a shuffled
-  // order.
-  SplitDriver(const Parts& parts, uint32_t kv_blocks, uint32_t block_tokens, uint64_t seed);
+  // order; or others on the prefill backend.
+  SplitDriver(const Parts& parts, uint32_t kv_blocks, uint32_t block_tokens, uint64_t seed,
+              std::optional<KvSize> prefill_kv = std::nullopt);
 
   void set_fault(Fault fault) { fault_ = fault; }
   void set_logits(LogitsOf logits) { logits_ = std::move(logits); }
@@ -78,20 +83,23 @@ class SplitDriver {
     BufferRef ffn_in, ffn_back;   // FFN side; unused when it is the same backend
     uint32_t capacity = 0;
   };
-  absl::Status Reserve(uint32_t rows);
+  static absl::Status Reserve(StageBackend& attention, StageBackend& ffn, uint32_t count,
+                              Rows& rows);
   absl::Status Layers(StageBackend& attention, StageBackend& ffn,
-                      absl::Span<const step::KvRow> rows);
-  absl::Status CallFfn(StageBackend& attention, StageBackend& ffn, uint32_t layer, uint32_t rows);
-  absl::Status CallShards(uint32_t layer, uint32_t rows);
+                      absl::Span<const step::KvRow> rows, Rows& memory);
+  absl::Status CallFfn(StageBackend& attention, StageBackend& ffn, uint32_t layer, uint32_t rows,
+                       Rows& memory);
+  absl::Status CallShards(uint32_t layer, uint32_t rows, Rows& memory);
   StageBackend& FfnSide() { return parts_.shards.empty() ? *parts_.ffn : *parts_.shards.front(); }
   absl::Status MoveKv(const step::BlockTable& from, Sequence& sequence, uint32_t positions);
   absl::Status DamageKv(Sequence& sequence, uint32_t positions);
-  absl::Status Take(std::vector<uint32_t>& free, uint64_t tokens, step::BlockTable& table);
+  static absl::Status Take(std::vector<uint32_t>& free, uint32_t block_tokens, uint64_t tokens,
+                           step::BlockTable& table);
 
   Parts parts_;
-  uint32_t block_tokens_;
+  uint32_t block_tokens_, prefill_block_tokens_;
   std::vector<uint32_t> free_prefill_, free_attention_;
-  Rows rows_;
+  Rows rows_, prefill_rows_;  // the latter of a prefill backend of its own
   Fault fault_ = Fault::kNone;
   LogitsOf logits_;
 };

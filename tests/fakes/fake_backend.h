@@ -32,7 +32,8 @@ struct FakeOptions {
   uint32_t kv_blocks = 64;
   uint32_t block_tokens = 4;
   std::vector<TokenId> end_tokens;
-  FfnShard shard;  // of the FFN
+  FfnShard shard;            // of the FFN
+  bool hidden_rows = false;  // the host cannot address them, as on a device
 };
 
 class FakeBackend final : public SyntheticBackend {
@@ -46,6 +47,7 @@ class FakeBackend final : public SyntheticBackend {
   // Safe from any thread; a call that is being asked about keeps the older hook.
   void SetHook(Hook hook) TANDEM_EXCLUDES(mu_);
 
+  absl::StatusOr<BufferRef> AllocateRows(uint32_t rows) override;
   TicketPtr Embed(absl::Span<const TokenId> ids, Buffer& residual) override;
   TicketPtr AttentionLayer(uint32_t layer, absl::Span<const step::KvRow> rows, Buffer& residual,
                            const Buffer* ffn_out) override;
@@ -61,6 +63,7 @@ class FakeBackend final : public SyntheticBackend {
  private:
   absl::Status Begin(FakeCallKind kind, uint32_t layer, size_t rows) TANDEM_EXCLUDES(mu_);
 
+  const bool hidden_rows_;
   uint64_t calls_[7] = {};
   Mutex mu_;
   Hook hook_ TANDEM_GUARDED_BY(mu_);

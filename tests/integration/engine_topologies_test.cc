@@ -59,6 +59,21 @@ TEST_P(EngineTopologies, OneSequenceIsExact) {
   ExpectAllEmpty();
 }
 
+// As on a device: the engine copies them out to send, and replies in.
+TEST_P(EngineTopologies, RowsThatTheHostCannotAddressAreCopied) {
+  Build([](EngineConfig& config, FakeOptions& options) {
+    config.max_micro_batches = 2;
+    options.hidden_rows = true;
+  });
+  const step::DecodeRequest first = world_.Ask("r", Prompt(11, 3), 9),
+                            second = world_.Ask("s", Prompt(6, 50), 7);
+  ASSERT_EQ(world_.Generate(*attention_, prefill_, first), absl::OkStatus());
+  ASSERT_EQ(world_.Generate(*attention_, prefill_, second), absl::OkStatus());
+  world_.ExpectExact(first);
+  world_.ExpectExact(second);
+  ExpectAllEmpty();
+}
+
 TEST_P(EngineTopologies, AOneTokenPromptNeedsNoPrefill) {
   Build();
   const step::DecodeRequest request = world_.Ask("r", {42}, 4);

@@ -104,7 +104,11 @@ void CutTopP(std::vector<Candidate>& candidates, bool sorted, float top_p, float
   }
 }
 
-// What min_p, top_k and top_p leave. Sorted when top_k or top_p cut, else in id order.
+bool PassesMinP(float logit, const Sampling& sampling, float best) {
+  return sampling.min_p <= 0 || Weight(logit, best, sampling.temperature) >= sampling.min_p;
+}
+
+// What min_p leaves, in id order.
 std::vector<Candidate> Candidates(absl::Span<const float> logits, const Sampling& sampling,
                                   float best) {
   std::vector<Candidate> candidates;
@@ -112,9 +116,14 @@ std::vector<Candidate> Candidates(absl::Span<const float> logits, const Sampling
   for (size_t id = 0; id < logits.size(); ++id) {
     const float logit = logits[id];
     if (!(logit > kLowest)) continue;  // NaN, or banned by a bias of minus infinity
-    if (sampling.min_p > 0 && Weight(logit, best, sampling.temperature) < sampling.min_p) continue;
-    candidates.push_back({logit, static_cast<TokenId>(id)});
+    if (PassesMinP(logit, sampling, best)) candidates.push_back({logit, static_cast<TokenId>(id)});
   }
+  return candidates;
+}
+
+// What top_k and top_p leave of candidates in id order. Sorted when one of them cut, else as they
+// were.
+void Cut(std::vector<Candidate>& candidates, const Sampling& sampling, float best) {
   bool sorted = false;
   if (sampling.top_k > 0 && sampling.top_k < candidates.size()) {
     SortFirst(candidates, sampling.top_k);
@@ -123,7 +132,17 @@ std::vector<Candidate> Candidates(absl::Span<const float> logits, const Sampling
   }
   if (sampling.top_p < 1.0f)
     CutTopP(candidates, sorted, sampling.top_p, best, sampling.temperature);
-  return candidates;
+}
+
+TokenId Pick(const std::vector<Candidate>& candidates, const step::SampleRow& row, float best) {
+  const float temperature = row.sampling->temperature;
+  double left =
+      CounterUniform(row.seed, row.output_position) * TotalWeight(candidates, best, temperature);
+  for (const Candidate& candidate : candidates) {
+    left -= Weight(candidate.logit, best, temperature);
+    if (left < 0) return candidate.id;
+  }
+  return candidates.back().id;  // Rounding left a sliver past the last one.
 }
 
 TokenId Draw(absl::Span<const float> logits, const step::SampleRow& row) {
@@ -132,14 +151,9 @@ TokenId Draw(absl::Span<const float> logits, const step::SampleRow& row) {
   if (sampling.temperature == 0.0f) return likeliest;
   const float best = logits[likeliest];
   if (!std::isfinite(best)) return likeliest;
-  const std::vector<Candidate> candidates = Candidates(logits, sampling, best);
-  double left = CounterUniform(row.seed, row.output_position) *
-                TotalWeight(candidates, best, sampling.temperature);
-  for (const Candidate& candidate : candidates) {
-    left -= Weight(candidate.logit, best, sampling.temperature);
-    if (left < 0) return candidate.id;
-  }
-  return candidates.back().id;  // Rounding left a sliver past the last one.
+  std::vector<Candidate> candidates = Candidates(logits, sampling, best);
+  Cut(candidates, sampling, best);
+  return Pick(candidates, row, best);
 }
 
 void AddLogprobs(absl::Span<const float> logits, uint32_t count, step::SampledToken& token) {
@@ -195,6 +209,40 @@ uint32_t ArgMax(absl::Span<const float> values) {
     if (values[i] == best) return static_cast<uint32_t>(i);
   }
   return 0;
+}
+
+std::optional<step::SampledToken> SampleTop(absl::Span<const TopLogit> top, uint32_t vocabulary,
+                                            const step::SampleRow& row) {
+  const Sampling& sampling = *row.sampling;
+  if (top.empty() || ChangesLogits(sampling) || sampling.top_logprobs.has_value())
+    return std::nullopt;
+  std::vector<Candidate> likeliest;
+  for (const auto& [id, logit] : top) {
+    if (!std::isfinite(logit)) return std::nullopt;
+    likeliest.push_back({logit, id});
+  }
+  std::sort(likeliest.begin(), likeliest.end(), Likelier);
+  // So many decide; the next must be known to be lower.
+  const bool greedy = sampling.temperature == 0.0f;
+  const uint32_t wanted = greedy ? 1 : sampling.top_k;
+  const bool all = top.size() == vocabulary;
+  if (!all && (wanted == 0 || wanted >= top.size() ||
+               likeliest[wanted - 1].logit == likeliest.back().logit)) {
+    return std::nullopt;
+  }
+  step::SampledToken token;
+  token.id = likeliest.front().id;
+  if (greedy) return token;
+  const float best = likeliest.front().logit;
+  std::vector<Candidate> candidates;
+  for (const Candidate& candidate : likeliest) {
+    if (PassesMinP(candidate.logit, sampling, best)) candidates.push_back(candidate);
+  }
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  Cut(candidates, sampling, best);
+  token.id = Pick(candidates, row, best);
+  return token;
 }
 
 step::SampledToken SampleToken(absl::Span<const float> logits, const step::SampleRow& row) {

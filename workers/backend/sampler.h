@@ -4,6 +4,10 @@
 
 #include <absl/types/span.h>
 
+#include <cstdint>
+#include <optional>
+#include <utility>
+
 #include "scheduler/step/types.h"
 
 namespace tandem {
@@ -26,6 +30,15 @@ namespace tandem {
 // drawn. `logits` holds at least one value; ids in logit_bias, prompt or output that are not below
 // its size are ignored.
 step::SampledToken SampleToken(absl::Span<const float> logits, const step::SampleRow& row);
+
+// The same token from a few of a row's logits, where they say enough: a device that keeps the rest
+// sends only them. `top` are the likeliest of `vocabulary`, each once, in any order: no other has a
+// higher logit than any of them. Nothing when all are needed: with logit_bias, penalties or
+// logprobs; to draw without top_k, or with one that is not below the number of `top`; where an
+// equal logit may lie beyond them; or with NaN or infinities among them.
+using TopLogit = std::pair<TokenId, float>;
+std::optional<step::SampledToken> SampleTop(absl::Span<const TopLogit> top, uint32_t vocabulary,
+                                            const step::SampleRow& row);
 
 // The index of the highest value, the lowest among equals; 0 when all are NaN.
 uint32_t ArgMax(absl::Span<const float> values);

@@ -13,6 +13,7 @@
 #include <absl/types/span.h>
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <string>
@@ -25,13 +26,22 @@
 
 namespace tandem {
 
-// Memory that the backend allocated for rows. `host` is null where the host cannot address it.
+// Memory that the backend allocated for rows. `host` is null where the host cannot address it; Read
+// and Write copy, from and to any memory, once.
 class Buffer {
  public:
   virtual ~Buffer() = default;
   virtual float* host() = 0;
   const float* host() const { return const_cast<Buffer*>(this)->host(); }
   virtual size_t bytes() const = 0;
+  // Floats [first, first + size). No call that names the buffer is in flight; by the device's
+  // thread.
+  virtual void Read(size_t first, absl::Span<float> out) const {
+    if (!out.empty()) std::memcpy(out.data(), host() + first, out.size() * sizeof(float));
+  }
+  virtual void Write(size_t first, absl::Span<const float> in) {
+    if (!in.empty()) std::memcpy(host() + first, in.data(), in.size() * sizeof(float));
+  }
 };
 using BufferRef = std::shared_ptr<Buffer>;
 
@@ -121,6 +131,7 @@ struct ShardSpec {
   uint32_t block_tokens = 16;
   uint32_t threads = 1;  // compute threads
   ShardRequest shard{};  // of the FFN; other than whole with the ffn stage alone
+  std::string device{};  // of backends that have several; empty: cpu
 };
 
 }  // namespace tandem

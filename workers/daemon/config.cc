@@ -22,6 +22,7 @@ constexpr int64_t kMaxKvTokens = int64_t{1} << 30;
 constexpr double kMaxDrainSeconds = 86400;
 constexpr double kMaxSeconds = std::max(kMaxDrainSeconds, kMaxTimeScale);
 constexpr uint32_t kMaxEmulatedChunk = 65536;
+constexpr uint32_t kDefaultBlockTokens = 16, kSlotTokens = 1024;
 constexpr char kSynthetic[] = "synthetic", kModelNumerics[] = "model:";
 
 // A flag and its key are one thing: both are named here, once.
@@ -35,7 +36,9 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("model", c.model, "GGUF file");
   bind("model-name", c.model_name, "name that clients ask for; default: the file's name");
   bind("backend", c.backend, "ggml, or emulated: a device of the catalog, in scaled time");
-  bind("device", c.device, "emulated: the device, such as h100-x8 (share/tandem/catalog has them)");
+  bind("device", c.device,
+       "ggml: cpu (default), or another such as cuda:0; 'list' prints what there is. emulated: of "
+       "the catalog, such as h100-x8 (share/tandem/catalog has them)");
   bind("model-shape", c.model_shape, "emulated: the model, such as llama-3-70b");
   bind("weights", c.weights, "emulated: bf16, fp8, int8, int4, nvfp4 or mxfp4");
   bind("catalog", c.catalog, "emulated: directory of further chips, devices and models");
@@ -55,7 +58,8 @@ void BindAll(WorkerConfig& c, Bind&& bind) {
   bind("metrics-listen", c.metrics_listen, "host:port of GET /metrics");
   bind("admin-listen", c.admin_listen, "host:port of GET /livez and /readyz");
   bind("kv-tokens", c.kv_tokens, "positions that the KV cache holds");
-  bind("block-tokens", c.block_tokens, "positions of one KV block");
+  bind("block-tokens", c.block_tokens,
+       "positions of one KV block; 0: 16, or a slot of 1024 on a device of ggml's but the CPU");
   bind("max-batch", c.max_batch, "sequences in one decode step");
   bind("max-micro-batches", c.max_micro_batches,
        "micro-batches in flight with a remote FFN worker");
@@ -126,13 +130,16 @@ absl::Status CheckReal(WorkerConfig& config) {
   if (config.model.empty())
     return absl::InvalidArgumentError("model: name a GGUF file with --model");
   for (const auto& [key, value] :
-       {std::pair("device", config.device), std::pair("model_shape", config.model_shape),
+       {std::pair("model_shape", config.model_shape),
         std::pair("numerics", config.numerics == kSynthetic ? "" : config.numerics)}) {
     if (!value.empty()) {
       return absl::InvalidArgumentError(
           absl::StrCat(key, ": '", value, "' is of the emulated backend, not of ggml"));
     }
   }
+  if (config.device.empty()) config.device = "cpu";
+  if (config.block_tokens == 0)
+    config.block_tokens = config.device == "cpu" ? kDefaultBlockTokens : kSlotTokens;
   if (config.kv_tokens == 0) config.kv_tokens = kDefaultKvTokens;
   if (config.chunk_tokens == 0) config.chunk_tokens = 32;
   return absl::OkStatus();
@@ -166,6 +173,7 @@ absl::Status CheckEmulated(WorkerConfig& config) {
     return absl::InvalidArgumentError(
         absl::StrCat("perturbation: ", config.perturbation, " is not in [0, 0.9]"));
   }
+  if (config.block_tokens == 0) config.block_tokens = kDefaultBlockTokens;
   if (config.chunk_tokens == 0) config.chunk_tokens = 512;
   return absl::OkStatus();
 }
@@ -288,6 +296,7 @@ absl::StatusOr<std::optional<WorkerCommand>> ParseWorkerCommand(int argc, const 
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(error.what());
   }
+  if (command.config.lists_devices()) return command;
   if (!command.print_config || !command.config.stages.empty())
     RETURN_IF_ERROR(CheckWorkerConfig(command.config));
   return command;

@@ -29,9 +29,11 @@ struct WorkerConfig {
   std::string model;  // GGUF file; required but for an emulated worker, which takes its vocabulary
   std::string model_name;  // default: the file's name without its ending, or the model shape's
   std::string backend = "ggml";  // or emulated
+  // Where it computes. ggml: cpu (the default) or a device of ggml's, such as cuda:0; `list` prints
+  // them and nothing else is done. emulated: of the catalog; required.
+  std::string device;
 
   // backend: emulated
-  std::string device;                // of the catalog; required
   std::string model_shape;           // of the catalog; required
   std::string weights = "bf16";      // number format of the weights
   std::vector<std::string> catalog;  // directories of chips, devices and models beside our own
@@ -52,7 +54,9 @@ struct WorkerConfig {
   uint32_t kv_tokens = 0;  // positions of the KV cache; 0: 16384, or what fits of an emulated
                            // device's memory (with a real model's numerics no more than 16384);
                            // unused on an FFN worker
-  uint32_t block_tokens = 16;
+  // Positions of one KV block; 0: 16, or on a device of ggml's other than the CPU a sequence's slot
+  // of 1024 (backend/ggml/slot_graphs.h).
+  uint32_t block_tokens = 0;
   uint32_t max_batch = 64;         // rows of one step
   uint32_t max_micro_batches = 3;  // in flight with a remote FFN
   uint32_t micro_batches = 0;      // of a step; 0: chosen by measurement
@@ -73,6 +77,7 @@ struct WorkerConfig {
   std::string log_format = "text";  // or json
 
   bool emulated() const { return backend == "emulated"; }
+  bool lists_devices() const { return !emulated() && device == "list"; }
   std::string NumericsFile() const;  // of model:FILE.gguf; empty: synthetic
   std::set<Stage> StageSet() const;
   MemoryClass Memory() const;
@@ -84,7 +89,7 @@ struct WorkerConfig {
 // What the command line asks for.
 struct WorkerCommand {
   WorkerConfig config;
-  bool print_config = false;
+  bool print_config = false;  // with config.lists_devices(), nothing is checked
 };
 
 // nullopt: --help or --version was printed. kInvalidArgument names the flag or key and the value.

@@ -3,6 +3,7 @@
 
 #include "services/runtime/daemon.h"
 #include "services/runtime/log.h"
+#include "workers/backend/ggml/device_list.h"
 #include "workers/daemon/daemon.h"
 #include "workers/daemon/microbench_command.h"
 #include "workers/rpc/frame_memory.h"
@@ -19,6 +20,10 @@ int main(int argc, char** argv) {
   const tandem::WorkerConfig& config = (*command)->config;
   if ((*command)->print_config) {
     std::cout << tandem::ToYaml(config);
+    return 0;
+  }
+  if (config.lists_devices()) {
+    std::cout << tandem::ggml_cpu::DevicesText(tandem::ggml_cpu::ListDevices());
     return 0;
   }
   tandem::KeepFrameMemory();

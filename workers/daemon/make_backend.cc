@@ -35,6 +35,7 @@ absl::StatusOr<BuiltBackend> MakeGgml(const WorkerConfig& config) {
   spec.block_tokens = config.block_tokens;
   spec.threads = config.threads;
   spec.shard = config.Shard();
+  spec.device = config.device;
   ASSIGN_OR_RETURN(std::unique_ptr<StageBackend> backend, MakeGgmlBackend(spec));
   return BuiltBackend{std::move(backend), spec.kv_blocks};
 }

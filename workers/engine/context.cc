@@ -13,10 +13,11 @@ absl::Status RowBuffers::Reserve(StageBackend& backend, uint32_t rows) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<float*> HostRows(Buffer& buffer) {
-  float* rows = buffer.host();
-  if (rows == nullptr) return absl::UnimplementedError("the backend's rows are not in host memory");
-  return rows;
+std::vector<float> CopyOut(const Buffer& buffer, size_t floats) {
+  if (const float* rows = buffer.host()) return {rows, rows + floats};
+  std::vector<float> copy(floats);
+  buffer.Read(0, absl::MakeSpan(copy));
+  return copy;
 }
 
 }  // namespace tandem

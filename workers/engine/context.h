@@ -7,6 +7,7 @@
 #include <absl/strings/str_cat.h>
 
 #include <memory>
+#include <vector>
 
 #include "scheduler/base/time.h"
 #include "workers/backend/stage_backend.h"
@@ -43,7 +44,7 @@ struct RowBuffers {
   absl::Status Reserve(StageBackend& backend, uint32_t rows);
 };
 
-// `buffer`'s rows as the host sees them. kUnimplemented: the host cannot address it.
-absl::StatusOr<float*> HostRows(Buffer& buffer);
+// The first floats of a buffer in the host's memory: the one copy that a connector sends.
+std::vector<float> CopyOut(const Buffer& buffer, size_t floats);
 
 }  // namespace tandem

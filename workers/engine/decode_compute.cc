@@ -129,12 +129,7 @@ void DecodeEngine::CarryOut(step::SendA2f& send) {
   A2f call;
   call.call = send.call;
   call.rows = send.rows;
-  const absl::StatusOr<float*> rows = HostRows(*slot.buffers.residual);
-  if (!rows.ok()) {
-    machine_.OnFfnRefused(send.holder, send.call, rows.status(), context_.Now());
-    return;
-  }
-  call.data.assign(*rows, *rows + size_t{send.rows} * context_.model().hidden);
+  call.data = CopyOut(*slot.buffers.residual, size_t{send.rows} * context_.model().hidden);
   slot.call = send.call;
   slot.sent_at.resize(send.columns);
   slot.sent_at[send.column] = context_.line.Now();
@@ -196,7 +191,7 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
     return;
   }
   if (taken->columns == 1) {
-    std::memcpy(slot.buffers.ffn_out->host(), reply.data.data(), floats * sizeof(float));
+    slot.buffers.ffn_out->Write(0, reply.data);
   } else {
     slot.partials[taken->column] = std::move(reply.data);
     if (taken->last) SumPartials(slot);
@@ -227,13 +222,12 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
 }
 
 void DecodeEngine::SumPartials(Slot& slot) {
-  float* const sum = slot.buffers.ffn_out->host();
-  const size_t floats = slot.partials.front().size();
-  std::copy(slot.partials.front().begin(), slot.partials.front().end(), sum);
+  std::vector<float>& sum = slot.partials.front();
   for (size_t piece = 1; piece < slot.partials.size(); piece++) {
     const float* const partial = slot.partials[piece].data();
-    for (size_t i = 0; i < floats; i++) sum[i] += partial[i];
+    for (size_t i = 0; i < sum.size(); i++) sum[i] += partial[i];
   }
+  slot.buffers.ffn_out->Write(0, sum);
 }
 
 }  // namespace tandem

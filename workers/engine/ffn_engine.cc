@@ -170,19 +170,18 @@ void FfnEngine::TraceTask(const step::FfnTask& task, Instant start, Instant end)
 absl::Status FfnEngine::Gather(const step::FfnTask& task) {
   if (task.rows == 0) return absl::OkStatus();
   RETURN_IF_ERROR(buffers_.Reserve(context_.backend, task.rows));
-  ASSIGN_OR_RETURN(float* to, HostRows(*buffers_.residual));
-  RETURN_IF_ERROR(HostRows(*buffers_.ffn_out).status());
+  size_t at = 0;
   for (const step::QueuedCall& call : task.calls) {
     const std::vector<float>& rows = streams_.at(call.stream).queued.at(call.call);
-    if (!rows.empty()) std::memcpy(to, rows.data(), rows.size() * sizeof(float));
-    to += rows.size();
+    buffers_.residual->Write(at, rows);
+    at += rows.size();
   }
   return absl::OkStatus();
 }
 
 void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, Instant start,
                        Duration compute) {
-  const float* from = status.ok() && task.rows > 0 ? buffers_.ffn_out->host() : nullptr;
+  size_t at = 0;
   for (const step::QueuedCall& call : task.calls) {
     Stream& stream = streams_.at(call.stream);
     F2a reply;
@@ -195,9 +194,8 @@ void FfnEngine::Answer(const step::FfnTask& task, const absl::Status& status, In
     // The call's own memory takes its result.
     reply.data = std::move(stream.queued.extract(call.call).mapped());
     if (!status.ok()) reply.data.clear();
-    if (!reply.data.empty())
-      std::memcpy(reply.data.data(), from, reply.data.size() * sizeof(float));
-    if (from != nullptr) from += reply.data.size();
+    if (!reply.data.empty()) buffers_.ffn_out->Read(at, absl::MakeSpan(reply.data));
+    at += reply.data.size();
     if (!stream.own) {
       reply.arrives_at = context_.line.SendF2a(call.rows, stream.link);
       TraceServed(call, stream.peer);

@@ -71,9 +71,9 @@ class Caller {
     }
     Random random(rows);
     for (Buffer* buffer : {residual_.get(), ffn_out_.get()}) {
-      const absl::Span<float> values(buffer->host(),
-                                     size_t{rows} * backend_.info().dimensions.hidden);
+      std::vector<float> values(size_t{rows} * backend_.info().dimensions.hidden);
       for (float& value : values) value = static_cast<float>(random.Uniform() - 0.5);
+      buffer->Write(0, values);
     }
     PlaceKv(shape);
     samples_.assign(rows, {&greedy_, 1, 0, &prompt_, &emitted_});

@@ -112,6 +112,26 @@ TEST(WorkerConfig, AnFfnWorkerMayHoldAPart) {
                 "for stages attention,ffn"));
 }
 
+TEST(WorkerConfig, ADeviceOfGgmlsIsAnythingButTheCatalogsAndHasSlots) {
+  const WorkerConfig cpu = MustParse({"--stages", "attention", "--model", "m.gguf"});
+  EXPECT_EQ(cpu.device, "cpu");
+  EXPECT_EQ(cpu.block_tokens, 16u);
+  const WorkerConfig gpu =
+      MustParse({"--stages", "attention", "--model", "m.gguf", "--device", "cuda:1"});
+  EXPECT_EQ(gpu.device, "cuda:1");
+  EXPECT_EQ(gpu.block_tokens, 1024u);
+  const WorkerConfig paged = MustParse(
+      {"--stages", "attention", "--model", "m.gguf", "--device", "cuda", "--block-tokens", "32"});
+  EXPECT_EQ(paged.block_tokens, 32u);
+}
+
+TEST(WorkerConfig, AListOfDevicesNeedsNothingElse) {
+  const auto command = Parse({"--device", "list"});
+  ASSERT_TRUE(command.ok()) << command.status();
+  EXPECT_TRUE((*command)->config.lists_devices());
+  EXPECT_FALSE(Parse({"--device", "list", "--backend", "emulated"}).ok()) << "of ggml's alone";
+}
+
 TEST(WorkerConfig, ErrorsNameTheKeyAndTheNumber) {
   struct Case {
     std::vector<const char*> words;

@@ -24,6 +24,7 @@ const BackendCase kFake{
     }};
 
 INSTANTIATE_TEST_SUITE_P(Fake, BackendConformance, testing::Values(kFake));
+INSTANTIATE_TEST_SUITE_P(Fake, FfnConformance, testing::Values(kFake));
 INSTANTIATE_TEST_SUITE_P(Fake, ShardConformance, testing::Values(kFake));
 
 }  // namespace tandem::exact

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -242,6 +243,71 @@ TEST(Sampler, EqualLogprobsComeInIdOrder) {
 TEST(Sampler, NanIsNeverDrawn) {
   Row row;
   EXPECT_EQ(Ids(row.Count({kNan, 0.0f, kNan, 0.0f}, 300)), (std::set<TokenId>{1, 3}));
+}
+
+// ---- From a few of the logits.
+
+// The `count` likeliest of a row, shuffled as a device may have them.
+std::vector<TopLogit> Top(const std::vector<float>& logits, size_t count) {
+  std::vector<TopLogit> top;
+  for (size_t id = 0; id < logits.size(); ++id)
+    top.emplace_back(static_cast<TokenId>(id), logits[id]);
+  std::stable_sort(top.begin(), top.end(),
+                   [](const TopLogit& a, const TopLogit& b) { return a.second > b.second; });
+  top.resize(count);
+  std::reverse(top.begin(), top.end());
+  return top;
+}
+
+Sampling Way(float temperature, uint32_t top_k, float top_p = 1, float min_p = 0) {
+  Sampling way;
+  way.temperature = temperature;
+  way.top_k = top_k;
+  way.top_p = top_p;
+  way.min_p = min_p;
+  return way;
+}
+
+TEST(SampleTop, DrawsWhatAllLogitsWould) {
+  Random random(5);
+  std::vector<float> logits(400);
+  for (float& logit : logits) logit = static_cast<float>(6 * random.Uniform() - 3);
+  const Sampling ways[] = {Way(0, 0), Way(1, 7), Way(0.6f, 31, 0.7f), Way(1.5f, 25, 0.95f, 0.3f)};
+  for (const Sampling& way : ways) {
+    Row row;
+    row.sampling = way;
+    for (uint32_t position = 0; position < 200; ++position) {
+      const auto token = SampleTop(Top(logits, 32), 400,
+                                   {&row.sampling, row.seed, position, &row.prompt, &row.emitted});
+      ASSERT_TRUE(token.has_value());
+      ASSERT_EQ(token->id, row.Draw(logits, position).id) << position;
+    }
+  }
+}
+
+TEST(SampleTop, SaysWhenItNeedsAll) {
+  const std::vector<float> logits = {1, 5, 5, 2, 5, 0};
+  const auto draws = [&](const Sampling& sampling, size_t count) {
+    const std::vector<TokenId> none;
+    return SampleTop(Top(logits, count), 6, {&sampling, 1, 0, &none, &none}).has_value();
+  };
+  const Sampling greedy = Way(0, 0);
+  EXPECT_FALSE(draws(greedy, 3)) << "a fourth 5 may be among the others, at a lower id";
+  EXPECT_TRUE(draws(greedy, 4));
+  EXPECT_FALSE(draws(Way(1, 0), 5)) << "no top_k";
+  EXPECT_TRUE(draws(Way(1, 0), 6)) << "these are all";
+  EXPECT_FALSE(draws(Way(1, 2), 3)) << "which two of three equal ones";
+  EXPECT_FALSE(draws(Way(1, 5), 5));
+  EXPECT_TRUE(draws(Way(1, 4), 5));
+  Sampling other = greedy;
+  other.top_logprobs = 0;
+  EXPECT_FALSE(draws(other, 6));
+  other = greedy;
+  other.presence_penalty = 0.5f;
+  EXPECT_FALSE(draws(other, 6));
+  const std::vector<TokenId> none;
+  EXPECT_FALSE(
+      SampleTop(std::vector<TopLogit>{{0, kNan}, {1, 2.0f}}, 6, {&greedy, 1, 0, &none, &none}));
 }
 
 }  // namespace

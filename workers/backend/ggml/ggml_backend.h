@@ -11,13 +11,10 @@
 #include <vector>
 
 #include "workers/backend/ggml/ggml_device.h"
-#include "workers/backend/ggml/gguf_model.h"
 #include "workers/backend/ggml/graph_cache.h"
-#include "workers/backend/ggml/kv_pool.h"
 #include "workers/backend/ggml/layer_graphs.h"
-#include "workers/backend/ggml/llama_shape.h"
+#include "workers/backend/ggml/loaded_shard.h"
 #include "workers/backend/ggml/paged_attention.h"
-#include "workers/backend/ggml/shard_weights.h"
 #include "workers/backend/stage_backend.h"
 
 namespace tandem {
@@ -27,9 +24,7 @@ namespace tandem {
 // and blocks out of range kInvalidArgument.
 class GgmlBackend final : public StageBackend {
  public:
-  // Most rows of one call. Prefill chunks and batches are far smaller; it bounds the scratch
-  // buffer.
-  static constexpr uint32_t kMaxRows = 512;
+  static constexpr uint32_t kMaxRows = ggml_cpu::kMaxRows;
 
   // Opens the file, loads the stages' tensors and makes room for the KV. Errors name the file: see
   // GgufModel::Open, ShardWeights::Load and KvPool::Create. kInvalidArgument: no stage; KV blocks
@@ -42,7 +37,7 @@ class GgmlBackend final : public StageBackend {
                                                              const ggml_cpu::GgufModel& model,
                                                              const FfnShard& shard);
 
-  const BackendInfo& info() const override { return info_; }
+  const BackendInfo& info() const override { return loaded_.info; }
   absl::StatusOr<BufferRef> AllocateRows(uint32_t rows) override;
   TicketPtr Embed(absl::Span<const TokenId> ids, Buffer& residual) override;
   TicketPtr AttentionLayer(uint32_t layer, absl::Span<const step::KvRow> rows, Buffer& residual,
@@ -61,14 +56,11 @@ class GgmlBackend final : public StageBackend {
   absl::Span<const float> last_logits() const { return last_logits_; }
 
  private:
-  GgmlBackend(std::unique_ptr<ggml_cpu::GgmlDevice> device, const ggml_cpu::GgufModel& model,
-              std::unique_ptr<ggml_cpu::ShardWeights> weights, std::unique_ptr<ggml_cpu::KvPool> kv,
-              const ShardSpec& spec);
-  static absl::Status CheckSpec(const ShardSpec& spec, bool whole);
-  absl::Status CheckLoaded(ggml_cpu::TensorGroup group, const char* call) const;
-  absl::Status CheckRows(size_t rows) const;
-  absl::Status CheckKv() const;
-  ggml_cpu::GraphParts parts() { return {shape_, *weights_, kv_.get(), &paged_}; }
+  GgmlBackend(std::unique_ptr<ggml_cpu::GgmlDevice> device, ggml_cpu::LoadedShard loaded,
+              uint32_t block_tokens);
+  ggml_cpu::GraphParts parts() {
+    return {loaded_.shape, *loaded_.weights, loaded_.kv.get(), &paged_};
+  }
 
   absl::Status RunEmbed(absl::Span<const TokenId> ids, Buffer& residual);
   absl::Status RunAttention(uint32_t layer, absl::Span<const step::KvRow> rows, Buffer& residual,
@@ -78,16 +70,14 @@ class GgmlBackend final : public StageBackend {
                        const Buffer* ffn_out, std::vector<step::SampledToken>& tokens);
 
   std::unique_ptr<ggml_cpu::GgmlDevice> device_;
-  ggml_cpu::LlamaShape shape_;
-  std::unique_ptr<ggml_cpu::ShardWeights> weights_;
-  std::unique_ptr<ggml_cpu::KvPool> kv_;  // null without attention
+  ggml_cpu::LoadedShard loaded_;
   std::vector<ggml_cpu::PagedQuery> queries_;
   ggml_cpu::PagedAttentionCall paged_;  // the attention graphs hold its address
   ggml_cpu::GraphCache graphs_;
-  BackendInfo info_;
   absl::Span<const float> last_logits_;
 };
 
+// On the spec's device: a GgmlBackend on the CPU, a GgmlDeviceBackend on any other.
 absl::StatusOr<std::unique_ptr<StageBackend>> MakeGgmlBackend(const ShardSpec& spec);
 
 }  // namespace tandem

@@ -10,7 +10,7 @@
 namespace tandem::ggml_cpu {
 namespace {
 
-constexpr size_t kMaxInputs = 4;
+constexpr size_t kMaxInputs = 8;
 
 }  // namespace
 
@@ -32,14 +32,19 @@ void GraphSet::AddGraph(uint32_t nodes, std::initializer_list<ggml_tensor*> firs
   outputs.push_back(output);
 }
 
-GraphCache::GraphCache(GgmlDevice& device)
+GraphCache::GraphCache(GgmlDevice& device, size_t max_sets)
     : device_(device),
+      max_sets_(max_sets),
       scratch_(ggml_gallocr_new(ggml_backend_get_default_buffer_type(device.backend()))) {}
 
 absl::Status GraphCache::Allocate(GraphSet& set) {
-  set.inputs.reset(ggml_backend_alloc_ctx_tensors(set.input_context.get(), device_.backend()));
+  if (!device_.cpu()) device_.Synchronize();  // what is in flight may use what is given back here
+  const bool has_inputs = ggml_get_first_tensor(set.input_context.get()) != nullptr;
+  if (has_inputs)
+    set.inputs.reset(ggml_backend_alloc_ctx_tensors(set.input_context.get(), device_.backend()));
   const size_t before = ggml_gallocr_get_buffer_size(scratch_.get(), 0);
-  if (set.inputs == nullptr || !ggml_gallocr_reserve(scratch_.get(), set.graphs[0])) {
+  if ((has_inputs && set.inputs == nullptr) ||
+      !ggml_gallocr_reserve(scratch_.get(), set.graphs[0])) {
     sets_.clear();
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for a graph beside ", before, " bytes of scratch"));
@@ -53,14 +58,14 @@ absl::Status GraphCache::Allocate(GraphSet& set) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<GraphSet*> GraphCache::Get(GraphKind kind, uint32_t rows,
+absl::StatusOr<GraphSet*> GraphCache::Get(const GraphKey& key,
                                           absl::FunctionRef<std::unique_ptr<GraphSet>()> build) {
-  const auto key = std::make_pair(kind, rows);
   auto it = sets_.find(key);
   if (it == sets_.end()) {
     std::unique_ptr<GraphSet> set = build();
+    if (!device_.cpu()) RETURN_IF_ERROR(device_.CheckSupported(set->graphs[0]));
     RETURN_IF_ERROR(Allocate(*set));
-    if (sets_.size() >= kMaxSets) {
+    if (sets_.size() >= max_sets_) {
       sets_.erase(std::min_element(sets_.begin(), sets_.end(), [](const auto& a, const auto& b) {
         return a.second->last_used < b.second->last_used;
       }));

@@ -27,10 +27,11 @@ absl::StatusOr<std::vector<float>> Product(ggml_tensor* weight, const std::vecto
   set.AddGraph(8, {}, ggml_mul_mat(context, head, set.x));
   GraphCache scratch(device);
   RETURN_IF_ERROR(scratch.Allocate(set));
-  std::memcpy(set.x->data, in.data(), ggml_nbytes(set.x));
+  RETURN_IF_ERROR(device.CheckSupported(set.graphs[0]));
+  device.Upload(set.x, in.data(), 0, ggml_nbytes(set.x));
   RETURN_IF_ERROR(device.Compute(set.graphs[0]));
   std::vector<float> out(ggml_nelements(set.outputs[0]));
-  std::memcpy(out.data(), set.outputs[0]->data, ggml_nbytes(set.outputs[0]));
+  device.Download(set.outputs[0], out.data(), 0, ggml_nbytes(set.outputs[0]));
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "scheduler/base/check.h"
 #include "scheduler/base/status.h"
 
 namespace tandem::ggml_cpu {
@@ -31,12 +32,18 @@ uint8_t* RowData(const ggml_tensor* tensor, size_t row) {
 absl::StatusOr<std::unique_ptr<KvPool>> KvPool::Create(const LlamaShape& shape, uint32_t blocks,
                                                        uint32_t block_tokens, GgmlDevice& device) {
   auto pool = std::make_unique<KvPool>();
+  pool->device_ = &device;
+  pool->host_ = device.cpu();
   pool->blocks_ = blocks;
   pool->block_tokens_ = block_tokens;
   pool->row_bytes_ = shape.kv_dim() * ggml_type_size(GGML_TYPE_F16);
   pool->context_.reset(
       ggml_init({ggml_tensor_overhead() * 2 * shape.layers, nullptr, /*no_alloc=*/true}));
-  const int64_t rows = static_cast<int64_t>(blocks) * block_tokens;
+  const int64_t rows =
+      static_cast<int64_t>(blocks) * block_tokens + (device.cpu() ? 0 : kViewPadding);
+  RETURN_IF_ERROR(
+      device.CheckFree(2 * shape.layers * static_cast<uint64_t>(rows) * pool->row_bytes_,
+                       absl::StrCat(blocks, " KV blocks of ", block_tokens, " tokens")));
   for (uint32_t layer = 0; layer < shape.layers; ++layer) {
     pool->keys_.push_back(
         ggml_new_tensor_2d(pool->context_.get(), GGML_TYPE_F16, shape.kv_dim(), rows));
@@ -96,8 +103,13 @@ absl::Status KvPool::Read(uint32_t layer, const step::BlockTable& blocks, uint32
   uint8_t* to = out.data();
   for (const ggml_tensor* tensor : {keys_[layer], values_[layer]}) {
     ForEachRun(*this, blocks, first, count, [&](size_t row, uint32_t rows) {
-      std::memcpy(to, RowData(tensor, row), rows * row_bytes_);
-      to += rows * row_bytes_;
+      const size_t bytes = rows * row_bytes_;
+      if (host_) {
+        std::memcpy(to, RowData(tensor, row), bytes);
+      } else {
+        device_->Download(tensor, to, row * tensor->nb[1], bytes);
+      }
+      to += bytes;
     });
   }
   return absl::OkStatus();
@@ -107,12 +119,18 @@ absl::Status KvPool::Write(uint32_t layer, const step::BlockTable& blocks, uint3
                            uint32_t count, absl::Span<const uint8_t> in) {
   RETURN_IF_ERROR(CheckRange(layer, blocks, first, count, in.size()));
   const uint8_t* from = in.data();
-  for (const ggml_tensor* tensor : {keys_[layer], values_[layer]}) {
+  for (ggml_tensor* tensor : {keys_[layer], values_[layer]}) {
     ForEachRun(*this, blocks, first, count, [&](size_t row, uint32_t rows) {
-      std::memcpy(RowData(tensor, row), from, rows * row_bytes_);
-      from += rows * row_bytes_;
+      const size_t bytes = rows * row_bytes_;
+      if (host_) {
+        std::memcpy(RowData(tensor, row), from, bytes);
+      } else {
+        device_->Upload(tensor, from, row * tensor->nb[1], bytes);
+      }
+      from += bytes;
     });
   }
+  if (!host_) device_->Synchronize();  // `in` is the caller's
   return absl::OkStatus();
 }
 
@@ -123,6 +141,7 @@ absl::Status KvPool::Copy(absl::Span<const step::KvBook::BlockCopy> copies) {
           absl::StrCat("copy of block ", copy.from, " to ", copy.to, " in a pool of ", blocks_));
     }
   }
+  if (!host_) return CopyOnDevice(copies);
   const size_t bytes = row_bytes_ * block_tokens_;
   for (const auto& copy : copies) {
     if (copy.from == copy.to) continue;
@@ -130,6 +149,29 @@ absl::Status KvPool::Copy(absl::Span<const step::KvBook::BlockCopy> copies) {
       for (const ggml_tensor* tensor : tensors) {
         std::memcpy(RowData(tensor, size_t{copy.to} * block_tokens_),
                     RowData(tensor, size_t{copy.from} * block_tokens_), bytes);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+// From device memory to device memory: nothing crosses to the host where the device can do it.
+absl::Status KvPool::CopyOnDevice(absl::Span<const step::KvBook::BlockCopy> copies) {
+  device_->Synchronize();  // the copies are not in the order of the graphs
+  const int64_t values = static_cast<int64_t>(row_bytes_ / sizeof(ggml_fp16_t)) * block_tokens_;
+  for (const auto& copy : copies) {
+    if (copy.from == copy.to) continue;
+    const ggml_context_ptr views(
+        ggml_init({ggml_tensor_overhead() * 4 * keys_.size(), nullptr, /*no_alloc=*/true}));
+    for (const auto& tensors : {keys_, values_}) {
+      for (ggml_tensor* tensor : tensors) {
+        const auto block = [&](uint32_t number) {
+          ggml_tensor* view = ggml_view_1d(views.get(), tensor, values,
+                                           size_t{number} * block_tokens_ * tensor->nb[1]);
+          TANDEM_CHECK(ggml_backend_view_init(view) == GGML_STATUS_SUCCESS);
+          return view;
+        };
+        ggml_backend_tensor_copy(block(copy.from), block(copy.to));
       }
     }
   }

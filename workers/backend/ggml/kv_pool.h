@@ -19,9 +19,14 @@ namespace tandem::ggml_cpu {
 
 // A row is one position's K (after RoPE) or V: F16 [kv_heads, head_dim]. Row r of block b is row b
 // * block_tokens + r of the layer's pool. Zero at first, so that a cell never written holds no NaN.
+// Where the host cannot address the device's memory, a block may be as large as a sequence: a slot.
 class KvPool {
  public:
-  // kResourceExhausted names the bytes that could not be had.
+  // Rows past the last block on devices other than the CPU, so that a view of any block may be
+  // padded up to a multiple of this, which the attention kernels of some want.
+  static constexpr uint32_t kViewPadding = 256;
+
+  // kResourceExhausted names the bytes that could not be had. `device` outlives the pool.
   static absl::StatusOr<std::unique_ptr<KvPool>> Create(const LlamaShape& shape, uint32_t blocks,
                                                         uint32_t block_tokens, GgmlDevice& device);
 
@@ -47,7 +52,10 @@ class KvPool {
  private:
   absl::Status CheckRange(uint32_t layer, const step::BlockTable& blocks, uint32_t first,
                           uint32_t count, size_t bytes) const;
+  absl::Status CopyOnDevice(absl::Span<const step::KvBook::BlockCopy> copies);
 
+  GgmlDevice* device_ = nullptr;
+  bool host_ = true;  // the host can address it
   uint32_t blocks_ = 0, block_tokens_ = 0;
   size_t row_bytes_ = 0;
   ggml_context_ptr context_;

@@ -3,8 +3,6 @@
 namespace tandem::ggml_cpu {
 namespace {
 
-constexpr uint32_t kMaxNodes = 32;  // tensors of one layer's graph
-
 ggml_tensor* NewRows(GraphSet& set, const LlamaShape& shape, uint32_t rows) {
   return ggml_new_tensor_2d(set.input_context.get(), GGML_TYPE_F32, shape.hidden, rows);
 }
@@ -25,27 +23,53 @@ ggml_tensor* Rope(ggml_context* context, const LlamaShape& shape, ggml_tensor* x
 
 void AddAttentionGraph(const GraphParts& parts, GraphSet& set, uint32_t layer, int64_t rows) {
   const LlamaShape& shape = parts.shape;
+  ggml_context* c = set.graph_context.get();
+  const Projected projected = Project(parts, set, layer, set.x);
+  ggml_tensor* args[] = {projected.q, projected.keys, projected.values};
+  ggml_tensor* attended = ggml_custom_4d(c, GGML_TYPE_F32, shape.head_dim, shape.heads, rows, 1,
+                                         args, 3, PagedAttention, GGML_N_TASKS_MAX, parts.paged);
+  attended = ggml_reshape_2d(c, attended, shape.hidden, rows);
+  set.AddGraph(kMaxNodes, {}, AddAttended(parts, set, layer, attended, set.x));
+}
+
+}  // namespace
+
+Projected Project(const GraphParts& parts, GraphSet& set, uint32_t layer, ggml_tensor* x) {
+  const LlamaShape& shape = parts.shape;
   const ShardWeights& weights = parts.weights;
   ggml_context* c = set.graph_context.get();
-  ggml_tensor* normed = Norm(c, shape, set.x, weights.Layer(layer, "attn_norm"));
+  const int64_t rows = x->ne[1];
+  ggml_tensor* normed = Norm(c, shape, x, weights.Layer(layer, "attn_norm"));
   ggml_tensor* q = ggml_mul_mat(c, weights.Layer(layer, "attn_q"), normed);
   ggml_tensor* k = ggml_mul_mat(c, weights.Layer(layer, "attn_k"), normed);
   ggml_tensor* v = ggml_mul_mat(c, weights.Layer(layer, "attn_v"), normed);
   q = Rope(c, shape, ggml_reshape_3d(c, q, shape.head_dim, shape.heads, rows), set.positions);
   k = Rope(c, shape, ggml_reshape_3d(c, k, shape.head_dim, shape.kv_heads, rows), set.positions);
   k = ggml_reshape_2d(c, k, shape.kv_dim(), rows);
-  // The op reads the pools through the results of set_rows: that orders it after the rows of this
-  // call are in.
-  ggml_tensor* args[] = {q, ggml_set_rows(c, parts.kv->keys(layer), k, set.kv_rows),
-                         ggml_set_rows(c, parts.kv->values(layer), v, set.kv_rows)};
-  ggml_tensor* attended = ggml_custom_4d(c, GGML_TYPE_F32, shape.head_dim, shape.heads, rows, 1,
-                                         args, 3, PagedAttention, GGML_N_TASKS_MAX, parts.paged);
-  attended = ggml_reshape_2d(c, attended, shape.hidden, rows);
-  ggml_tensor* out = ggml_mul_mat(c, weights.Layer(layer, "attn_output"), attended);
-  set.AddGraph(kMaxNodes, {}, ggml_add(c, out, set.x));
+  return {q, ggml_set_rows(c, parts.kv->keys(layer), k, set.kv_rows),
+          ggml_set_rows(c, parts.kv->values(layer), v, set.kv_rows)};
 }
 
-}  // namespace
+ggml_tensor* AddAttended(const GraphParts& parts, GraphSet& set, uint32_t layer,
+                         ggml_tensor* attended, ggml_tensor* x) {
+  ggml_context* c = set.graph_context.get();
+  return ggml_add(c, ggml_mul_mat(c, parts.weights.Layer(layer, "attn_output"), attended), x);
+}
+
+ggml_tensor* Ffn(const GraphParts& parts, GraphSet& set, uint32_t layer, ggml_tensor* x) {
+  ggml_context* c = set.graph_context.get();
+  ggml_tensor* normed = Norm(c, parts.shape, x, parts.weights.Layer(layer, "ffn_norm"));
+  ggml_tensor* up = ggml_mul_mat(c, parts.weights.Layer(layer, "ffn_up"), normed);
+  ggml_tensor* gate = ggml_mul_mat(c, parts.weights.Layer(layer, "ffn_gate"), normed);
+  ggml_tensor* gated = ggml_swiglu_split(c, gate, up);
+  return ggml_mul_mat(c, parts.weights.Layer(layer, "ffn_down"), gated);
+}
+
+ggml_tensor* Logits(const GraphParts& parts, GraphSet& set, ggml_tensor* x) {
+  ggml_context* c = set.graph_context.get();
+  ggml_tensor* normed = Norm(c, parts.shape, x, parts.weights.Global("output_norm"));
+  return ggml_mul_mat(c, parts.weights.OutputMatrix(), normed);
+}
 
 std::unique_ptr<GraphSet> BuildEmbedGraphs(const GraphParts& parts, uint32_t rows) {
   auto set = std::make_unique<GraphSet>(1, kMaxNodes);
@@ -69,24 +93,16 @@ std::unique_ptr<GraphSet> BuildAttentionGraphs(const GraphParts& parts, uint32_t
 std::unique_ptr<GraphSet> BuildFfnGraphs(const GraphParts& parts, uint32_t rows) {
   const FfnShard& shard = parts.weights.shard();
   auto set = std::make_unique<GraphSet>(shard.last_layer - shard.first_layer, kMaxNodes);
-  ggml_context* c = set->graph_context.get();
   set->x = NewRows(*set, parts.shape, rows);
-  for (uint32_t layer = shard.first_layer; layer < shard.last_layer; ++layer) {
-    ggml_tensor* normed = Norm(c, parts.shape, set->x, parts.weights.Layer(layer, "ffn_norm"));
-    ggml_tensor* up = ggml_mul_mat(c, parts.weights.Layer(layer, "ffn_up"), normed);
-    ggml_tensor* gate = ggml_mul_mat(c, parts.weights.Layer(layer, "ffn_gate"), normed);
-    ggml_tensor* gated = ggml_swiglu_split(c, gate, up);
-    set->AddGraph(kMaxNodes, {}, ggml_mul_mat(c, parts.weights.Layer(layer, "ffn_down"), gated));
-  }
+  for (uint32_t layer = shard.first_layer; layer < shard.last_layer; ++layer)
+    set->AddGraph(kMaxNodes, {}, Ffn(parts, *set, layer, set->x));
   return set;
 }
 
 std::unique_ptr<GraphSet> BuildHeadGraphs(const GraphParts& parts, uint32_t rows) {
   auto set = std::make_unique<GraphSet>(1, kMaxNodes);
-  ggml_context* c = set->graph_context.get();
   set->x = NewRows(*set, parts.shape, rows);
-  ggml_tensor* normed = Norm(c, parts.shape, set->x, parts.weights.Global("output_norm"));
-  set->AddGraph(kMaxNodes, {}, ggml_mul_mat(c, parts.weights.OutputMatrix(), normed));
+  set->AddGraph(kMaxNodes, {}, Logits(parts, *set, set->x));
   return set;
 }
 

@@ -14,6 +14,8 @@
 
 namespace tandem::ggml_cpu {
 
+inline constexpr uint32_t kMaxNodes = 32;  // tensors of one layer's graph
+
 // What the graphs of one backend refer to; all of it outlives them.
 struct GraphParts {
   const LlamaShape& shape;
@@ -21,6 +23,22 @@ struct GraphParts {
   KvPool* kv = nullptr;                 // attention graphs need it
   PagedAttentionCall* paged = nullptr;  // and this
 };
+
+// The steps of which graphs are made, here and for other devices (slot_graphs.h).
+
+// Queries of rows x [hidden, rows], their K and V written into the pool at set.kv_rows, and the
+// whole pools as they are after that: what reads those is computed later.
+struct Projected {
+  ggml_tensor* q = nullptr;       // [head_dim, heads, rows]
+  ggml_tensor* keys = nullptr;    // [kv_dim, pool rows]
+  ggml_tensor* values = nullptr;  // [kv_dim, pool rows]
+};
+Projected Project(const GraphParts& parts, GraphSet& set, uint32_t layer, ggml_tensor* x);
+// x + the output matrix times what was attended [hidden, rows].
+ggml_tensor* AddAttended(const GraphParts& parts, GraphSet& set, uint32_t layer,
+                         ggml_tensor* attended, ggml_tensor* x);
+ggml_tensor* Ffn(const GraphParts& parts, GraphSet& set, uint32_t layer, ggml_tensor* x);
+ggml_tensor* Logits(const GraphParts& parts, GraphSet& set, ggml_tensor* x);
 
 // tokens -> embeddings [hidden, rows]
 std::unique_ptr<GraphSet> BuildEmbedGraphs(const GraphParts& parts, uint32_t rows);

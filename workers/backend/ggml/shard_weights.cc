@@ -50,6 +50,7 @@ absl::StatusOr<std::unique_ptr<ShardWeights>> ShardWeights::Load(const GgufModel
     bytes += ggml_nbytes(weights->tensors_.at(spec.name));
   }
   if (weights->tensors_.empty()) return weights;  // of a shard without a layer
+  RETURN_IF_ERROR(device.CheckFree(bytes, absl::StrCat(model.path(), ": weights")));
   weights->buffer_.reset(ggml_backend_alloc_ctx_tensors(weights->context_.get(), device.backend()));
   if (weights->buffer_ == nullptr) {
     return absl::ResourceExhaustedError(
@@ -58,17 +59,24 @@ absl::StatusOr<std::unique_ptr<ShardWeights>> ShardWeights::Load(const GgufModel
   ggml_backend_buffer_set_usage(weights->buffer_.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
   AdviseHugePages(weights->buffer_.get());
   RETURN_IF_ERROR(weights->ReadTensors(model));
+  RETURN_IF_ERROR(weights->CheckProducts(model, device));
+  return weights;
+}
+
+absl::Status ShardWeights::CheckProducts(const GgufModel& model, GgmlDevice& device) {
   std::set<ggml_type> checked;
-  for (const auto& [name, tensor] : weights->tensors_) {
+  for (const auto& [name, tensor] : tensors_) {
     if (tensor->ne[1] == 1 || !checked.insert(tensor->type).second) continue;
     ASSIGN_OR_RETURN(const bool invariant, ProductIsBatchInvariant(tensor, device));
     if (invariant) continue;
+    products_batch_invariant_ = false;
+    if (!device.cpu()) continue;
     return absl::UnimplementedError(
         absl::StrCat(model.path(), ": tensor '", name, "' of type ", ggml_type_name(tensor->type),
                      ": its product with a row depends on the batch around it, so tokens would; "
                      "q4_1 and q8_0 files are exact"));
   }
-  return weights;
+  return absl::OkStatus();
 }
 
 // A tensor of the file's type and shape, or of the shard's part of it.

@@ -27,13 +27,16 @@ class ShardWeights {
   // `shard` is resolved, and may be without a layer; other than whole only with the ffn stage
   // alone. kInvalidArgument: the columns cannot be cut so (CutColumns). kResourceExhausted names
   // the bytes that could not be had; kUnimplemented names a tensor whose product depends on the
-  // batch (see invariance_check.h); else what GgufModel::Read says.
+  // batch (see invariance_check.h), on the CPU: on other devices it is told apart by its class;
+  // else what GgufModel::Read says.
   static absl::StatusOr<std::unique_ptr<ShardWeights>> Load(const GgufModel& model,
                                                             const std::set<Stage>& stages,
                                                             const FfnShard& shard,
                                                             GgmlDevice& device);
 
   const FfnShard& shard() const { return shard_; }
+  // False on a device whose products of some loaded type depend on the batch.
+  bool products_batch_invariant() const { return products_batch_invariant_; }
   bool Holds(TensorGroup group) const { return groups_.contains(group); }
   uint64_t bytes(TensorGroup group) const;
   // Tensor "blk.<layer>.<part>.weight" or "<name>.weight"; it is one of the loaded.
@@ -50,8 +53,10 @@ class ShardWeights {
   };
   absl::Status AddTensor(const GgufModel& model, const TensorSpec& spec);
   absl::Status ReadTensors(const GgufModel& model);
+  absl::Status CheckProducts(const GgufModel& model, GgmlDevice& device);
 
   FfnShard shard_;
+  bool products_batch_invariant_ = true;
   std::map<std::string, Part> parts_;  // of those that are not whole
   std::set<TensorGroup> groups_;
   std::map<TensorGroup, uint64_t> bytes_;
