@@ -179,3 +179,13 @@ def test_an_older_kubernetes_is_refused_and_1_29_gets_no_sleep():
     assert "1.28" in chart.refusal("--kube-version", "1.28.9")
     assert "preStop" not in chart.template("", "--kube-version", "1.29.0").stdout
     assert "preStop" in chart.template("", "--kube-version", "1.30.0").stdout
+
+
+def test_the_examples_ask_the_same_of_prometheus_whoever_scales():
+    rules = yaml.safe_load((chart.EXAMPLES / "prometheus-adapter.yaml").read_text())["rules"]["external"]
+    answered = {rule["name"]["as"]: rule["metricsQuery"].replace("<<.LabelMatchers>>", 'namespace="NS"') for rule in rules}
+    scalers = yaml.safe_load((chart.EXAMPLES / "hpa-values.yaml").read_text())
+    asked = {settings["autoscaling"]["metrics"][0]["external"]["metric"]["name"] for settings in [scalers["gateway"], *scalers["pools"].values()]}
+    assert asked == set(answered)
+    keda = [document["spec"]["triggers"][0]["metadata"]["query"] for document in yaml.safe_load_all((chart.EXAMPLES / "keda.yaml").read_text())]
+    assert len(keda) == 3 and set(keda) <= set(answered.values())
