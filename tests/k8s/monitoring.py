@@ -89,15 +89,14 @@ class Monitoring:
         self.began = self.prometheus.now()
 
     def _follow(self, events):
-        lines = []
         for line in events:
-            lines.append(line)
-            if line == "}\n":
-                event = json.loads("".join(lines))
-                lines = []
-                name, gone = event["object"]["metadata"]["name"], event["type"] == "DELETED"
-                self._pods.pop(name, None) if gone else self._pods.update({name: event["object"]})
-                self._write_targets()
+            event = json.loads(line)
+            name = event["object"]["metadata"]["name"]
+            if event["type"] == "DELETED":
+                self._pods.pop(name, None)
+            else:
+                self._pods[name] = event["object"]
+            self._write_targets()
 
     def _write_targets(self):
         found = [target(monitor, pod) for pod in self._pods.values() for monitor in self._monitors]

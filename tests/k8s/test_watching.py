@@ -11,7 +11,7 @@ from release import POOLS, Load
 # Empty with workers on CPU, full with emulated devices: tests/dashboards/test_live.py has those.
 EMULATED_ONLY = [("stages", "How far the host falls behind emulated devices")]
 # The thresholds and the patience of a test; what is scaled on, by which query and within which bounds is the example's.
-FAST = "{scaleDown: {stabilizationWindowSeconds: 2, policies: [{type: Pods, value: 8, periodSeconds: 2}]}}"
+FAST = "{scaleDown: {stabilizationWindowSeconds: 10, policies: [{type: Pods, value: 8, periodSeconds: 2}]}}"
 TWO_IN_FLIGHT = f"""
 gateway:
   autoscaling:
@@ -62,7 +62,7 @@ def test_pools_and_gateways_scale_by_the_examples(release, monitoring, text, tmp
             conditions.get("ScalingActive", {}).get("status") == "True" for conditions in hpas().values()))
         with Load(release, clients=7) as many:
             began = release.kube.seconds()
-            wait_for("four gateways for eight requests in flight", lambda: gateways() >= 4)
+            wait_for("three gateways or more for eight requests in flight", lambda: gateways() >= 3)
             print(f"gateways scaled up in {release.kube.seconds() - began:.0f} s")
         began = release.kube.seconds()
         wait_for("two gateways for one", lambda: gateways() == 2)
