@@ -31,8 +31,8 @@ class Release:
         """To the revision before, or to one that is named."""
         return self._helm("rollback", *revision)
 
-    def uninstall(self):
-        return self._helm("uninstall")
+    def uninstall(self, **options):
+        return self._helm("uninstall", **options)
 
     def kubectl(self, *argv, **options):
         return self.kube.kubectl("--namespace", self.namespace, *argv, **options)

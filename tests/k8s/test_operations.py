@@ -122,14 +122,14 @@ def test_uninstall_leaves_nothing(release, kube):
 def test_every_preset_comes_up_and_answers(kube):
     """Each values file but the one that asks for GPUs, with its emulated devices, in a restricted namespace of its own."""
     def tried(values):
-        name = (values or "values-default.yaml").removeprefix("values-").removesuffix(".yaml")
+        name = "preset-" + (values or "values-default.yaml").removeprefix("values-").removesuffix(".yaml")
         kube.apply(restricted(name))
         preset = Release(kube, namespace=name, values=CHART / (values or "values.yaml"))
         preset.install(*SMALL)
         said = kube.helm("test", preset.name, "--namespace", name, "--timeout", f"{LONG}s").stdout
         assert "Phase:          Succeeded" in said, said
         print(f"{kube.seconds():.0f} s: {name} answers")
-        preset.uninstall()
+        preset.uninstall(wait=False)  # makes room for the others
         return name
 
     presets = [values for values in VALUES if values != "values-cuda.yaml"]
