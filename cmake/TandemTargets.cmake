@@ -35,15 +35,18 @@ function(tandem_test name)
 endfunction()
 
 # tandem_python_tests(LABEL TIMEOUT s [NAMES ...] CLUSTER ...) registers this folder's test_NAME.py as one ctest entry each, LABEL_NAME, run
-# with the Python of tests/e2e/setup.sh (TANDEM_PYTHON, or the one in TANDEM_CACHE). Those of CLUSTER start clusters: one at a time on a machine.
+# with the Python of tests/e2e/setup.sh (TANDEM_PYTHON, or the one in TANDEM_CACHE). Those of CLUSTER start clusters: one at a time on a machine. A+B: test_A.py and test_B.py
+# in one run, LABEL_A, with session fixtures in common.
 function(tandem_python_tests label)
   cmake_parse_arguments(arg "" "TIMEOUT" "NAMES;CLUSTER" ${ARGN})
-  foreach(name ${arg_NAMES} ${arg_CLUSTER})
-    add_test(NAME ${label}_${name}
-      COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/run.sh ${CMAKE_CURRENT_SOURCE_DIR}/test_${name}.py)
+  foreach(names ${arg_NAMES} ${arg_CLUSTER})
+    string(REGEX MATCH "^[^+]+" name ${names})
+    string(REGEX REPLACE "([^+]+)[+]?" "${CMAKE_CURRENT_SOURCE_DIR}/test_\\1.py;" files ${names})
+    add_test(NAME ${label}_${name} COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/run.sh ${files})
     set_tests_properties(${label}_${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT}
       ENVIRONMENT "TANDEM_SOURCE_DIR=${PROJECT_SOURCE_DIR};TANDEM_BINARY_DIR=${PROJECT_BINARY_DIR}")
   endforeach()
+  list(TRANSFORM arg_CLUSTER REPLACE "[+].*" "")
   list(TRANSFORM arg_CLUSTER PREPEND ${label}_)
   set_tests_properties(${arg_CLUSTER} PROPERTIES RESOURCE_LOCK cluster)
 endfunction()

@@ -56,7 +56,6 @@ output=${output:-$source/build/images/tandem.tar}
 lay_out() {
   local root=$1 program library
   for program in "${programs[@]}"; do
-    [ -x "$build/bin/$program" ] || fail "no $build/bin/$program: run ./dev build --preset release, or name another --build-dir"
     install -D -m 755 --strip "$build/bin/$program" "$root/usr/bin/$program"
   done
   # Each library at its own path, the loader among them: the very files that the tests ran with.
@@ -69,14 +68,24 @@ lay_out() {
   echo 'tandem:x:65532:65532:tandem:/tmp:/usr/sbin/nologin' >"$root/etc/passwd"
   echo 'tandem:x:65532:' >"$root/etc/group"
   echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+  /usr/bin/python3 "$here/sbom.py" "$root" "$build" "$tag" ${model:+"$model"} >"$stage/sbom" || fail "no list of what is in the image"
+  install -D -m 644 "$stage/sbom" "$root/usr/share/tandem/sbom.spdx.json"
 }
 
 # lay_out_model ROOT: under the name that clients ask for.
 lay_out_model() {
-  [ -r "$model" ] || fail "no model file $model: run ./dev setup, name one with --model, or say --without-model"
   install -D -m 644 "$model" "$1/usr/share/tandem/models/$(basename "$model")"
 }
 
+for program in "${programs[@]}"; do
+  [ -x "$build/bin/$program" ] || fail "no $build/bin/$program: run ./dev build --preset release, or name another --build-dir"
+done
+[ -z "$model" ] || [ -r "$model" ] || fail "no model file $model: run ./dev setup, name one with --model, or say --without-model"
+[ -n "$tag" ] || tag=$("$build/bin/tandemctl" version | grep -o '[0-9][0-9.]*' | head -1)
+[ -n "$tag" ] || fail "tandemctl version names no version"
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+umask 022
 if [ -n "$rootfs" ]; then
   lay_out "$rootfs"
   [ -z "$model" ] || lay_out_model "$rootfs"
@@ -85,17 +94,12 @@ fi
 
 [ -z "$import" ] || need ctr containerd
 [ -z "$registry" ] || need skopeo skopeo
-stage=$(mktemp -d)
-trap 'rm -rf "$stage"' EXIT
-umask 022
 lay_out "$stage/programs"
 layers=(--layer "$stage/programs")
 if [ -n "$model" ]; then   # a layer of its own: a new build of the programs leaves it as it is
   lay_out_model "$stage/model"
   layers+=(--layer "$stage/model")
 fi
-[ -n "$tag" ] || tag=$("$build/bin/tandemctl" version | grep -o '[0-9][0-9.]*' | head -1)
-[ -n "$tag" ] || fail "tandemctl version names no version"
 mkdir -p "$(dirname "$output")"
 /usr/bin/python3 "$here/oci_image.py" "$output" "$name:$tag" "${layers[@]}" --env HOME=/tmp \
   --label org.opencontainers.image.title=tandem --label "org.opencontainers.image.version=$tag" \

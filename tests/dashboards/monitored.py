@@ -8,6 +8,7 @@ import urllib.request
 
 import requests
 
+import boards
 import cluster as clusters
 
 # Prefill, two attention workers and an FFN worker, all emulated; the prefill pool has no price. The objectives lie where some answers
@@ -50,9 +51,12 @@ class Prometheus:
     def __init__(self, url):
         self.url = url
 
+    def fetch(self, url):
+        with urllib.request.urlopen(url, timeout=30) as reply:
+            return reply.read()
+
     def get(self, path, **parameters):
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}", timeout=30) as reply:
-            return json.load(reply)["data"]
+        return json.loads(self.fetch(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"))["data"]
 
     def query(self, expr):
         """[(labels, value)] now."""
@@ -74,6 +78,32 @@ class Prometheus:
         """Process name to (health, address)."""
         return {target["labels"]["process"]: (target["health"], target["labels"]["instance"])
                 for target in self.get("targets", state="active")["activeTargets"]}
+
+
+def unknown_metrics(prometheus):
+    """What a query or rule asks for that nobody exports: metric to who asks."""
+    asked = {}
+    for name, title, _, expr in boards.queries():
+        for metric in boards.metrics_of(expr):
+            asked.setdefault(metric, set()).add(f"{name}: {title}")
+    for rule in boards.rules():
+        for metric in boards.metrics_of(rule["expr"]):
+            asked.setdefault(metric, set()).add(rule.get("alert") or rule["record"])
+    known = prometheus.metric_names()
+    return {metric: who for metric, who in asked.items() if metric not in known}
+
+
+def rules_not_evaluated(prometheus):
+    """Rules that have an error, are not loaded, or are not ours: name to what is wrong."""
+    loaded = {rule["name"]: rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]}
+    own = {rule.get("alert") or rule["record"] for rule in boards.rules()}
+    return {name: rule["lastError"] for name, rule in loaded.items() if rule["health"] != "ok"} | {
+        name: "not loaded" if name in own else "not ours" for name in own ^ set(loaded)}
+
+
+def without_data(prometheus, began, end):
+    """(dashboard, panel) of every query without a series in that time."""
+    return [(name, title) for name, title, _, expr in boards.queries() if not prometheus.series(expr, began, end)]
 
 
 class Load:

@@ -9,7 +9,7 @@ import pytest
 import boards
 import cluster as clusters
 import metrics_page
-from monitored import Load, Monitored
+from monitored import Load, Monitored, rules_not_evaluated, unknown_metrics
 
 BOOKS_WINDOW = 20  # seconds
 
@@ -66,23 +66,11 @@ def test_every_panel_shows_data_that_change_under_load(story, name, title, legen
 
 
 def test_no_query_or_rule_asks_for_an_unknown_metric(story):
-    known = story["prometheus"].metric_names()
-    asked = {}
-    for name, title, _, expr in boards.queries():
-        for metric in boards.metrics_of(expr):
-            asked.setdefault(metric, set()).add(f"{name}: {title}")
-    for rule in boards.rules():
-        for metric in boards.metrics_of(rule["expr"]):
-            asked.setdefault(metric, set()).add(rule.get("alert") or rule["record"])
-    unknown = {metric: who for metric, who in asked.items() if metric not in known}
-    assert not unknown, unknown
+    assert not unknown_metrics(story["prometheus"])
 
 
 def test_the_rules_are_loaded_and_evaluate(story):
-    groups = story["prometheus"].get("rules")["groups"]
-    loaded = {rule["name"]: rule for group in groups for rule in group["rules"]}
-    assert set(loaded) == {rule.get("alert") or rule["record"] for rule in boards.rules()}
-    assert not {name: rule["lastError"] for name, rule in loaded.items() if rule["health"] != "ok"}
+    assert not rules_not_evaluated(story["prometheus"])
 
 
 def test_nothing_leaks(story):

@@ -14,8 +14,12 @@ VALUES = ["", *sorted(path.name for path in CHART.glob("values-*.yaml"))]
 MONITORING = ["--api-versions", "monitoring.coreos.com/v1/PodMonitor", "--api-versions", "monitoring.coreos.com/v1/PrometheusRule"]
 
 
+# What `helm` means: Helm 3, or helm4 in ./dev soak.
+HELM = os.environ.get("TANDEM_HELM", "helm")
+
+
 def tool(name, *arguments, check=True, **options):
-    program = BIN / name
+    program = BIN / (HELM if name == "helm" else name)
     assert program.exists(), f"no {program}: run tests/k8s/setup.sh"
     result = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, **options)
     assert not check or result.returncode == 0, f"{name} {' '.join(map(str, arguments))}: exit {result.returncode}\n{result.stdout}{result.stderr}"

@@ -1,5 +1,6 @@
 """A real Kubernetes of one node on this machine: etcd, kube-apiserver, controller manager, scheduler, CoreDNS, containerd, kubelet and
-kube-proxy, all in one network namespace. Nothing listens outside of it, and down() leaves nothing behind."""
+kube-proxy, all in one network namespace; or its control plane alone, with nodes that KWOK plays. Nothing listens outside of it, and
+down() leaves nothing behind."""
 import contextlib
 import fcntl
 import functools
@@ -10,10 +11,12 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
-import cluster
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+import cluster  # noqa: E402
 
 SOURCE = pathlib.Path(os.environ.get("TANDEM_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 CACHE = pathlib.Path(os.environ.get("TANDEM_CACHE", pathlib.Path.home() / ".cache/tandem")) / "k8s"
@@ -27,7 +30,8 @@ SYSCTLS = ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/pa
            "kernel/keys/root_maxbytes"]
 # Users of the API by token: name in our files, user, group.
 USERS = [("admin", "admin", "system:masters"), ("controllers", "system:kube-controller-manager", ""),
-         ("scheduler", "system:kube-scheduler", ""), ("kubelet", f"system:node:{NODE}", "system:nodes"), ("proxy", "system:kube-proxy", "")]
+         ("scheduler", "system:kube-scheduler", ""), ("kubelet", f"system:node:{NODE}", "system:nodes"), ("proxy", "system:kube-proxy", ""),
+         ("kwok", "kwok", "system:masters")]
 LONG = 600  # seconds after which a condition counts as never coming
 
 
@@ -46,8 +50,11 @@ def left_over():
     return found + [str(folder) for pattern in ("kubepods", "k8s.io", "*/kubepods", "*/k8s.io") for folder in hierarchies.glob(pattern)]
 
 
+PREFIX = "tandem-kube-"   # of a cluster's folder
+
+
 def clear():
-    """Removes what outlives the cluster's processes: its network, and the empty control groups of its pods."""
+    """Removes what outlives a cluster's processes: its network, the empty control groups of its pods, and its folder unless that is kept."""
     if pathlib.Path(f"/run/netns/{NAMESPACE}").exists():
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
     hierarchies = pathlib.Path("/sys/fs/cgroup")
@@ -56,11 +63,30 @@ def clear():
             for folder, _, _ in os.walk(controller / group, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
+    for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if not (folder / "kept").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def restricted(name):
+    """A namespace that takes only pods of Pod Security `restricted`."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
+        "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}}}
+
+
+def lock(how=fcntl.LOCK_EX):
+    """One such cluster a machine: held while the file is open."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    file = open(CACHE / "lock", "w")
+    fcntl.flock(file, how)
+    return file
 
 
 class Kube:
     def __init__(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tandem-k8s-"))
+        self._lock = lock()
+        clear()   # what a run that was killed has left; its processes died with it
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX))
         self.logs = self.folder / "logs"
         self.pki = self.folder / "pki"
         for folder in (self.logs, self.pki, self.folder / "cni"):
@@ -68,7 +94,6 @@ class Kube:
         self.cri = self.folder / "containerd.sock"
         self.admin = self.pki / "admin.kubeconfig"
         self._children = {}
-        self._lock = None
         self.started = time.monotonic()
 
     # --- what tests use ---
@@ -79,6 +104,10 @@ class Kube:
                                 env=os.environ | {"KUBECONFIG": str(self.admin), "HOME": str(self.folder)}, **options)
         assert not check or result.returncode == 0, f"{' '.join(map(str, argv))}: exit {result.returncode}\n{result.stdout}{result.stderr}"
         return result
+
+    def client(self):
+        """What a kubectl begins with that is not run by kubectl()."""
+        return [BIN / "kubectl", "--kubeconfig", self.admin]
 
     def kubectl(self, *argv, **options):
         return self.run(BIN / "kubectl", *argv, **options)
@@ -100,12 +129,7 @@ class Kube:
 
     def up(self):
         """Ready when the node is. The images of tests/k8s/images are there; Tandem's own is the caller's to import."""
-        missing = [name for name in ("kube-apiserver", "kubelet", "coredns", "helm") if not (BIN / name).exists()]
-        assert not missing, f"{BIN} lacks {missing}: run tests/k8s/setup.sh"
-        self._take_lock()
-        self._make_network()
-        self._make_pki()
-        self._start_control_plane()
+        self._start_cluster()
         self._start_dns()
         self._start_node()
         images = self.folder / "images"
@@ -116,12 +140,20 @@ class Kube:
         wait_for("the node is Ready", lambda: self._node_ready())
         return self
 
-    def _take_lock(self):
-        """One such cluster a machine. What a run that was killed has left goes first; its processes died with it."""
-        CACHE.mkdir(parents=True, exist_ok=True)
-        self._lock = open(CACHE / "lock", "w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        clear()
+    def up_without_kubelet(self):
+        """The control plane, and KWOK, which plays the kubelet of every Node that is annotated kwok.x-k8s.io/node: fake. No container runs."""
+        self._start_cluster()
+        self.start("kwok", BIN / "kwok", "--kubeconfig", self.pki / "kwok.kubeconfig", "--manage-all-nodes=false",
+                   "--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake", "--cidr", "10.250.0.1/24", "--node-ip", "10.250.0.1",
+                   "--node-lease-duration-seconds", "40", "--server-address", "127.0.0.1:10247", "--config", SOURCE / "tests/k8s/kwok.yaml")
+        return self
+
+    def _start_cluster(self):
+        missing = [name for name in ("kube-apiserver", "kubelet", "coredns", "kwok", "helm") if not (BIN / name).exists()]
+        assert not missing, f"{BIN} lacks {missing}: run tests/k8s/setup.sh"
+        self._make_network()
+        self._make_pki()
+        self._start_control_plane()
 
     def enter(self):
         """What a command begins with to run in the cluster's network."""
@@ -169,30 +201,33 @@ class Kube:
         path.write_text(text)
         return path
 
-    def _start(self, name, *argv, **options):
-        """In the cluster's network, and gone when this process is."""
+    def start(self, name, *argv, stdout=None):
+        """A process in the cluster's network that is gone when down() is done, or this process is; its log is logs/NAME.log."""
         with open(self.logs / f"{name}.log", "w") as log:
-            self._children[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *self.enter(), *map(str, argv)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, **options)
+            self._children[name] = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.enter(), *map(str, argv)],
+                                                    stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log, text=True)
+        return self._children[name]
 
     def _start_control_plane(self):
         pki = self.pki
-        self._start("etcd", "etcd", "--data-dir", self.folder / "etcd", "--unsafe-no-fsync", "--log-level", "warn", "--logger", "zap",
+        self.start("etcd", "etcd", "--data-dir", self.folder / "etcd", "--unsafe-no-fsync", "--log-level", "warn", "--logger", "zap",
                     "--listen-client-urls", "http://127.0.0.1:2379", "--advertise-client-urls", "http://127.0.0.1:2379",
                     "--listen-peer-urls", "http://127.0.0.1:2380", "--initial-advertise-peer-urls", "http://127.0.0.1:2380",
                     "--initial-cluster", "default=http://127.0.0.1:2380")
-        self._start("kube-apiserver", BIN / "kube-apiserver", "--etcd-servers", "http://127.0.0.1:2379", "--secure-port", "6443",
+        self.start("kube-apiserver", BIN / "kube-apiserver", "--etcd-servers", "http://127.0.0.1:2379", "--secure-port", "6443",
                     "--advertise-address", NODE_IP, "--bind-address", "0.0.0.0", "--tls-cert-file", pki / "api.crt",
                     "--tls-private-key-file", pki / "api.key", "--token-auth-file", pki / "tokens.csv", "--authorization-mode", "Node,RBAC",
                     "--enable-admission-plugins", "NodeRestriction", "--service-cluster-ip-range", SERVICE_CIDR,
                     "--service-account-issuer", "https://kubernetes.default.svc.cluster.local", "--service-account-key-file", pki / "sa.pub",
                     "--service-account-signing-key-file", pki / "sa.key", "--kubelet-preferred-address-types", "InternalIP")
-        wait_for("kube-apiserver is ready", lambda: self._alive("kube-apiserver") and self._probe(BIN / "kubectl", "get", "--raw", "/readyz"))
-        self._start("kube-controller-manager", BIN / "kube-controller-manager", "--kubeconfig", pki / "controllers.kubeconfig",
+        wait_for("kube-apiserver is ready", lambda: self.alive("kube-apiserver") and self._probe(BIN / "kubectl", "get", "--raw", "/readyz"))
+        self.start("kube-controller-manager", BIN / "kube-controller-manager", "--kubeconfig", pki / "controllers.kubeconfig",
                     "--service-account-private-key-file", pki / "sa.key", "--root-ca-file", pki / "ca.crt",
                     "--use-service-account-credentials", "--allocate-node-cidrs", "--cluster-cidr", POD_CIDR,
-                    "--service-cluster-ip-range", SERVICE_CIDR, "--leader-elect=false", "--bind-address", "127.0.0.1")
-        self._start("kube-scheduler", BIN / "kube-scheduler", "--kubeconfig", pki / "scheduler.kubeconfig", "--leader-elect=false",
+                    "--service-cluster-ip-range", SERVICE_CIDR, "--leader-elect=false", "--bind-address", "127.0.0.1",
+                   "--horizontal-pod-autoscaler-sync-period", "2s",
+                   "--node-monitor-grace-period", f"{LONG}s")  # a node that a busy machine keeps from its heartbeat is not lost
+        self.start("kube-scheduler", BIN / "kube-scheduler", "--kubeconfig", pki / "scheduler.kubeconfig", "--leader-elect=false",
                     "--bind-address", "127.0.0.1")
 
     def _start_dns(self):
@@ -208,7 +243,7 @@ class Kube:
     cache 5
 }}
 """)
-        self._start("coredns", BIN / "coredns", "-conf", corefile)
+        self.start("coredns", BIN / "coredns", "-conf", corefile)
         ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]
         self.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kube-dns", "namespace": "kube-system"},
                     "spec": {"clusterIP": DNS_SERVICE, "ports": ports}},
@@ -219,7 +254,7 @@ class Kube:
     def apply(self, *objects):
         self.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
-    def _alive(self, name):
+    def alive(self, name):
         assert self._children[name].poll() is None, f"{name} ended:\n{self.tail(name)}"
         return True
 
@@ -240,8 +275,8 @@ until ctr --address {self.cri} version >/dev/null 2>&1; do sleep 0.1; done
   --root-dir {self.folder}/kubelet --cert-dir {self.folder}/kubelet/pki >{self.logs}/kubelet.log 2>&1 &
 wait
 """)
-        self._start("node", "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", script)
-        self._start("kube-proxy", BIN / "kube-proxy", "--config", self.folder / "proxy.json")
+        self.start("node", "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", script)
+        self.start("kube-proxy", BIN / "kube-proxy", "--config", self.folder / "proxy.json")
 
     def _write_node_files(self):
         self._write("resolv.conf", f"nameserver {DNS_SERVICE}\n")
@@ -281,7 +316,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
                           "udpStreamTimeout": "0s"}}))
 
     def _node_ready(self):
-        self._alive("node")
+        self.alive("node")
         result = self.kubectl("get", "node", NODE, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}", check=False)
         return result.stdout == "True"
 
@@ -294,8 +329,13 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
         for child in self._children.values():
             child.wait()
         wait_for("no mount of the node is left", lambda: str(self.folder) not in pathlib.Path("/proc/mounts").read_text(), seconds=60)
+        if keep_logs:
+            self._write("kept", "")
         clear()
-        if not keep_logs:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock:
-            self._lock.close()
+        self._lock.close()
+
+
+if __name__ == "__main__":
+    # kube.py: takes away what a run that was killed has left, unless another runs.
+    with contextlib.suppress(BlockingIOError), lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+        clear()

@@ -10,6 +10,7 @@ from kube import LONG, wait_for
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
+POOLS = ["prefill", "attention", "ffn"]   # of the chart as it stands
 
 
 class Release:
@@ -17,13 +18,21 @@ class Release:
         self.kube, self.name, self.namespace, self.values = kube, name, namespace, values
         self.full = name if "tandem" in name else f"{name}-tandem"  # as the chart names its objects
 
-    def install(self, *more, wait=True):
-        return self.kube.helm("install", self.name, CHART, "--namespace", self.namespace, "--values", self.values, *more,
-                              *(["--wait", "--timeout", f"{LONG}s"] if wait else []))
+    def _helm(self, command, *more, wait=True):
+        return self.kube.helm(command, self.name, *more, "--namespace", self.namespace, *(["--wait", "--timeout", f"{LONG}s"] if wait else []))
 
-    def upgrade(self, *more, wait=True):
-        return self.kube.helm("upgrade", self.name, CHART, "--namespace", self.namespace, "--values", self.values, *more,
-                              *(["--wait", "--timeout", f"{LONG}s"] if wait else []))
+    def install(self, *more, **options):
+        return self._helm("install", CHART, "--values", self.values, *more, **options)
+
+    def upgrade(self, *more, **options):
+        return self._helm("upgrade", CHART, "--values", self.values, *more, **options)
+
+    def rollback(self, *revision):
+        """To the revision before, or to one that is named."""
+        return self._helm("rollback", *revision)
+
+    def uninstall(self, **options):
+        return self._helm("uninstall", **options)
 
     def kubectl(self, *argv, **options):
         return self.kube.kubectl("--namespace", self.namespace, *argv, **options)
@@ -43,6 +52,11 @@ class Release:
     def ready(self, component, pool=None):
         return {name for name, pod in self.pods(component, pool).items()
                 if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in pod["status"].get("conditions", ()))}
+
+    def lives(self, component="worker", pool=None):
+        """(pod, restarts) of ready pods: what changes when one of them has died."""
+        pods = self.pods(component, pool)
+        return {(name, pods[name]["status"]["containerStatuses"][0]["restartCount"]) for name in self.ready(component, pool) if name in pods}
 
     def rolled(self, *names):
         for name in names:

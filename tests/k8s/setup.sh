@@ -1,22 +1,34 @@
 #!/usr/bin/env bash
-# Builds what tests/k8s runs with into TANDEM_CACHE/k8s/bin: Kubernetes, CoreDNS, Helm, helm-unittest, kubeconform and kube-score,
+# Builds what tests/k8s runs with into TANDEM_CACHE/k8s/bin: Kubernetes, CoreDNS, KWOK, Helm, helm-unittest, kubeconform and kube-score,
 # from the Go modules that tools/go.mod and tools/go.sum pin (by version and checksum), and the JSON schemas of that Kubernetes.
 # Some 18 CPU-minutes the first time; the same versions again return at once.
+#   setup.sh --helm4    builds Helm 4 alone, as bin/helm4: `./dev soak` asks it too
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")"
 
 cache=${TANDEM_CACHE:-$HOME/.cache/tandem}/k8s
-wanted=$(cat setup.sh schemas.py tools/go.mod tools/go.sum tools/dns/main.go tools/kube-score/go.mod tools/kube-score/go.sum |
-  sha256sum | cut -c1-64)
-stamp=$cache/stamp
-[ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
-
-command -v go >/dev/null || { echo "setup.sh: no Go: tests/k8s builds Kubernetes and Helm with Go 1.26 or newer" >&2; exit 1; }
-mkdir -p "$cache/bin"
-rm -f "$stamp"
-echo "==> building Kubernetes, Helm and their critics into $cache/bin (some 18 CPU-minutes the first time)" >&2
-
 export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS="-trimpath -mod=readonly -p=${TANDEM_JOBS:-$(nproc)}"
+
+# stale STAMP FILE...: true, and the stamp is gone, unless it was written for these very files.
+stale() {
+  local stamp=$cache/$1; shift
+  wanted=$(cat "$@" | sha256sum | cut -c1-64)
+  [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 1
+  command -v go >/dev/null || { echo "setup.sh: no Go: tests/k8s builds Kubernetes and Helm with Go 1.26 or newer" >&2; exit 1; }
+  mkdir -p "$cache/bin"
+  rm -f "$stamp"
+}
+
+if [ "${1:-}" = --helm4 ]; then
+  stale stamp-helm4 setup.sh tools/helm4/go.mod tools/helm4/go.sum || exit 0
+  echo "==> building Helm 4 into $cache/bin (some minutes the first time)" >&2
+  (cd tools/helm4 && go build -ldflags "-s -w" -o "$cache/bin/helm4" helm.sh/helm/v4/cmd/helm)
+  echo "$wanted" >"$cache/stamp-helm4"
+  exit 0
+fi
+
+stale stamp setup.sh schemas.py tools/go.mod tools/go.sum tools/dns/main.go tools/kube-score/go.mod tools/kube-score/go.sum || exit 0
+echo "==> building Kubernetes, KWOK, Helm and their critics into $cache/bin (some 18 CPU-minutes the first time)" >&2
 
 kubernetes=$(cd tools && go list -m -f '{{.Version}}' k8s.io/kubernetes)
 helm=$(cd tools && go list -m -f '{{.Version}}' helm.sh/helm/v3)
@@ -28,10 +40,10 @@ stamps="-X k8s.io/component-base/version.gitVersion=$kubernetes -X k8s.io/compon
 
 (cd tools && go build -ldflags "-s -w $stamps" -o "$cache/bin/" \
   k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubectl,kubelet,kube-proxy} \
-  helm.sh/helm/v3/cmd/helm github.com/helm-unittest/helm-unittest/cmd/helm-unittest github.com/yannh/kubeconform/cmd/kubeconform)
+  helm.sh/helm/v3/cmd/helm sigs.k8s.io/kwok/cmd/kwok github.com/helm-unittest/helm-unittest/cmd/helm-unittest github.com/yannh/kubeconform/cmd/kubeconform)
 (cd tools && go build -ldflags "-s -w" -o "$cache/bin/coredns" ./dns)
 (cd tools/kube-score && go build -ldflags "-s -w" -o "$cache/bin/" github.com/zegl/kube-score/cmd/kube-score)
 
 module=$(cd tools && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
 /usr/bin/python3 schemas.py "$module/api/openapi-spec/swagger.json" "$cache/schemas"
-echo "$wanted" >"$stamp"
+echo "$wanted" >"$cache/stamp"

@@ -118,11 +118,15 @@ def test_rules_and_dashboards_are_the_products_own_files():
         assert boards[f"tandem-dashboard-{file.stem}"]["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+def promtool_takes(file):
+    result = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_promtool_takes_the_rules_as_rendered(tmp_path):
     rule = chart.of_kind(chart.render("", *chart.MONITORING), "PrometheusRule")["tandem"]["spec"]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(rule))
-    result = subprocess.run(["promtool", "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    promtool_takes(tmp_path / "rules.yml")
 
 
 def test_a_packaged_chart_carries_them_too(tmp_path):
@@ -136,7 +140,7 @@ def test_a_packaged_chart_carries_them_too(tmp_path):
 
 def test_the_examples_are_taken():
     documents = chart.render("", "--values", chart.EXAMPLES / "hpa-values.yaml")
-    assert set(chart.of_kind(documents, "HorizontalPodAutoscaler")) == {"tandem-gateway", "tandem-prefill", "tandem-attention"}
+    assert set(chart.of_kind(documents, "HorizontalPodAutoscaler")) == {"tandem-gateway", "tandem-prefill", "tandem-attention", "tandem-ffn"}
     for document in yaml.safe_load_all((chart.EXAMPLES / "keda.yaml").read_text()):
         assert document["kind"] == "ScaledObject"
         assert document["spec"]["scaleTargetRef"]["name"] in chart.of_kind(documents, "Deployment")
@@ -179,3 +183,16 @@ def test_an_older_kubernetes_is_refused_and_1_29_gets_no_sleep():
     assert "1.28" in chart.refusal("--kube-version", "1.28.9")
     assert "preStop" not in chart.template("", "--kube-version", "1.29.0").stdout
     assert "preStop" in chart.template("", "--kube-version", "1.30.0").stdout
+
+
+def test_the_examples_ask_the_same_of_prometheus_whoever_scales(tmp_path):
+    rules = yaml.safe_load((chart.EXAMPLES / "prometheus-adapter.yaml").read_text())["rules"]["external"]
+    answered = {rule["name"]["as"]: rule["metricsQuery"].replace("<<.LabelMatchers>>", 'namespace="NS"') for rule in rules}
+    scalers = yaml.safe_load((chart.EXAMPLES / "hpa-values.yaml").read_text())
+    asked = {settings["autoscaling"]["metrics"][0]["external"]["metric"]["name"] for settings in [scalers["gateway"], *scalers["pools"].values()]}
+    assert asked == set(answered)
+    keda = [document["spec"]["triggers"][0]["metadata"]["query"] for document in yaml.safe_load_all((chart.EXAMPLES / "keda.yaml").read_text())]
+    assert len(keda) == 3 and set(keda) <= set(answered.values())
+    recorded = [{"record": f"query:{name}", "expr": query} for name, query in answered.items()]
+    (tmp_path / "queries.yml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": recorded}]}))
+    promtool_takes(tmp_path / "queries.yml")

