@@ -4,6 +4,7 @@
 #include "services/runtime/daemon.h"
 #include "services/runtime/log.h"
 #include "workers/backend/ggml/device_list.h"
+#include "workers/daemon/conformance_command.h"
 #include "workers/daemon/daemon.h"
 #include "workers/daemon/microbench_command.h"
 #include "workers/rpc/frame_memory.h"
@@ -11,6 +12,8 @@
 int main(int argc, char** argv) {
   if (argc > 1 && argv[1] == std::string("microbench"))
     return tandem::MicrobenchMain(argc - 1, argv + 1);
+  if (argc > 1 && argv[1] == std::string("conformance-ffn"))
+    return tandem::ConformanceFfnMain(argc - 1, argv + 1);
   auto command = tandem::ParseWorkerCommand(argc, argv);
   if (!command.ok()) {
     std::cerr << "tandem-worker: " << command.status().message() << "\n";

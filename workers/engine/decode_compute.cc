@@ -1,6 +1,11 @@
 // What the decode engine's device computes, and the calls to the FFN group in between.
+#include <absl/strings/str_cat.h>
+#include <absl/types/span.h>
+
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "scheduler/base/status.h"
@@ -8,6 +13,22 @@
 #include "workers/engine/decode_engine.h"
 
 namespace tandem {
+namespace {
+
+// Infinities and NaNs are the numbers whose exponent is all ones. By bits, a loop that compilers
+// turn into vector code: this reads every value that comes back.
+std::optional<size_t> FirstNotFinite(absl::Span<const float> values) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  const auto is_finite = [](float value) {
+    return (std::bit_cast<uint32_t>(value) & kExponent) != kExponent;
+  };
+  bool all = true;
+  for (const float value : values) all &= is_finite(value);
+  if (all) return std::nullopt;
+  return std::find_if_not(values.begin(), values.end(), is_finite) - values.begin();
+}
+
+}  // namespace
 
 void DecodeEngine::RunTask() {
   std::optional<step::DecodeTask> task = machine_.NextTask(context_.Now());
@@ -180,6 +201,15 @@ void DecodeEngine::TakeReply(const std::string& holder, Slot& slot, F2a& reply) 
     group_.GiveUp(holder, absl::InternalError(absl::StrCat(
                               "FFN worker ", holder, " answered ", slot.rows, " rows with ",
                               reply.data.size(), " floats, not ", floats)));
+    CarryOut();
+    return;
+  }
+  if (const std::optional<size_t> at = of_this_layer ? FirstNotFinite(reply.data) : std::nullopt) {
+    const size_t hidden = context_.model().hidden;
+    group_.GiveUp(holder, absl::InternalError(absl::StrCat(
+                              "FFN worker ", holder, " answered layer ", reply.call.layer,
+                              " with data[row ", *at / hidden, "][", *at % hidden,
+                              "] = ", reply.data[*at], ", not a finite number")));
     CarryOut();
     return;
   }

@@ -5,6 +5,7 @@
 
 #include "scheduler/base/status.h"
 #include "workers/connector/own_copy.h"
+#include "workers/connector/stale_shard.h"
 
 namespace tandem {
 namespace {
@@ -54,9 +55,7 @@ absl::Status FfnEngine::CheckHello(const HandoffHello& hello) const {
                                                       ToString(*hello.shard, model.layers)));
   }
   if (hello.shard_epoch != context_.config.shard_epoch) {
-    return absl::FailedPreconditionError(absl::StrCat("STALE_SHARD: FFN worker ", worker,
-                                                      " is at epoch ", context_.config.shard_epoch,
-                                                      ", not ", hello.shard_epoch));
+    return StaleShardError(worker, context_.config.shard_epoch, hello.shard_epoch);
   }
   return absl::OkStatus();
 }
@@ -83,9 +82,8 @@ absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> FfnEngine::OpenStrea
 
 absl::Status FfnEngine::CheckCall(const A2f& call) const {
   if (call.shard_epoch != context_.config.shard_epoch) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("STALE_SHARD: FFN worker ", context_.config.worker.value(), " is at epoch ",
-                     context_.config.shard_epoch, ", not ", call.shard_epoch));
+    return StaleShardError(context_.config.worker.value(), context_.config.shard_epoch,
+                           call.shard_epoch);
   }
   if (call.data.size() != size_t{call.rows} * context_.model().hidden) {
     return absl::InvalidArgumentError(absl::StrCat("a call of ", call.rows, " rows of ",

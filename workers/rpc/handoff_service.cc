@@ -5,10 +5,20 @@
 
 #include "services/runtime/log.h"
 #include "services/runtime/server_stream.h"
+#include "workers/connector/stale_shard.h"
 #include "workers/rpc/handoff_codec.h"
 
 namespace tandem {
 namespace {
+
+// Queued behind the write in flight. A sender that keeps to its credit never leaves so many unread:
+// two of its largest calls, 256 rows each by default, cut into single rows.
+constexpr size_t kMaxUnreadReplies = 1024;
+
+ServerStreamOptions Bounded(ServerStreamOptions options) {
+  options.max_queued_messages = kMaxUnreadReplies;
+  return options;
+}
 
 // One attention worker's stream. The engine holds it as the sink of its replies and may outlive the
 // call: then Reply does nothing.
@@ -16,7 +26,7 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
                             public FfnReplySink {
  public:
   HandoffStream(ServerStreamOptions options, FfnDoor& door, std::atomic<uint64_t>& malformed_calls)
-      : ServerStream(std::move(options)), door_(door), malformed_calls_(malformed_calls) {}
+      : ServerStream(Bounded(std::move(options))), door_(door), malformed_calls_(malformed_calls) {}
 
   void Reply(F2a reply) override { Write(EncodeReply(std::move(reply), shard_epoch_.load())); }
 
@@ -47,7 +57,10 @@ class HandoffStream final : public ServerStream<grpc::ByteBuffer, grpc::ByteBuff
 
   // Called by the engine.
   void OnOpened(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>> opened) {
-    if (!opened.ok()) return Refuse(opened.status());
+    if (!opened.ok()) {
+      if (const auto current = CurrentShardEpoch(opened.status())) shard_epoch_.store(*current);
+      return Refuse(opened.status());
+    }
     const HandoffGrantInfo& grant = opened->second;
     shard_epoch_.store(grant.shard_epoch);
     bool closed = false;
