@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs the benchmarks whose figures stand in RESULTS.md, from a release build.
-#   tests/bench/run.sh BUILD_DIR [split_decode|handoff|trace|cluster|gateway|emulated|occupancy|tco|ledger|closed_loop|truth|other_ffn ...]    default: all
+#   tests/bench/run.sh BUILD_DIR [split_decode|device|handoff|trace|cluster|gateway|emulated|occupancy|tco|ledger|closed_loop|truth|other_ffn ...]    default: all
 #   tests/bench/run.sh BUILD_DIR truth --rows FILE.csv[.gz]     how far the checked-in coefficients are from these rows
 set -euo pipefail
 build=${1:?usage: run.sh BUILD_DIR [NAME ...]}; shift
 here=$(dirname "$(readlink -f "$0")")
 model=${TANDEM_MODEL:-$HOME/.cache/tandem/models/SmolLM2-135M-Instruct.Q4_1.gguf}
-[ $# -gt 0 ] || set -- split_decode handoff trace cluster gateway emulated occupancy tco ledger closed_loop truth other_ffn
+[ $# -gt 0 ] || set -- split_decode device handoff trace cluster gateway emulated occupancy tco ledger closed_loop truth other_ffn
 rows=''
 if [ $# -ge 2 ] && [ "$1" = truth ] && [ "$2" = --rows ]; then
   rows=${3:?truth --rows needs a file}
@@ -17,6 +17,7 @@ for name in "$@"; do
   echo "## $name"
   case $name in
     split_decode) "$build/tests/split_decode_bench" "$model" ;;
+    device) "$build/tests/device_bench" "$model" ;;
     handoff) "$build/tests/handoff_rtt_bench" ;;
     trace) "$build/tests/trace_bench" ;;
     cluster) /usr/bin/python3 "$here/cluster_bench.py" --bin "$build/bin" --model "$model" ;;
