@@ -1,4 +1,4 @@
-# find_package(Tandem CONFIG): Tandem::tandem_backend, what a StageBackend links, and Tandem::tandem_conformance, the suite with
+# find_package(Tandem CONFIG): Tandem::tandem_backend, what a StageBackend links, and Tandem::tandem_backend_conformance, the suite with
 # its main. Built with C++20 as they are.
 include(CMakeFindDependencyMacro)
 find_dependency(absl CONFIG)

@@ -2,7 +2,7 @@
 # conformance suite, as the CMake package Tandem. No part of a plain install:
 #
 #   ninja -C build/dev tandem_sdk && cmake --install build/dev --prefix PREFIX --component sdk
-set(sdk base model view cost backend conformance)
+set(sdk base model view cost backend backend_conformance)
 list(TRANSFORM sdk PREPEND tandem_)
 add_custom_target(tandem_sdk DEPENDS ${sdk})
 
