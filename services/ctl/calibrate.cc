@@ -2,8 +2,6 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/time/time.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -19,8 +17,8 @@
 #include "scheduler/base/status.h"
 #include "services/ctl/calibration.h"
 #include "services/ctl/commands.h"
-#include "services/ctl/process.h"
 #include "services/ctl/start_cluster.h"
+#include "services/ctl/worker_program.h"
 #include "services/runtime/real_time.h"
 
 namespace tandem::ctl {
@@ -83,22 +81,12 @@ absl::StatusOr<std::string> ReadWhole(const std::string& path) {
 
 // Runs the worker's microbenchmark, which tells its progress on stderr, into `file`.
 absl::Status Measure(const Options& options, const std::string& model, const std::string& file) {
-  const std::string folder =
-      options.bin_dir.empty() ? fs::path(OwnExecutable()).parent_path().string() : options.bin_dir;
-  SpawnOptions spawn;
-  spawn.argv = {
-      absl::StrCat(folder, "/tandem-worker"), "microbench", "--model", model, "--output", file};
-  if (options.quick) spawn.argv.emplace_back("--quick");
-  spawn.signal_on_parent_death = SIGKILL;
-  ASSIGN_OR_RETURN(const ProcessRef worker, Spawn(spawn));
-  int status = 0;
-  pid_t ended = 0;
-  do {
-    ended = waitpid(worker.pid, &status, 0);
-  } while (ended < 0 && errno == EINTR);
-  if (ended == worker.pid && WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("tandem-worker microbench ended with ",
-                                             DescribeExit(status), "; it said why above"));
+  std::vector<std::string> arguments = {"microbench", "--model", model, "--output", file};
+  if (options.quick) arguments.emplace_back("--quick");
+  ASSIGN_OR_RETURN(const int exit_code, RunWorkerProgram(options.bin_dir, arguments));
+  if (exit_code == 0) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("tandem-worker microbench ended with exit code ",
+                                             exit_code, "; it said why above"));
 }
 
 absl::StatusOr<std::string> ModelFile(const Options& options) {

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "services/ctl/commands.h"
+#include "services/ctl/conformance.h"
 
 int main(int argc, char** argv) {
   CLI::App app("tandemctl: operates Tandem, and runs a whole cluster on loopback");
@@ -17,6 +18,7 @@ int main(int argc, char** argv) {
   tandem::ctl::AddCatalog(app, exit_code);
   tandem::ctl::AddFit(app, exit_code);
   tandem::ctl::AddCalibrate(app, exit_code);
+  tandem::ctl::AddConformance(app, exit_code);
   tandem::ctl::AddLocal(app, exit_code);
   tandem::ctl::AddVersion(app, exit_code);
   try {

@@ -62,6 +62,38 @@ def test_within_its_class_ids_are_exact_and_they_begin_as_ours_do(world, our_ids
     cluster.wait_idle()
 
 
+def suite(cluster, address, *arguments):
+    """What `tandemctl conformance ffn --json` says of a server: (exit code, name to case)."""
+    result = cluster.ctl("conformance", "ffn", "--address", address, "--model", str(clusters.MODEL), "--model-name", "smollm2",
+                         "--patience", "60", "--json", *arguments, check=False)
+    assert result.stdout, result.stderr
+    return result.returncode, {case["name"]: case for case in json.loads(result.stdout)["cases"]}
+
+
+def test_the_suite_passes_it_and_names_its_distance(world):
+    cluster, server = world
+    code, cases = suite(cluster, server.address)
+    assert code == 0 and len(cases) == 40, [case for case in cases.values() if not case["passed"]]
+    assert "a class of its own: at most 0.02" in cases["values/precision"]["what"], cases["values/precision"]
+    # A tolerance that another arithmetic cannot keep: caught, with the first difference.
+    code, cases = suite(cluster, server.address, "--case", "values/precision", "--tolerance", "1e-6")
+    assert code == 1 and not cases["values/precision"]["passed"]
+    assert "row 0 element " in cases["values/precision"]["first_difference"]
+
+
+def test_the_suite_passes_our_own_worker_bit_by_bit(own):
+    worker = own.workers()["ffn-0"]
+    code, cases = suite(own, worker["address"])
+    assert code == 0 and len(cases) == 40, [case for case in cases.values() if not case["passed"]]
+    assert "bit by bit the reference's" in cases["values/precision"]["what"]
+    table = own.ctl("conformance", "ffn", "--address", worker["address"], "--model", str(clusters.MODEL), "--model-name", "another",
+                    "--case", "open/granted", check=False)
+    assert table.returncode == 1 and "open/granted  FAIL" in table.stdout and "0 of 1 cases passed" in table.stdout, table.stdout
+    nobody = own.ctl("conformance", "ffn", "--address", "127.0.0.1:1", "--model", str(clusters.MODEL), check=False)
+    assert nobody.returncode == 1 and "127.0.0.1:1: the stream ended with UNAVAILABLE" in nobody.stderr, nobody.stderr
+    assert complete(own, "The sky is", 2)["usage"]["completion_tokens"] == 2, "and it serves on"
+
+
 def test_a_router_refuses_it_beside_ours_and_says_why(own):
     router = json.loads((own.state_dir / "state.json").read_text())["router"]
     with other_ffn.served("--router", router) as server:
