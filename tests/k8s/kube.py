@@ -252,7 +252,7 @@ class Kube:
                     "endpoints": [{"addresses": [NODE_IP], "conditions": {"ready": True}}]})
 
     def apply(self, *objects):
-        self.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+        self.kubectl("apply", "--validate=false", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
     def alive(self, name):
         assert self._children[name].poll() is None, f"{name} ended:\n{self.tail(name)}"

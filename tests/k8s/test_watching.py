@@ -11,7 +11,7 @@ from release import POOLS, Load
 # Empty with workers on CPU, full with emulated devices: tests/dashboards/test_live.py has those.
 EMULATED_ONLY = [("stages", "How far the host falls behind emulated devices")]
 # The thresholds and the patience of a test; what is scaled on, by which query and within which bounds is the example's.
-FAST = "{scaleDown: {stabilizationWindowSeconds: 10, policies: [{type: Pods, value: 8, periodSeconds: 2}]}}"
+FAST = "{scaleDown: {stabilizationWindowSeconds: 20, policies: [{type: Pods, value: 8, periodSeconds: 2}]}}"
 TWO_IN_FLIGHT = f"""
 gateway:
   autoscaling:
