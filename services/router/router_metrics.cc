@@ -53,6 +53,9 @@ RouterMetrics::RouterMetrics(prometheus::Registry& registry)
           OneCounter(registry, "tandem_router_workers_lost_total", "Worker streams that ended.")),
       shards_lost_(
           OneCounter(registry, "tandem_router_shards_lost_total", "FFN holders reported lost.")),
+      kv_class_crossings_(OneCounter(
+          registry, "tandem_router_kv_class_crossings_total",
+          "Sequences placed whose prompt another numerics class computes than their tokens.")),
       queued_(OneGauge(registry, "tandem_router_queued_requests",
                        "Requests that wait for a placement.")),
       sequences_(
@@ -75,6 +78,7 @@ void RouterMetrics::Handled(const control::Event& event,
     if (const auto* placed = std::get_if<control::TellPlaced>(&command)) {
       placements_.Add({{"worker", worker_labels_.Of(placed->attention_worker.value())}})
           .Increment();
+      if (CrossesClasses(*placed)) kv_class_crossings_.Increment();
       if (const auto found = waiting_.find(placed->sequence.request); found != waiting_.end()) {
         queue_seconds_.Observe((now - found->second.arrived).seconds());
       }
@@ -102,6 +106,13 @@ void RouterMetrics::Count(const control::Event& event, Instant now) {
   }
 }
 
+bool RouterMetrics::CrossesClasses(const control::TellPlaced& placed) const {
+  const auto prefill = classes_.find(placed.prefill_worker);
+  const auto attention = classes_.find(placed.attention_worker);
+  return prefill != classes_.end() && attention != classes_.end() &&
+         prefill->second.prefill != attention->second.attention;
+}
+
 void RouterMetrics::Answered(const RequestId& request, const std::string& outcome) {
   if (waiting_.erase(request) > 0) requests_.Add({{"outcome", outcome}}).Increment();
 }
@@ -111,7 +122,11 @@ void RouterMetrics::Published(const control::ControllerSnapshot& snapshot) {
   sequences_.Set(snapshot.live_sequences);
   ready_.Set(snapshot.ready ? 1 : 0);
   std::map<std::string, int> count;
-  for (const control::WorkerSnapshot& worker : snapshot.workers) count[worker.state]++;
+  classes_.clear();
+  for (const control::WorkerSnapshot& worker : snapshot.workers) {
+    count[worker.state]++;
+    classes_[worker.description.id] = worker.description.numerics;
+  }
   for (const char* state : kStates) workers_.Add({{"state", state}}).Set(count[state]);
 }
 

@@ -33,6 +33,8 @@ class RouterMetrics final : public RouterObserver {
   };
 
   void Count(const control::Event& event, Instant now);
+  // Whether the prompt is computed in another numerics class than the tokens after it.
+  bool CrossesClasses(const control::TellPlaced& placed) const;
   // A request counts once, with the answer to the first of its choices.
   void Answered(const RequestId& request, const std::string& outcome);
 
@@ -44,11 +46,13 @@ class RouterMetrics final : public RouterObserver {
   prometheus::Counter& leases_expired_;
   prometheus::Counter& workers_lost_;
   prometheus::Counter& shards_lost_;
+  prometheus::Counter& kv_class_crossings_;
   prometheus::Gauge& queued_;
   prometheus::Gauge& sequences_;
   prometheus::Gauge& ready_;
   prometheus::Histogram& queue_seconds_;  // from arrival to placement
   LabelCap worker_labels_{kMaxWorkerSeries};
+  std::map<WorkerId, NumericsClass> classes_;  // of the registered workers
   // Requests without an answer; at most what the controller's queue and workers hold.
   std::map<RequestId, Waiting> waiting_;
 };

@@ -44,6 +44,29 @@ TEST_F(RouterMetricsTest, RequestCountsOnceByOutcomeAndItsQueueTimeIsArrivalToPl
   ExpectLine("tandem_router_queue_seconds_count 1");
 }
 
+TEST_F(RouterMetricsTest, APromptOfAnotherClassIsACrossing) {
+  const auto worker = [](const char* id, const char* prefill, const char* attention) {
+    control::WorkerSnapshot snapshot;
+    snapshot.description.id = WorkerId(id);
+    snapshot.description.numerics = {prefill, attention, ""};
+    return snapshot;
+  };
+  control::ControllerSnapshot snapshot;
+  snapshot.workers = {worker("a-cpu", "", "cpu"), worker("a-gpu", "", "gpu"),
+                      worker("p-cpu", "cpu", "")};
+  metrics_.Published(snapshot);
+  control::TellPlaced placed{GatewayId("g-1"),  {RequestId("r-1"), 0, 0}, "pd",
+                             WorkerId("p-cpu"), WorkerId("a-cpu"),        ""};
+  metrics_.Handled(control::CommandAnswered{}, {placed}, At(0));
+  ExpectLine("tandem_router_kv_class_crossings_total 0");
+  placed.attention_worker = WorkerId("a-gpu");
+  metrics_.Handled(control::CommandAnswered{}, {placed}, At(0));
+  ExpectLine("tandem_router_kv_class_crossings_total 1");
+  placed.attention_worker = WorkerId("gone");
+  metrics_.Handled(control::CommandAnswered{}, {placed}, At(0));
+  ExpectLine("tandem_router_kv_class_crossings_total 1");
+}
+
 TEST_F(RouterMetricsTest, LossesRefusalsAndExpiredLeasesAreCountedApart) {
   metrics_.Handled(control::WorkerRegistered{},
                    {control::AnswerRegistration{WorkerId("w"), 1, absl::NotFoundError("x")}},
