@@ -36,9 +36,9 @@ TEST(Emulation, ASetGivesEachPoolItsDevice) {
 
 TEST(Emulation, AWorkersOwnFlagsWin) {
   ClusterConfig config = Afd();
-  config.workers[0].flags["device"] = "h100-x8";
-  config.emulation.weights = "bf16";
-  ASSERT_TRUE(EmulateCluster(config).ok());
+  for (WorkerSet& workers : config.workers) workers.flags["device"] = "h100-x8";
+  config.emulation.weights = "bf16";  // of which an LPX rack knows nothing
+  ASSERT_EQ(EmulateCluster(config), absl::OkStatus());
   EXPECT_EQ(config.workers[0].flags.at("device"), "h100-x8");
   EXPECT_EQ(config.workers[0].flags.at("weights"), "bf16");
 }
