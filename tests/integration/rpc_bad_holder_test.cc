@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "tests/fakes/planted_holder.h"
 #include "tests/integration/rpc_engine_fixture.h"
 
@@ -34,6 +37,14 @@ class BadHolder : public EngineRpc, public testing::WithParamInterface<Bad> {
     return {WorkerId("bad"), server_.address(), PlantedHolder::kEpoch};
   }
 
+  // The holder's stream is open.
+  void AwaitStream() {
+    const auto end = std::chrono::steady_clock::now() + kDeadline;
+    while (!attention_.core->Report().has_group && std::chrono::steady_clock::now() < end)
+      std::this_thread::yield();
+    ASSERT_TRUE(attention_.core->Report().has_group);
+  }
+
   const LinkLimits limits_{.stall = {.base = Duration::Milliseconds(500)}, .backoff = {}};
   FakeBackend backend_{FfnOptions()};
   PlantedHolder holder_{backend_, "hash-chain", GetParam().fault};
@@ -43,11 +54,12 @@ class BadHolder : public EngineRpc, public testing::WithParamInterface<Bad> {
 
 TEST_P(BadHolder, BesideAGoodOneCostsNoToken) {
   Node good("good", {Stage::kFfn}, time_);
+  SetGroup(attention_, {Endpoint()});
+  AwaitStream();  // else the good one might be up first, and serve all
   SetGroup(attention_, {Endpoint(), {WorkerId("good"), good.server->address(), 1}});
   Reader reader(attention_.server->address());
   Generate(attention_, nullptr, "r", Prompt(1, 5), kTokens);
   ExpectExact(reader.ReadToEnds(1), "r", Prompt(1, 5), kTokens);
-  EXPECT_GE(holder_.calls(), 1u) << "it was asked";
   if (GetParam().lost) {
     EXPECT_GE(attention_.listener.shards_lost("bad"), 1u);
     EXPECT_GE(attention_.core->Report().counters.holders_lost, 1u);
