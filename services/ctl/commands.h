@@ -61,7 +61,8 @@ std::string GatewayAddress(const std::string& given, const RouterOptions& option
 void AddCatalogOption(CLI::App& command, std::string& directory);
 absl::StatusOr<model::Catalog> LoadCatalogWith(const std::string& directory);
 
-// Adds --tls-cert and its kin; the environment's TANDEM_TLS_CERT and so on stand for those not given.
+// Adds --tls-cert and its kin; the environment's TANDEM_TLS_CERT and so on stand for those not
+// given.
 void AddTlsOptions(CLI::App& command, TlsFiles& tls);
 
 // Adds --state-dir.

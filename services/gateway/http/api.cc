@@ -10,8 +10,8 @@
 #include "services/gateway/http/answering.h"
 #include "services/gateway/openai/error.h"
 
-// g++ 12 inlines the operator new of a coroutine's frame and not the delete beside it (both Asio's),
-// and takes them for strangers.
+// g++ 12 inlines the operator new of a coroutine's frame and not the delete beside it (both
+// Asio's), and takes them for strangers.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 #endif

@@ -135,8 +135,8 @@ TEST(ClusterFile, TheEmulatedExampleWithTextIsRead) {
 }
 
 TEST(ClusterFile, AnFfnPoolMayBeLeftToOthers) {
-  const auto own = ReadClusterFile(std::string(std::getenv("TANDEM_SOURCE_DIR")) +
-                                   "/deploy/local/own-ffn.yaml");
+  const auto own =
+      ReadClusterFile(std::string(std::getenv("TANDEM_SOURCE_DIR")) + "/deploy/local/own-ffn.yaml");
   ASSERT_TRUE(own.ok()) << own.status();
   EXPECT_EQ(own->workers.back().pool, "ffn");
   EXPECT_EQ(own->workers.back().count, 0);
