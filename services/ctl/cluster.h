@@ -10,8 +10,8 @@
 //   tls: {cert: tls.crt, key: tls.key, ca: ca.crt, name: tandem}   # optional: TLS on every link
 //   workers:                       # required; every pool of the topology exactly once
 //     - pool: ffn                  # required; stages and memory class are the topology's
-//       count: 2                   # 1 by default; 0 of pool ffn: others start FFN servers that
-//       register flags: {threads: 1}        # further flags of the daemon, without their dashes
+//       count: 2                   # 1 by default; 0 of pool ffn: FFN servers of others register
+//       flags: {threads: 1}        # further flags of the daemon, without their dashes
 //       shards: layers             # pool ffn only: ffn_shards.h
 //
 // Reading is strict: an unknown key, a wrong type and a flag that tandemctl sets itself are errors
