@@ -46,7 +46,8 @@ def client(cluster, key=KEY):
 
 def chat(cluster, key=KEY, **fields):
     return client(cluster, key).chat.completions.create(
-        model=cluster.model_name, messages=[{"role": "user", "content": "Hello!"}], **{"max_tokens": 8, **fields})
+        model=cluster.model_name, messages=[{"role": "user", "content": "Hello!"}],
+        **{"max_tokens": 8, "extra_body": {"ignore_eos": True}, **fields})
 
 
 def value(cluster, name, metric):
@@ -123,7 +124,7 @@ def accepted(cluster, key):
 
 def test_certificates_are_replaced_down_to_the_authority_while_a_stream_runs(secured):
     until = {name: value(secured, name, "tandem_tls_certificate_not_after_seconds") for name in daemons(secured)}
-    stream = chat(secured, stream=True, max_tokens=400, extra_body={"ignore_eos": True})
+    stream = chat(secured, stream=True, max_tokens=400)
     pieces = iter(stream)
     next(pieces)
     time_of_old = max(until.values())[0]
