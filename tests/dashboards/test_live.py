@@ -30,13 +30,14 @@ def story():
             books = prometheus.query(
                 f"sum by (worker) (increase(tandem_stage_seconds_total[{BOOKS_WINDOW}s]))"
                 f" / sum by (worker) (increase(tandem_device_elapsed_seconds_total[{BOOKS_WINDOW}s]))")
-            for victim in ("ffn-0", "attention-1"):
-                restarts = cluster.processes()[victim]["restarts"]
-                cluster.signal(victim, signal.SIGKILL)
-                clusters.wait_for(f"{victim} is started again", lambda: cluster.processes()[victim]["restarts"] > restarts)
-                cluster.wait_ready()
-                served = load.finished
-                clusters.wait_for("requests are served again", lambda: load.finished > served + 24)
+            with Load(cluster, clients=6, seed=2):  # a closed loop of as many clients has as many requests in flight
+                for victim in ("ffn-0", "attention-1"):
+                    restarts = cluster.processes()[victim]["restarts"]
+                    cluster.signal(victim, signal.SIGKILL)
+                    clusters.wait_for(f"{victim} is started again", lambda: cluster.processes()[victim]["restarts"] > restarts)
+                    cluster.wait_ready()
+                    served = load.finished
+                    clusters.wait_for("requests are served again", lambda: load.finished > served + 24)
             settled = prometheus.now()
             clusters.wait_for("all of it is scraped and evaluated", lambda: prometheus.now() > settled + 6)
             yield {"cluster": cluster, "prometheus": prometheus, "began": began, "end": prometheus.now(), "books": books, "load": load}
