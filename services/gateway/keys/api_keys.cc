@@ -89,11 +89,12 @@ absl::StatusOr<std::unique_ptr<ApiKeys>> ApiKeys::Open(
       [keys = keys.get(), path, reloaded = std::move(reloaded)](const FileTexts& changed) {
         absl::StatusOr<ApiKeyList> next =
             changed.ok() ? ApiKeyList::Parse(changed->at(0), path) : changed.status();
-        if (next.ok()) {
+        const absl::Status status = next.status();
+        if (status.ok()) {
           MutexLock lock(keys->mu_);
           keys->list_ = std::make_shared<const ApiKeyList>(*std::move(next));
         }
-        reloaded(next.status(), keys->size());
+        reloaded(status, keys->size());
       });
   return keys;
 }
