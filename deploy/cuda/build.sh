@@ -71,7 +71,7 @@ elf=$(architectures_of elf) ptx=$(architectures_of ptx)
 [ "$ptx" = "$(wanted_architectures virtual)" ] || fail "the binary has PTX for '$ptx', asked for $(wanted_architectures virtual)"
 devices=$(build/cuda/bin/tandem-worker --device list 2>build/cuda-start.log) || fail "the binary does not start: $(cat build/cuda-start.log)"
 printf '%s\n' "$devices"
-said=$(grep -i cuda build/cuda-start.log || true)
+said=$(grep -i cuda build/cuda-start.log) || [ -e /dev/nvidia0 ] || fail "the binary says nothing of CUDA, and this machine has no GPU: $(cat build/cuda-start.log)"
 printf '%s\n' "$said"
 COMMIT=$(git describe --always --dirty) DATE=$(date -u +%F) ELF=$elf PTX=$ptx SECONDS_TAKEN=$took SAID=$said DEVICES=$devices \
   SIZE=$(stat -c %s build/cuda/bin/tandem-worker) /usr/bin/python3 - >deploy/cuda/stamp.json <<'PY'

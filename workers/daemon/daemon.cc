@@ -119,6 +119,18 @@ std::string NotReadyReason(const RegistryClient& registry, const WorkerCore& cor
   return core.Report().has_group ? "" : "no FFN worker's stream is open";
 }
 
+// The engine tells the registry client, which needs the bound addresses, so the servers come first.
+struct ToRegistry final : WorkerListener {
+  RegistryClient* registry = nullptr;  // set before the engine starts
+  void OnPrefilled(const SequenceKey& key) override { registry->OnPrefilled(key); }
+  void OnEnded(const SequenceKey& key, const SequenceEnd& end) override {
+    registry->OnEnded(key, end);
+  }
+  void OnShardLost(const WorkerId& worker, uint64_t epoch, const std::string& why) override {
+    registry->OnShardLost(worker, epoch, why);
+  }
+};
+
 }  // namespace
 
 absl::Status RunWorker(const WorkerConfig& config) {
@@ -140,18 +152,7 @@ absl::Status RunWorker(const WorkerConfig& config) {
   HandoffConnector activation(time, random.Child("handoff"), {}, security);
   GrpcKvConnector kv(time, random.Child("kv"), {}, security);
 
-  // The engine tells the registry client, which needs the bound addresses, so the servers come
-  // first.
-  struct Forward final : WorkerListener {
-    RegistryClient* registry = nullptr;  // set before the engine starts
-    void OnPrefilled(const SequenceKey& key) override { registry->OnPrefilled(key); }
-    void OnEnded(const SequenceKey& key, const SequenceEnd& end) override {
-      registry->OnEnded(key, end);
-    }
-    void OnShardLost(const WorkerId& worker, uint64_t epoch, const std::string& why) override {
-      registry->OnShardLost(worker, epoch, why);
-    }
-  } forward;
+  ToRegistry forward;
   WorkerCore core(engine, backend, time, activation, kv, forward);
   HandoffService handoff_service(core.ffn());
   KvService kv_service(core.kv());
