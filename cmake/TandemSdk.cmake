@@ -17,4 +17,4 @@ foreach(folder scheduler/base scheduler/model scheduler/view scheduler/cost sche
 endforeach()
 install(FILES workers/backend/stage_backend.h workers/backend/device_timeline.h workers/backend/sampler.h
   DESTINATION include/tandem/workers/backend COMPONENT sdk EXCLUDE_FROM_ALL)
-install(FILES tests/exact/backend_conformance.h DESTINATION include/tandem/tests/exact COMPONENT sdk EXCLUDE_FROM_ALL)
+install(FILES tests/exact/backend_conformance.h tests/exact/ffn_conformance.h DESTINATION include/tandem/tests/exact COMPONENT sdk EXCLUDE_FROM_ALL)

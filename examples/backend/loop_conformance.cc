@@ -1,7 +1,7 @@
 // The suite that says whether the device is right: ./loop_conformance prints a table.
 
 #include "loop_backend.h"
-#include "tests/exact/backend_conformance.h"
+#include "tests/exact/ffn_conformance.h"
 
 namespace tandem::exact {
 namespace {

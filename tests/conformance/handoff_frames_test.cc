@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/fakes/byte_buffers.h"
 #include "workers/rpc/handoff_codec.h"
 
 namespace tandem {
@@ -31,22 +32,6 @@ std::string Golden(const std::string& name) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// In one slice, or cut into slices of so many bytes, as it may come off a connection.
-grpc::ByteBuffer Buffer(const std::string& bytes, size_t piece) {
-  std::vector<grpc::Slice> slices;
-  for (size_t at = 0; at < bytes.size(); at += piece) slices.emplace_back(bytes.substr(at, piece));
-  return grpc::ByteBuffer(slices.data(), slices.size());
-}
-
-std::string Bytes(const grpc::ByteBuffer& buffer) {
-  std::vector<grpc::Slice> slices;
-  EXPECT_TRUE(buffer.Dump(&slices).ok());
-  std::string bytes;
-  for (const grpc::Slice& slice : slices)
-    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
-  return bytes;
-}
-
 // Of the stream that the frames belong to.
 HandoffHello Hello() {
   HandoffHello hello;
@@ -58,13 +43,13 @@ HandoffHello Hello() {
 class GoldenFrames : public testing::TestWithParam<size_t> {  // bytes of a slice
  protected:
   static A2fFrame A2f(const std::string& name) {
-    grpc::ByteBuffer buffer = Buffer(Golden(name), GetParam());
+    grpc::ByteBuffer buffer = test::Sliced(Golden(name), GetParam());
     absl::StatusOr<A2fFrame> frame = DecodeA2f(buffer);
     EXPECT_TRUE(frame.ok()) << name << ": " << frame.status();
     return frame.ok() ? *std::move(frame) : A2fFrame();
   }
   static F2aFrame F2a(const std::string& name) {
-    grpc::ByteBuffer buffer = Buffer(Golden(name), GetParam());
+    grpc::ByteBuffer buffer = test::Sliced(Golden(name), GetParam());
     absl::StatusOr<F2aFrame> frame = DecodeF2a(buffer);
     EXPECT_TRUE(frame.ok()) << name << ": " << frame.status();
     return frame.ok() ? *std::move(frame) : F2aFrame();
@@ -155,23 +140,24 @@ TEST(GoldenFramesWritten, WhatWeWriteHasTheGoldenBytes) {
                      .shard_epoch = 1732752000000000001u,
                      .max_rows = 64,
                      .shard = FfnShard{0, 2, 0, 1}};
-  EXPECT_EQ(Bytes(EncodeOpen(hello)), Golden("a2f_open"));
+  EXPECT_EQ(test::BytesOf(EncodeOpen(hello)), Golden("a2f_open"));
   tandem::A2f call;
   call.call = kCall;
   call.rows = 2;
   call.shard_epoch = 7;
   call.data = kRows;
-  EXPECT_EQ(Bytes(EncodeCall(call)), Golden("a2f_call_rows_last"));
+  EXPECT_EQ(test::BytesOf(EncodeCall(call)), Golden("a2f_call_rows_last"));
   call.call = {.step = 301, .layer = 1, .micro_batch = 0, .attempt = 0};
   call.rows = 0;
   call.data.clear();
-  EXPECT_EQ(Bytes(EncodeCall(call)), Golden("a2f_call_no_rows"));
-  EXPECT_EQ(Bytes(EncodeLive(true, Instant::FromNanoseconds(5'000'000'000))), Golden("a2f_live"));
-  EXPECT_EQ(Bytes(EncodeGrant({.credit_bytes = 2048, .max_rows = 64, .shard_epoch = 7})),
+  EXPECT_EQ(test::BytesOf(EncodeCall(call)), Golden("a2f_call_no_rows"));
+  EXPECT_EQ(test::BytesOf(EncodeLive(true, Instant::FromNanoseconds(5'000'000'000))),
+            Golden("a2f_live"));
+  EXPECT_EQ(test::BytesOf(EncodeGrant({.credit_bytes = 2048, .max_rows = 64, .shard_epoch = 7})),
             Golden("f2a_grant"));
-  EXPECT_EQ(
-      Bytes(EncodeRefusal(absl::FailedPreconditionError("STALE_SHARD: at epoch 8, not 7"), 8)),
-      Golden("f2a_refusal"));
+  EXPECT_EQ(test::BytesOf(
+                EncodeRefusal(absl::FailedPreconditionError("STALE_SHARD: at epoch 8, not 7"), 8)),
+            Golden("f2a_refusal"));
   tandem::F2a reply;
   reply.call = kCall;
   reply.data = kRows;
@@ -179,11 +165,11 @@ TEST(GoldenFramesWritten, WhatWeWriteHasTheGoldenBytes) {
   reply.compute_time = Duration::Milliseconds(500);
   reply.merged_rows = 6;
   reply.shared = true;
-  EXPECT_EQ(Bytes(EncodeReply(reply, 7)), Golden("f2a_reply_rows_last"));
+  EXPECT_EQ(test::BytesOf(EncodeReply(reply, 7)), Golden("f2a_reply_rows_last"));
   tandem::F2a stale;
   stale.call = kCall;
   stale.status = absl::FailedPreconditionError("STALE_SHARD: at epoch 8, not 7");
-  EXPECT_EQ(Bytes(EncodeReply(stale, 8)), Golden("f2a_stale"));
+  EXPECT_EQ(test::BytesOf(EncodeReply(stale, 8)), Golden("f2a_stale"));
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/exact/backend_conformance.h"
+#include "tests/exact/ffn_conformance.h"
 #include "tests/exact/tiny_backend.h"
 #include "tests/fakes/fake_gpu.h"
 #include "workers/backend/ggml/device_backend.h"

@@ -2,7 +2,7 @@
 #include <unistd.h>
 
 #include "scheduler/base/status.h"
-#include "tests/exact/backend_conformance.h"
+#include "tests/exact/ffn_conformance.h"
 #include "tests/exact/tiny_backend.h"
 #include "tests/exact/tiny_model.h"
 #include "workers/backend/deepened/deepened_backend.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "scheduler/base/status.h"
-#include "tests/exact/backend_conformance.h"
+#include "tests/exact/ffn_conformance.h"
 #include "tests/fakes/fake_backend.h"
 #include "workers/backend/deepened/deepened_backend.h"
 

@@ -1,7 +1,7 @@
 // The fake backend keeps the promises that real ones do.
 
 #include "scheduler/base/status.h"
-#include "tests/exact/backend_conformance.h"
+#include "tests/exact/ffn_conformance.h"
 #include "tests/fakes/fake_backend.h"
 
 namespace tandem::exact {

@@ -7,26 +7,11 @@
 #include <vector>
 
 #include "scheduler/base/random.h"
+#include "tests/fakes/byte_buffers.h"
 #include "workers/rpc/handoff_codec.h"
 
 namespace tandem {
 namespace {
-
-std::string Bytes(const grpc::ByteBuffer& buffer) {
-  std::vector<grpc::Slice> slices;
-  EXPECT_TRUE(buffer.Dump(&slices).ok());
-  std::string bytes;
-  for (const grpc::Slice& slice : slices)
-    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
-  return bytes;
-}
-
-// `bytes` cut into slices of `piece`, as a network delivers them.
-grpc::ByteBuffer Buffer(const std::string& bytes, size_t piece) {
-  std::vector<grpc::Slice> slices;
-  for (size_t i = 0; i < bytes.size(); i += piece) slices.emplace_back(bytes.substr(i, piece));
-  return grpc::ByteBuffer(slices.data(), slices.size());
-}
 
 std::vector<float> Rows(size_t count) {
   std::vector<float> rows;
@@ -50,7 +35,7 @@ absl::string_view BytesOf(const std::vector<float>& rows) {
 TEST(HandoffCodec, ProtobufReadsWhatWeWrite) {
   for (size_t values : {size_t{0}, size_t{1}, size_t{576}, size_t{20000}}) {
     v1::A2fMessage message;
-    ASSERT_TRUE(message.ParseFromString(Bytes(EncodeCall(MakeCall(values)))));
+    ASSERT_TRUE(message.ParseFromString(test::BytesOf(EncodeCall(MakeCall(values)))));
     ASSERT_TRUE(message.has_call());
     const v1::A2fCall& call = message.call();
     EXPECT_EQ(CallIdOf(call), MakeCall(0).call);
@@ -94,7 +79,7 @@ TEST(HandoffCodec, WeReadWhatProtobufWritesHoweverItIsCut) {
   reply.set_data(rows.data(), rows.size() * sizeof(float));
   const std::string bytes = message.SerializeAsString();
   for (size_t piece : {1, 2, 3, 5, 7, 64, 1000, 4096, 100000}) {
-    grpc::ByteBuffer buffer = Buffer(bytes, piece);
+    grpc::ByteBuffer buffer = test::Sliced(bytes, piece);
     auto frame = DecodeF2a(buffer);
     ASSERT_TRUE(frame.ok()) << frame.status();
     ASSERT_TRUE(frame->reply.has_value());
@@ -111,7 +96,7 @@ TEST(HandoffCodec, DataOfAnyLengthIsCounted) {
   for (size_t extra : {0, 1, 2, 3}) {
     v1::A2fMessage message;
     message.mutable_call()->set_data(std::string(8 + extra, 'x'));
-    grpc::ByteBuffer buffer = Buffer(message.SerializeAsString(), 3);
+    grpc::ByteBuffer buffer = test::Sliced(message.SerializeAsString(), 3);
     auto frame = DecodeA2f(buffer);
     ASSERT_TRUE(frame.ok());
     EXPECT_EQ(frame->call->data_bytes, 8 + extra);
@@ -125,8 +110,8 @@ TEST(HandoffCodec, UnknownFieldsAreSkippedAndTheLastAlternativeCounts) {
   call.mutable_call()->set_step(5);
   call.mutable_call()->set_data("12345678");
   const std::string unknown = "\x9a\x06\x03xyz";  // field 99, 3 bytes
-  grpc::ByteBuffer buffer =
-      Buffer(unknown + open.SerializeAsString() + unknown + call.SerializeAsString() + unknown, 4);
+  grpc::ByteBuffer buffer = test::Sliced(
+      unknown + open.SerializeAsString() + unknown + call.SerializeAsString() + unknown, 4);
   auto frame = DecodeA2f(buffer);
   ASSERT_TRUE(frame.ok()) << frame.status();
   EXPECT_FALSE(frame->open.has_value());
@@ -135,16 +120,16 @@ TEST(HandoffCodec, UnknownFieldsAreSkippedAndTheLastAlternativeCounts) {
 }
 
 TEST(HandoffCodec, EveryCutFrameIsRefused) {
-  const std::string whole = Bytes(EncodeCall(MakeCall(5)));
+  const std::string whole = test::BytesOf(EncodeCall(MakeCall(5)));
   for (size_t length = 0; length < whole.size(); ++length) {
-    grpc::ByteBuffer buffer = Buffer(whole.substr(0, length), 6);
+    grpc::ByteBuffer buffer = test::Sliced(whole.substr(0, length), 6);
     EXPECT_FALSE(DecodeA2f(buffer).ok()) << length << " of " << whole.size() << " bytes";
   }
 }
 
 // Whatever bytes come: refused where protobuf refuses, and where both read, they read the same.
 TEST(HandoffCodec, SpoiledBytesAreReadAsProtobufReadsThem) {
-  const std::string whole = Bytes(EncodeCall(MakeCall(12)));
+  const std::string whole = test::BytesOf(EncodeCall(MakeCall(12)));
   Random random(20261124);
   int read = 0;
   for (int i = 0; i < 20000; ++i) {
@@ -157,7 +142,7 @@ TEST(HandoffCodec, SpoiledBytesAreReadAsProtobufReadsThem) {
     if (random.Below(4) == 0) bytes.resize(random.Below(bytes.size()));
     v1::A2fMessage message;
     const bool protobuf_reads = message.ParseFromString(bytes);
-    grpc::ByteBuffer buffer = Buffer(bytes, 1 + random.Below(40));
+    grpc::ByteBuffer buffer = test::Sliced(bytes, 1 + random.Below(40));
     auto frame = DecodeA2f(buffer);
     if (!frame.ok()) {
       EXPECT_TRUE(!protobuf_reads || message.message_case() == v1::A2fMessage::MESSAGE_NOT_SET)
@@ -181,7 +166,7 @@ TEST(HandoffCodec, LengthPastTheFrameAllocatesNothing) {
   std::string bytes = "\x12\x08\x3a";
   bytes += "\xff\xff\xff\xff\x07";
   bytes += "ab";
-  grpc::ByteBuffer buffer = Buffer(bytes, 100);
+  grpc::ByteBuffer buffer = test::Sliced(bytes, 100);
   EXPECT_FALSE(DecodeA2f(buffer).ok());
 }
 
