@@ -29,12 +29,13 @@ void FfnPeer::ReadAll() {
   for (;;) {
     {
       MutexLock lock(mu_);
-      while (!reading_ && !closing_) changed_.Wait(lock);
+      while (to_read_ == 0 && !closing_) changed_.Wait(lock);
     }
     v1::F2aMessage message;
     if (!stream_->Read(&message)) break;
     MutexLock lock(mu_);
     messages_.push_back(std::move(message));
+    if (to_read_ != kAll && to_read_ > 0) to_read_--;
     changed_.NotifyAll();
   }
   grpc::Status status = stream_->Finish();
@@ -59,9 +60,9 @@ Heard FfnPeer::Await() {
   return heard;
 }
 
-void FfnPeer::SetReading(bool reading) {
+void FfnPeer::StopReadingAfter(uint64_t messages) {
   MutexLock lock(mu_);
-  reading_ = reading;
+  to_read_ = messages;
   changed_.NotifyAll();
 }
 

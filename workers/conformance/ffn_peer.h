@@ -44,11 +44,14 @@ class FfnPeer {
   void HalfClose() { stream_->WritesDone(); }
   // The next message or the end.
   Heard Await() TANDEM_EXCLUDES(mu_);
-  // Off: what the holder sends stays with gRPC, which takes some 64 KiB and then lets it wait.
-  void SetReading(bool reading) TANDEM_EXCLUDES(mu_);
+  // Takes that many messages more and then reads no further: what the holder sends stays with gRPC,
+  // which takes some 64 KiB and then lets it wait.
+  void StopReadingAfter(uint64_t messages) TANDEM_EXCLUDES(mu_);
+  void ReadOn() { StopReadingAfter(kAll); }
   void Cancel() { context_.TryCancel(); }
 
  private:
+  static constexpr uint64_t kAll = ~uint64_t{0};
   void ReadAll() TANDEM_EXCLUDES(mu_);
 
   const Duration patience_;
@@ -57,7 +60,7 @@ class FfnPeer {
   std::unique_ptr<grpc::ClientReaderWriter<v1::A2fMessage, v1::F2aMessage>> stream_;
   Mutex mu_;
   CondVar changed_;
-  bool reading_ TANDEM_GUARDED_BY(mu_) = true;
+  uint64_t to_read_ TANDEM_GUARDED_BY(mu_) = kAll;  // with the one that is being read
   bool closing_ TANDEM_GUARDED_BY(mu_) = false;
   std::deque<v1::F2aMessage> messages_ TANDEM_GUARDED_BY(mu_);
   std::optional<grpc::Status> end_ TANDEM_GUARDED_BY(mu_);
