@@ -1,4 +1,4 @@
-"""The cluster that test_cluster.py, test_watching.py and test_operations.py share: one run, one story."""
+"""The cluster that test_cluster.py, test_watching.py, test_operations.py and test_secured.py share: one run, one story."""
 import os
 import pathlib
 import signal
@@ -22,13 +22,12 @@ def pytest_configure():
 
 @pytest.fixture(scope="session")
 def kube(tmp_path_factory):
-    build = os.environ.get("TANDEM_BINARY_DIR", kubernetes.SOURCE / "build" / "dev")
     cluster, before = kubernetes.Kube(), kubernetes.settings()
     try:
         cluster.up()
         print(f"\n{cluster.seconds():.0f} s: the node is Ready")
         archive = tmp_path_factory.mktemp("image") / "tandem.tar"
-        subprocess.run([kubernetes.SOURCE / "deploy/images/build.sh", "--build-dir", build, "--output", archive, "--import"], check=True,
+        subprocess.run([kubernetes.SOURCE / "deploy/images/build.sh", "--build-dir", kubernetes.BUILD, "--output", archive, "--import"], check=True,
                        env=os.environ | {"CONTAINERD_ADDRESS": str(cluster.cri)})
         cluster.apply(kubernetes.restricted("serving"))
         watchers.install_kinds(cluster)

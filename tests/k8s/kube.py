@@ -19,6 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 import cluster  # noqa: E402
 
 SOURCE = pathlib.Path(os.environ.get("TANDEM_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
+BUILD = pathlib.Path(os.environ.get("TANDEM_BINARY_DIR", SOURCE / "build" / "dev"))
 CACHE = pathlib.Path(os.environ.get("TANDEM_CACHE", pathlib.Path.home() / ".cache/tandem")) / "k8s"
 BIN = CACHE / "bin"
 
@@ -306,6 +307,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             "authorization": {"mode": "AlwaysAllow"}, "address": NODE_IP, "clusterDNS": [DNS_SERVICE], "clusterDomain": "cluster.local",
             "resolvConf": str(self.folder / "resolv.conf"), "containerRuntimeEndpoint": f"unix://{self.cri}",
             "podLogsDir": str(self.folder / "podlogs"), "enforceNodeAllocatable": [], "imageGCHighThresholdPercent": 100, "maxPods": 60,
+            "syncFrequency": "5s",  # how long a replaced Secret takes to reach a pod's files; 1 min by default
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"}}))
         self._write("proxy.json", json.dumps({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "iptables",

@@ -11,6 +11,9 @@ from kube import LONG, wait_for
 HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
 POOLS = ["prefill", "attention", "ffn"]   # of the chart as it stands
+# In the place of a node each: so little that several fit on one with two cores.
+SMALL = ["--set", "gateway.replicas=1"] + [
+    flag for owner in ("gateway", "router", "poolDefaults") for flag in ("--set", f"{owner}.resources.requests.cpu=10m,{owner}.resources.requests.memory=64Mi")]
 
 
 class Release:

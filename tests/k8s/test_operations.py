@@ -6,11 +6,7 @@ import subprocess
 
 from chart import CHART, VALUES
 from kube import LONG, NODE, NODE_IP, restricted, wait_for
-from release import MODEL, POOLS, Load, Release
-
-# In the place of a node each: so little that all releases fit on one with two cores.
-SMALL = ["--set", "gateway.replicas=1"] + [
-    flag for owner in ("gateway", "router", "poolDefaults") for flag in ("--set", f"{owner}.resources.requests.cpu=10m,{owner}.resources.requests.memory=64Mi")]
+from release import MODEL, POOLS, SMALL, Load, Release
 
 
 def test_a_drain_of_the_node_respects_the_budgets(release, kube, text):

@@ -1,0 +1,89 @@
+"""A release with TLS on every link and API keys: a namespace of its own in the cluster of test_cluster.py."""
+import base64
+import hashlib
+import json
+import re
+import secrets
+
+import pytest
+
+from certificates import Authority
+from chart import CHART
+from kube import BUILD, LONG, restricted, wait_for
+from release import SMALL, Release
+
+KEY = "sk-" + secrets.token_hex(16)
+FLAGS = [*SMALL, "--set", "tls.enabled=true,apiKeys.existingSecret=keys,apiKeys.test.existingSecret=keys"]
+
+
+@pytest.fixture(scope="module")
+def secured(kube):
+    kube.apply(restricted("secured"))
+    release = Release(kube, namespace="secured", values=CHART / "values-colocated.yaml")
+    release.kubectl("create", "secret", "generic", "keys", f"--from-literal=api-key={KEY}",
+                    f"--from-literal=api-keys=test {hashlib.sha256(KEY.encode()).hexdigest()}")
+    release.install(*FLAGS)
+    print(f"\n{kube.seconds():.0f} s: installed with TLS")
+    yield release
+    release.uninstall()
+
+
+def certificate(secured):
+    return {name: base64.b64decode(text) for name, text in secured.get("secret", "tandem-tls")["data"].items()}
+
+
+def not_after(secured):
+    """When the certificate that each pod shows now ends, by its own account."""
+    def asked(pod):
+        said = secured.kubectl("get", "--raw", f"/api/v1/namespaces/{secured.namespace}/pods/{pod}:metrics/proxy/metrics").stdout
+        return float(re.search(r"^tandem_tls_certificate_not_after_seconds\S* (\S+)$", said, re.MULTILINE)[1])
+    return {pod: asked(pod) for pod in secured.all_pods()}
+
+
+def helm_test(secured):
+    said = secured.kube.helm("test", secured.name, "--namespace", secured.namespace, "--timeout", f"{LONG}s").stdout
+    assert "Phase:          Succeeded" in said, said
+
+
+def test_every_pod_has_a_certificate_and_all_work_together(secured):
+    until = not_after(secured)
+    assert len(until) >= 3 and len(set(until.values())) == 1 and min(until.values()) > 0, until
+    helm_test(secured)
+    assert len(secured.status()["workers"]) == 1
+
+
+def test_a_client_without_a_certificate_is_refused(secured, tmp_path):
+    """On the links of router and worker; tandemctl says what it lacks."""
+    for component in ("router", "worker"):
+        for pod in secured.pods(component).values():
+            ask = [BUILD / "bin/tandemctl", "status", "--router", f"{pod['status']['podIP']}:{9300 if component == 'router' else 9200}"]
+            bare = secured.kube.run(*ask, check=False)
+            assert bare.returncode == 1 and not bare.stdout and "--tls-cert" in bare.stderr, (component, bare)
+            stranger = Authority(tmp_path / f"{component}-authority", "stranger").issue(tmp_path / component)
+            foreign = secured.kube.run(*ask, "--tls-cert", stranger / "tls.crt", "--tls-key", stranger / "tls.key", "--tls-ca",
+                                       stranger / "ca.crt", check=False)
+            assert foreign.returncode == 1 and not foreign.stdout, (component, foreign)
+
+
+def test_a_caller_without_a_key_is_refused(secured):
+    for key, status in ((None, 401), ("sk-wrong", 401), (KEY, 200)):
+        header = ["--header", f"Authorization: Bearer {key}"] if key else []
+        said = secured.kube.run("curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", *header, f"{secured.url()}/models")
+        assert said.stdout == str(status), key
+
+
+def test_an_upgrade_keeps_the_certificate_and_a_new_one_needs_no_restart(secured, tmp_path):
+    first, lives = certificate(secured), {component: secured.lives(component) for component in ("gateway", "router", "worker")}
+    secured.upgrade(*FLAGS, "--set", "gateway.args.max-connections=500")
+    secured.settled()
+    assert certificate(secured) == first
+    lives["gateway"] = secured.lives("gateway")   # rolled, since its flags changed
+    before = not_after(secured)
+    issued = Authority(tmp_path / "authority", "successor").issue(tmp_path / "tls")
+    text = {name: base64.b64encode((issued / name).read_bytes()).decode() for name in first}
+    secured.kubectl("patch", "secret", "tandem-tls", "--type=merge", "--patch-file=/dev/stdin", input=json.dumps({"data": text}))
+    began = secured.kube.seconds()
+    wait_for("every pod shows the new one", lambda: all(until != before[pod] for pod, until in not_after(secured).items()))
+    print(f"a replaced certificate counted in every pod after {secured.kube.seconds() - began:.0f} s")
+    helm_test(secured)
+    assert {component: secured.lives(component) for component in lives} == lives, "a pod has started again"
