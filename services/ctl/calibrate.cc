@@ -17,8 +17,8 @@
 #include "scheduler/base/status.h"
 #include "services/ctl/calibration.h"
 #include "services/ctl/commands.h"
+#include "services/ctl/run_program.h"
 #include "services/ctl/start_cluster.h"
-#include "services/ctl/worker_program.h"
 #include "services/runtime/real_time.h"
 
 namespace tandem::ctl {
@@ -83,7 +83,7 @@ absl::StatusOr<std::string> ReadWhole(const std::string& path) {
 absl::Status Measure(const Options& options, const std::string& model, const std::string& file) {
   std::vector<std::string> arguments = {"microbench", "--model", model, "--output", file};
   if (options.quick) arguments.emplace_back("--quick");
-  ASSIGN_OR_RETURN(const int exit_code, RunWorkerProgram(options.bin_dir, arguments));
+  ASSIGN_OR_RETURN(const int exit_code, RunProgram(options.bin_dir, "tandem-worker", arguments));
   if (exit_code == 0) return absl::OkStatus();
   return absl::UnavailableError(absl::StrCat("tandem-worker microbench ended with exit code ",
                                              exit_code, "; it said why above"));

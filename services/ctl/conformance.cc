@@ -1,4 +1,5 @@
-// tandemctl conformance: somebody's FFN server, held against docs/handoff.md over the wire.
+// tandemctl conformance: somebody's FFN server, held against docs/handoff.md over the wire; or a
+// backend of our own, held against what every StageBackend must do.
 #include "services/ctl/conformance.h"
 
 #include <absl/strings/str_cat.h>
@@ -16,8 +17,8 @@
 #include "scheduler/base/status.h"
 #include "services/ctl/commands.h"
 #include "services/ctl/conformance_report.h"
+#include "services/ctl/run_program.h"
 #include "services/ctl/start_cluster.h"
-#include "services/ctl/worker_program.h"
 
 namespace tandem::ctl {
 namespace {
@@ -25,6 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
+  std::string backend;  // conformance backend
   std::string address, model, model_name, epoch, patience, tolerance, only, bin_dir;
   bool json = false;
 };
@@ -45,8 +47,8 @@ std::vector<std::string> WorkerArguments(const Options& options, const std::stri
 
 // The worker's exit code, when it wrote what it saw into `file`.
 absl::StatusOr<std::string> RunSuite(const Options& options, const fs::path& file) {
-  ASSIGN_OR_RETURN(const int exit_code,
-                   RunWorkerProgram(options.bin_dir, WorkerArguments(options, file.string())));
+  ASSIGN_OR_RETURN(const int exit_code, RunProgram(options.bin_dir, "tandem-worker",
+                                                   WorkerArguments(options, file.string())));
   std::ifstream stream(file);
   std::stringstream text;
   text << stream.rdbuf();
@@ -75,6 +77,35 @@ absl::Status Conformance(Options options) {
   return Print(options, *text);
 }
 
+// It prints its table itself.
+absl::Status BackendConformance(Options options) {
+  if (options.model.empty()) options.model = DefaultModel();
+  std::vector<std::string> arguments = {options.backend, "--model", options.model};
+  if (!options.only.empty()) arguments.insert(arguments.end(), {"--case", options.only});
+  ASSIGN_OR_RETURN(const int exit_code,
+                   RunProgram(options.bin_dir, "tandem-backend-conformance", arguments));
+  if (exit_code == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(options.backend, exit_code == 1 ? ": a case failed" : ": was not tested"));
+}
+
+void AddBackend(CLI::App& group, const std::shared_ptr<Options>& options, int& exit_code) {
+  CLI::App* command = group.add_subcommand(
+      "backend",
+      "Holds a device of this machine against what every StageBackend must do, and prints case, "
+      "verdict and first differing element. Exit code 1 when a case failed");
+  command
+      ->add_option("NAME", options->backend,
+                   "cpu, cuda:0, ... (tandem-worker --device list), or emulated")
+      ->required();
+  command->add_option("--model", options->model,
+                      "GGUF file that it computes with [TANDEM_MODEL, or SmolLM2-135M-Instruct]");
+  command->add_option("--case", options->only, "Only cases with this in their name");
+  command->add_option("--bin-dir", options->bin_dir,
+                      "Folder of tandem-backend-conformance [tandemctl's own]");
+  command->callback([options, &exit_code] { exit_code = Report(BackendConformance(*options)); });
+}
+
 }  // namespace
 
 void AddConformance(CLI::App& parent, int& exit_code) {
@@ -82,6 +113,7 @@ void AddConformance(CLI::App& parent, int& exit_code) {
       "conformance", "Whether a device or server of somebody else's keeps Tandem's contracts");
   group->require_subcommand(1);
   auto options = std::make_shared<Options>();
+  AddBackend(*group, options, exit_code);
   CLI::App* command = group->add_subcommand(
       "ffn",
       "Makes right and wrong calls of an FFN server over the wire (docs/handoff.md), and prints "

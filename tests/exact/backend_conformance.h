@@ -289,6 +289,22 @@ TEST_P(BackendConformance, CopiedBlocksHoldTheSameRowsAndPartWays) {
   EXPECT_NE(AllKv(*backend, other.blocks, 8), before);
 }
 
+// Cancelled in the middle of a step, and its blocks given to another at once.
+TEST_P(BackendConformance, ACancelledSequenceLeavesNothingInItsBlocks) {
+  const auto backend = Make(All());
+  const Context fresh{SomeIds(*backend, 7, 51), {20, 21}};
+  const std::vector<float> wanted = LastRow(*backend, fresh, 7);
+  const Context cancelled{SomeIds(*backend, 8, 52), {6, 13}};
+  LastRow(*backend, cancelled, 8);
+  const Context next{SomeIds(*backend, 4, 53), {7}};
+  const auto rows = RowsOf(next, 0, 4);  // of a third, of which only the first layer is computed
+  const BufferRef residual = Rows(*backend, 4);
+  ASSERT_TRUE(backend->Embed(next.ids, *residual)->Wait().ok());
+  ASSERT_TRUE(backend->AttentionLayer(0, rows, *residual, nullptr)->Wait().ok());
+  const Context reused{fresh.ids, {13, 7}};
+  EXPECT_TRUE(SameBits(wanted, LastRow(*backend, reused, 3)));
+}
+
 TEST_P(BackendConformance, ZeroRowsAreAnsweredAndTouchNothing) {
   const auto backend = Make(All());
   const BufferRef in = Rows(*backend, 1), out = Rows(*backend, 1);

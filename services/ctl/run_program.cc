@@ -1,4 +1,4 @@
-#include "services/ctl/worker_program.h"
+#include "services/ctl/run_program.h"
 
 #include <absl/strings/str_cat.h>
 #include <signal.h>
@@ -12,12 +12,12 @@
 
 namespace tandem::ctl {
 
-absl::StatusOr<int> RunWorkerProgram(const std::string& bin_dir,
-                                     const std::vector<std::string>& arguments) {
+absl::StatusOr<int> RunProgram(const std::string& bin_dir, const std::string& program,
+                               const std::vector<std::string>& arguments) {
   const std::string folder =
       bin_dir.empty() ? std::filesystem::path(OwnExecutable()).parent_path().string() : bin_dir;
   SpawnOptions spawn;
-  spawn.argv = {absl::StrCat(folder, "/tandem-worker")};
+  spawn.argv = {absl::StrCat(folder, "/", program)};
   spawn.argv.insert(spawn.argv.end(), arguments.begin(), arguments.end());
   spawn.signal_on_parent_death = SIGKILL;
   ASSIGN_OR_RETURN(const ProcessRef worker, Spawn(spawn));
@@ -27,7 +27,7 @@ absl::StatusOr<int> RunWorkerProgram(const std::string& bin_dir,
     ended = waitpid(worker.pid, &status, 0);
   } while (ended < 0 && errno == EINTR);
   if (ended == worker.pid && WIFEXITED(status)) return WEXITSTATUS(status);
-  return absl::UnavailableError(absl::StrCat("tandem-worker ended with ", DescribeExit(status)));
+  return absl::UnavailableError(absl::StrCat(program, " ended with ", DescribeExit(status)));
 }
 
 }  // namespace tandem::ctl
