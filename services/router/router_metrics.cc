@@ -86,7 +86,11 @@ void RouterMetrics::Handled(const control::Event& event,
     } else if (const auto* end = std::get_if<control::TellEnd>(&command)) {
       Answered(end->sequence.request, OutcomeOf(end->end));
     } else if (const auto* answer = std::get_if<control::AnswerRegistration>(&command)) {
-      if (!answer->status.ok()) refusals_.Increment();
+      if (!answer->status.ok()) {
+        refusals_.Increment();
+      } else if (const auto* registered = std::get_if<control::WorkerRegistered>(&event)) {
+        classes_[registered->worker.id] = registered->worker.numerics;
+      }
     } else if (const auto* close = std::get_if<control::CloseWorker>(&command)) {
       if (absl::StartsWith(close->reason, "no heartbeat")) leases_expired_.Increment();
     }

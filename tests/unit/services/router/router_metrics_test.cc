@@ -62,9 +62,23 @@ TEST_F(RouterMetricsTest, APromptOfAnotherClassIsACrossing) {
   placed.attention_worker = WorkerId("a-gpu");
   metrics_.Handled(control::CommandAnswered{}, {placed}, At(0));
   ExpectLine("tandem_router_kv_class_crossings_total 1");
-  placed.attention_worker = WorkerId("gone");
+  // One that no snapshot has shown yet.
+  control::WorkerRegistered registered;
+  registered.worker.id = WorkerId("a-new");
+  registered.worker.numerics.attention = "gpu";
+  const auto answer = [](absl::Status status) {
+    return control::AnswerRegistration{WorkerId("a-new"), 1, std::move(status)};
+  };
+  placed.attention_worker = registered.worker.id;
+  metrics_.Handled(registered, {answer(absl::NotFoundError("x"))}, At(0));
   metrics_.Handled(control::CommandAnswered{}, {placed}, At(0));
   ExpectLine("tandem_router_kv_class_crossings_total 1");
+  metrics_.Handled(registered, {answer(absl::OkStatus())}, At(0));
+  metrics_.Handled(control::CommandAnswered{}, {placed}, At(0));
+  ExpectLine("tandem_router_kv_class_crossings_total 2");
+  placed.attention_worker = WorkerId("gone");
+  metrics_.Handled(control::CommandAnswered{}, {placed}, At(0));
+  ExpectLine("tandem_router_kv_class_crossings_total 2");
 }
 
 TEST_F(RouterMetricsTest, LossesRefusalsAndExpiredLeasesAreCountedApart) {
