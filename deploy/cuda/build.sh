@@ -49,6 +49,7 @@ wanted_architectures() {
 
 setup_build
 setup_cuda
+mkdir -p build
 step "configuring build/cuda"
 cmake --preset cuda -DCMAKE_CUDA_COMPILER="$cuda/bin/nvcc" -DCUDAToolkit_ROOT="$cuda" \
   -DCMAKE_CUDA_ARCHITECTURES="$architectures" >build/cuda-configure.log 2>&1 ||
