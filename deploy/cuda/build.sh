@@ -3,18 +3,21 @@
 # resumable. No GPU and no driver is needed, and none is used.
 #
 #   build.sh [--architectures LIST]     default 90-real;80-virtual: code for H100 and H200, PTX for everything since A100
+#   build.sh --all                      code for all of them, A100 to B300 and the workstation chips, in build/cuda-all: hours; ./dev soak
 #   build.sh --one FILE.cu              compiles one file of ggml-cuda, to see that the compiler works
 #
 # At the end: the architectures in the binary are those asked for, and it starts on this machine and says what devices there are.
-# What was seen is written to deploy/cuda/stamp.json.
+# What was seen of the default list is written to deploy/cuda/stamp.json.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 . deploy/setup/setup.sh
 
-architectures='90-real;80-virtual' one=''
+default='90-real;80-virtual' all='80-real;89-real;90-real;100-real;120-real'
+architectures=$default build=build/cuda one=''
 while [ $# -gt 0 ]; do
   case $1 in
     --architectures) architectures=${2:?}; shift 2 ;;
+    --all) architectures=$all build=build/cuda-all; shift ;;
     --one) one=${2:?}; shift 2 ;;
     *) fail "cuda: no option '$1'" ;;
   esac
@@ -39,7 +42,7 @@ setup_cuda() {
 
 # architectures_of KIND: what is in the binary, "sm_80 sm_90".
 architectures_of() {
-  PATH=$cuda/bin:$PATH cuobjdump "--list-$1" build/cuda/bin/tandem-worker 2>/dev/null | grep -o 'sm_[0-9a-z]*' | sort -u | xargs
+  PATH=$cuda/bin:$PATH cuobjdump "--list-$1" $build/bin/tandem-worker 2>/dev/null | grep -o 'sm_[0-9a-z]*' | sort -u | xargs
 }
 
 # wanted_architectures SUFFIX: of the list asked for, those of "-real" or "-virtual"; a bare number is both.
@@ -50,32 +53,33 @@ wanted_architectures() {
 setup_build
 setup_cuda
 mkdir -p build
-step "configuring build/cuda"
-cmake --preset cuda -DCMAKE_CUDA_COMPILER="$cuda/bin/nvcc" -DCUDAToolkit_ROOT="$cuda" \
-  -DCMAKE_CUDA_ARCHITECTURES="$architectures" >build/cuda-configure.log 2>&1 ||
-  { tail -30 build/cuda-configure.log >&2; fail "configuring failed: build/cuda-configure.log"; }
+step "configuring $build"
+cmake --preset cuda -B "$build" -DCMAKE_CUDA_COMPILER="$cuda/bin/nvcc" -DCUDAToolkit_ROOT="$cuda" \
+  -DCMAKE_CUDA_ARCHITECTURES="$architectures" >$build-configure.log 2>&1 ||
+  { tail -30 $build-configure.log >&2; fail "configuring failed: $build-configure.log"; }
 if [ -n "$one" ]; then
   step "compiling $one"
-  object=$(ninja -C build/cuda -t targets all | sed -n "s|^\(.*/$one\.o\): .*|\1|p" | head -1)
+  object=$(ninja -C "$build" -t targets all | sed -n "s|^\(.*/$one\.o\): .*|\1|p" | head -1)
   [ -n "$object" ] || fail "ggml-cuda has no file '$one'"
-  ninja -C build/cuda "$object"
-  PATH=$cuda/bin:$PATH cuobjdump --list-elf --list-ptx "build/cuda/$object"
+  ninja -C "$build" "$object"
+  PATH=$cuda/bin:$PATH cuobjdump --list-elf --list-ptx "$build/$object"
   exit
 fi
 
 step "building tandem-worker with CUDA (half an hour of CPU the first time)"
 begin=$SECONDS
-ninja -C build/cuda -j "${TANDEM_JOBS:-$(nproc)}" tandem-worker || fail "the build failed"
+ninja -C "$build" -j "${TANDEM_JOBS:-$(nproc)}" tandem-worker || fail "the build failed"
 took=$((SECONDS - begin))
 elf=$(architectures_of elf) ptx=$(architectures_of ptx)
 [ "$elf" = "$(wanted_architectures real)" ] || fail "the binary has code for '$elf', asked for $(wanted_architectures real)"
 [ "$ptx" = "$(wanted_architectures virtual)" ] || fail "the binary has PTX for '$ptx', asked for $(wanted_architectures virtual)"
-devices=$(build/cuda/bin/tandem-worker --device list 2>build/cuda-start.log) || fail "the binary does not start: $(cat build/cuda-start.log)"
+devices=$($build/bin/tandem-worker --device list 2>$build-start.log) || fail "the binary does not start: $(cat $build-start.log)"
 printf '%s\n' "$devices"
-said=$(grep -i cuda build/cuda-start.log) || [ -e /dev/nvidia0 ] || fail "the binary says nothing of CUDA, and this machine has no GPU: $(cat build/cuda-start.log)"
+said=$(grep -i cuda $build-start.log) || [ -e /dev/nvidia0 ] || fail "the binary says nothing of CUDA, and this machine has no GPU: $(cat $build-start.log)"
 printf '%s\n' "$said"
+[ "$architectures" = "$default" ] || { step "builds and links for $elf"; exit; }
 COMMIT=$(git describe --always --dirty) DATE=$(date -u +%F) ELF=$elf PTX=$ptx SECONDS_TAKEN=$took SAID=$said DEVICES=$devices \
-  SIZE=$(stat -c %s build/cuda/bin/tandem-worker) /usr/bin/python3 - >deploy/cuda/stamp.json <<'PY'
+  SIZE=$(stat -c %s $build/bin/tandem-worker) /usr/bin/python3 - >deploy/cuda/stamp.json <<'PY'
 import json, os
 e = os.environ
 print(json.dumps({"commit": e["COMMIT"], "date": e["DATE"], "code_for": e["ELF"].split(), "ptx_for": e["PTX"].split(),
