@@ -125,8 +125,8 @@ int Main(int argc, char** argv) {
   }
   std::string filter =
       only.empty() ? "--gtest_filter=*" : absl::StrCat("--gtest_filter=*", only, "*");
-  std::vector<char*> flags = {argv[0], filter.data()};
-  int count = static_cast<int>(flags.size());
+  std::vector<char*> flags = {argv[0], filter.data(), nullptr};
+  int count = static_cast<int>(flags.size()) - 1;
   testing::InitGoogleTest(&count, flags.data());  // makes the cases
   const int exit_code = RunConformance();
   if (testing::UnitTest::GetInstance()->test_to_run_count() > 0) return exit_code;

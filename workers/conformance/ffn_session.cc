@@ -228,7 +228,7 @@ absl::StatusOr<std::pair<size_t, Rows>> OpenStream::AwaitReply(absl::Span<const 
   if (reply.data().size() != floats * sizeof(float))
     return Failed(absl::StrCat(came, "; ", floats * sizeof(float), " bytes were due"));
   Rows rows(floats);
-  std::memcpy(rows.data(), reply.data().data(), reply.data().size());
+  if (floats > 0) std::memcpy(rows.data(), reply.data().data(), reply.data().size());
   for (size_t i = 0; i < floats; ++i) {
     if (std::isfinite(rows[i])) continue;
     session_.first_difference = absl::StrCat("row ", i / session_.hidden(), " element ",
