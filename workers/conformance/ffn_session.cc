@@ -1,6 +1,9 @@
 #include "workers/conformance/ffn_session.h"
 
 #include <absl/strings/str_cat.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
 
 #include <cmath>
 #include <cstring>
@@ -58,10 +61,16 @@ FfnSession::FfnSession(const FfnSuiteOptions& options, StageBackend& reference)
       reference_(reference),
       hidden_(reference.info().dimensions.hidden),
       layers_(reference.info().dimensions.layers),
-      channel_(MakeChannel(options.address)) {}
+      channel_(NewChannel()) {}
 
 std::shared_ptr<grpc::Channel> FfnSession::NewChannel() const {
-  return MakeChannel(options_.address);
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxFrameBytes);
+  arguments.SetMaxSendMessageSize(kMaxFrameBytes);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  return grpc::CreateCustomChannel(options_.address, grpc::InsecureChannelCredentials(), arguments);
 }
 
 absl::Status FfnSession::Begin() {

@@ -34,7 +34,9 @@ class FfnSession {
   uint32_t hidden() const { return hidden_; }
   uint32_t layers() const { return layers_; }
   size_t RowBytes(size_t rows) const { return rows * hidden_ * sizeof(float); }
-  std::shared_ptr<grpc::Channel> NewChannel() const;  // a connection of its own
+  // A connection of its own, whose streams take some 64 KiB that nobody reads, however quick the
+  // network was before.
+  std::shared_ptr<grpc::Channel> NewChannel() const;
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
   // Finds the server's epoch. kUnavailable: nobody answers.

@@ -150,14 +150,13 @@ absl::Status StoppedReader(FfnSession& session) {
   const uint64_t fit = stopped->grant().credit_bytes() / session.RowBytes(rows);
   const size_t outstanding = std::min<uint64_t>(fit, 8);
   std::vector<Call> calls;
-  for (size_t i = 0; i <= outstanding; ++i)
+  for (size_t i = 0; i < outstanding; ++i)
     calls.push_back(session.NewCall(0, session.MakeRows(40 + i, rows)));
   std::vector<bool> answered(calls.size());
   // The first reply says that the server is at these calls; the rest stay unread.
   stopped->peer().StopReadingAfter(1);
-  for (size_t i = 0; i < outstanding; ++i) RETURN_IF_ERROR(stopped->Send(calls[i]));
+  for (const Call& call : calls) RETURN_IF_ERROR(stopped->Send(call));
   RETURN_IF_ERROR(stopped->AwaitReply(calls, answered).status());
-  RETURN_IF_ERROR(stopped->Send(calls.back()));
   // No message tells when the server has come to the next one, so that this takes some time.
   const absl::Status served = KeepsServing(session, *other, Duration::Milliseconds(200));
   if (!served.ok())
