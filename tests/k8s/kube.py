@@ -228,8 +228,11 @@ class Kube:
                     "--service-cluster-ip-range", SERVICE_CIDR, "--leader-elect=false", "--bind-address", "127.0.0.1",
                    "--horizontal-pod-autoscaler-sync-period", "2s",
                    "--node-monitor-grace-period", f"{LONG}s")  # a node that a busy machine keeps from its heartbeat is not lost
-        self.start("kube-scheduler", BIN / "kube-scheduler", "--kubeconfig", pki / "scheduler.kubeconfig", "--leader-elect=false",
-                    "--bind-address", "127.0.0.1")
+        # A pod whose place is not free yet is tried again after a second, however often it was tried: 10 s would be the default.
+        scheduler = self._write("scheduler.json", json.dumps({
+            "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration", "leaderElection": {"leaderElect": False},
+            "clientConnection": {"kubeconfig": str(pki / "scheduler.kubeconfig")}, "podInitialBackoffSeconds": 1, "podMaxBackoffSeconds": 1}))
+        self.start("kube-scheduler", BIN / "kube-scheduler", "--config", scheduler, "--bind-address", "127.0.0.1")
 
     def _start_dns(self):
         """CoreDNS as a process on the node's address, behind the usual Service."""

@@ -24,15 +24,21 @@ class Release:
     def _helm(self, command, *more, wait=True):
         return self.kube.helm(command, self.name, *more, "--namespace", self.namespace, *(["--wait", "--timeout", f"{LONG}s"] if wait else []))
 
+    def _roll(self, command, *more, wait=True):
+        said = self._helm(command, *more, wait=wait)
+        if wait:  # helm is content when all but maxUnavailable pods of a pool are ready
+            self.kubectl("rollout", "status", "deployment", "--selector", f"app.kubernetes.io/instance={self.name}", f"--timeout={LONG}s")
+        return said
+
     def install(self, *more, **options):
-        return self._helm("install", CHART, "--values", self.values, *more, **options)
+        return self._roll("install", CHART, "--values", self.values, *more, **options)
 
     def upgrade(self, *more, **options):
-        return self._helm("upgrade", CHART, "--values", self.values, *more, **options)
+        return self._roll("upgrade", CHART, "--values", self.values, *more, **options)
 
     def rollback(self, *revision):
         """To the revision before, or to one that is named."""
-        return self._helm("rollback", *revision)
+        return self._roll("rollback", *revision)
 
     def uninstall(self, **options):
         return self._helm("uninstall", **options)
