@@ -146,7 +146,8 @@ class Kube:
         self._start_cluster()
         self.start("kwok", BIN / "kwok", "--kubeconfig", self.pki / "kwok.kubeconfig", "--manage-all-nodes=false",
                    "--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake", "--cidr", "10.250.0.1/24", "--node-ip", "10.250.0.1",
-                   "--node-lease-duration-seconds", "40", "--server-address", "127.0.0.1:10247", "--config", SOURCE / "tests/k8s/kwok.yaml")
+                   # No leases: KWOK loses its own to its own updates, and then leaves the node's pods alone for up to a minute.
+                   "--node-lease-duration-seconds", "0", "--server-address", "127.0.0.1:10247", "--config", SOURCE / "tests/k8s/kwok.yaml")
         return self
 
     def _start_cluster(self):
@@ -228,11 +229,8 @@ class Kube:
                     "--service-cluster-ip-range", SERVICE_CIDR, "--leader-elect=false", "--bind-address", "127.0.0.1",
                    "--horizontal-pod-autoscaler-sync-period", "2s",
                    "--node-monitor-grace-period", f"{LONG}s")  # a node that a busy machine keeps from its heartbeat is not lost
-        # A pod whose place is not free yet is tried again after a second, however often it was tried: 10 s would be the default.
-        scheduler = self._write("scheduler.json", json.dumps({
-            "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration", "leaderElection": {"leaderElect": False},
-            "clientConnection": {"kubeconfig": str(pki / "scheduler.kubeconfig")}, "podInitialBackoffSeconds": 1, "podMaxBackoffSeconds": 1}))
-        self.start("kube-scheduler", BIN / "kube-scheduler", "--config", scheduler, "--bind-address", "127.0.0.1")
+        self.start("kube-scheduler", BIN / "kube-scheduler", "--kubeconfig", pki / "scheduler.kubeconfig", "--leader-elect=false",
+                    "--bind-address", "127.0.0.1")
 
     def _start_dns(self):
         """CoreDNS as a process on the node's address, behind the usual Service."""
