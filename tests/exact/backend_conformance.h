@@ -18,9 +18,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <ostream>
@@ -98,7 +98,7 @@ class BackendConformance : public testing::TestWithParam<BackendCase> {
     if (a.size() != b.size())
       return testing::AssertionFailure() << a.size() << " floats, not " << b.size();
     for (size_t i = 0; i < a.size(); ++i) {
-      if (std::memcmp(&a[i], &b[i], sizeof(float)) == 0) continue;
+      if (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i])) continue;
       return testing::AssertionFailure() << absl::StrFormat(
                  "first differing element %d of %d: %.9g, not %.9g", i, a.size(), b[i], a[i]);
     }

@@ -20,6 +20,7 @@
 
 // What ggml-rpc keeps until the process ends, so that the leak checker looks at our own memory: the
 // servers that it knows, and of each freed event 16 bytes (ggml 0.25.3 deletes the context alone).
+// NOLINTNEXTLINE(bugprone-reserved-identifier): LeakSanitizer's name
 extern "C" const char* __lsan_default_suppressions() {
   return "leak:ggml_backend_rpc_\nleak:rpc_dispatcher::event_new\n";
 }

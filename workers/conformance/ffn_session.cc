@@ -5,6 +5,7 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -146,7 +147,7 @@ std::string FfnSession::Difference(const Rows& got, const Rows& wanted, size_t a
 
 absl::Status FfnSession::SameBits(const Rows& got, const Rows& wanted, absl::string_view what) {
   for (size_t i = 0; i < wanted.size(); ++i) {
-    if (std::memcmp(&got[i], &wanted[i], sizeof(float)) == 0) continue;
+    if (std::bit_cast<uint32_t>(got[i]) == std::bit_cast<uint32_t>(wanted[i])) continue;
     first_difference = Difference(got, wanted, i);
     return Failed(what);
   }

@@ -73,8 +73,10 @@ absl::Status Duplicate(FfnSession& session) {
 // As many replies as calls, and then the stream's end.
 absl::Status Once(FfnSession& session) {
   ASSIGN_OR_RETURN(const auto stream, OpenStream::Make(session, kMaxRows));
+  constexpr int kCalls = 8;
   std::vector<Call> calls;
-  for (int i = 0; i < 8; ++i) calls.push_back(session.NewCall(0, session.MakeRows(20 + i, 1)));
+  calls.reserve(kCalls);
+  for (int i = 0; i < kCalls; ++i) calls.push_back(session.NewCall(0, session.MakeRows(20 + i, 1)));
   RETURN_IF_ERROR(stream->AskAll(calls).status());
   return stream->Finish();
 }
@@ -150,6 +152,7 @@ absl::Status StoppedReader(FfnSession& session) {
   const uint64_t fit = stopped->grant().credit_bytes() / session.RowBytes(rows);
   const size_t outstanding = std::min<uint64_t>(fit, 8);
   std::vector<Call> calls;
+  calls.reserve(outstanding);
   for (size_t i = 0; i < outstanding; ++i)
     calls.push_back(session.NewCall(0, session.MakeRows(40 + i, rows)));
   std::vector<bool> answered(calls.size());
