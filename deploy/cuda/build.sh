@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds tandem-worker with ggml's CUDA devices, by nvcc from PyPI: `./dev cuda`. Half an hour of CPU and more; ccache makes it
+# Builds tandem-worker with ggml's CUDA devices, by nvcc from PyPI: `./dev cuda`. Hours of CPU; ccache makes it
 # resumable. No GPU and no driver is needed, and none is used.
 #
 #   build.sh [--architectures LIST]     default 90-real;80-virtual: code for H100 and H200, PTX for everything since A100
@@ -66,7 +66,7 @@ if [ -n "$one" ]; then
   exit
 fi
 
-step "building tandem-worker with CUDA (half an hour of CPU the first time)"
+step "building tandem-worker with CUDA (hours of CPU the first time)"
 begin=$SECONDS
 ninja -C "$build" -j "${TANDEM_JOBS:-$(nproc)}" tandem-worker || fail "the build failed"
 took=$((SECONDS - begin))
