@@ -82,11 +82,16 @@ absl::Status BackendConformance(Options options) {
   if (options.model.empty()) options.model = DefaultModel();
   std::vector<std::string> arguments = {options.backend, "--model", options.model};
   if (!options.only.empty()) arguments.insert(arguments.end(), {"--case", options.only});
-  ASSIGN_OR_RETURN(const int exit_code,
-                   RunProgram(options.bin_dir, "tandem-backend-conformance", arguments));
-  if (exit_code == 0) return absl::OkStatus();
+  const absl::StatusOr<int> exit_code =
+      RunProgram(options.bin_dir, "tandem-backend-conformance", arguments);
+  if (absl::IsNotFound(exit_code.status())) {
+    return absl::NotFoundError(absl::StrCat(exit_code.status().message(),
+                                            " (of a built tree, not of the image: ./dev build)"));
+  }
+  RETURN_IF_ERROR(exit_code.status());
+  if (*exit_code == 0) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat(options.backend, exit_code == 1 ? ": a case failed" : ": was not tested"));
+      absl::StrCat(options.backend, *exit_code == 1 ? ": a case failed" : ": was not tested"));
 }
 
 void AddBackend(CLI::App& group, const std::shared_ptr<Options>& options, int& exit_code) {

@@ -33,7 +33,7 @@ def test_one_case_can_be_asked_for():
     (["cuda:7"], "no backend 'cuda:7' on this machine; there is: cpu, "),
     (["cpu", "--model", "/etc/passwd"], "/etc/passwd: not a GGUF file"),
     (["cpu", "--case", "no-such-case"], "no case has 'no-such-case' in its name"),
-    (["cpu", "--bin-dir", "/nowhere"], "/nowhere/tandem-backend-conformance"),
+    (["cpu", "--bin-dir", "/nowhere"], "/nowhere/tandem-backend-conformance: No such file or directory (of a built tree, not of the image: ./dev build)"),
 ])
 def test_what_is_wrong_is_named(arguments, what):
     said = conformance(*arguments)
