@@ -146,7 +146,7 @@ class Kube:
         self._start_cluster()
         self.start("kwok", BIN / "kwok", "--kubeconfig", self.pki / "kwok.kubeconfig", "--manage-all-nodes=false",
                    "--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake", "--cidr", "10.250.0.1/24", "--node-ip", "10.250.0.1",
-                   # No leases: KWOK loses its own to its own updates, and then leaves the node's pods alone for up to a minute.
+                   # No leases: KWOK refuses its own updates of them by the dozen, and nobody looks at them here.
                    "--node-lease-duration-seconds", "0", "--server-address", "127.0.0.1:10247", "--config", SOURCE / "tests/k8s/kwok.yaml")
         return self
 
