@@ -87,7 +87,7 @@ class Release:
 class Load:
     """Streams of client.py while it is entered; `records` grows as they end."""
 
-    def __init__(self, release, clients=2, max_tokens=48):
+    def __init__(self, release, clients=3, max_tokens=48):
         self.records = []
         self._process = subprocess.Popen([*release.kube.enter(), sys.executable, HERE / "client.py", release.url(), MODEL, str(clients),
                                           str(max_tokens)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -100,7 +100,7 @@ def test_a_model_is_downloaded_and_its_sum_checked(kube, release):
         with Load(second, clients=1) as load:
             load.more(1)
         assert not load.failed(), load.failed()
-        second.uninstall(wait=False)
+        second.uninstall()
     finally:
         server.kill()
         server.wait()

@@ -11,7 +11,7 @@ from release import POOLS, Load
 # Empty with workers on CPU, full with emulated devices: tests/dashboards/test_live.py has those.
 EMULATED_ONLY = [("stages", "How far the host falls behind emulated devices")]
 # The thresholds and the patience of a test; what is scaled on, by which query and within which bounds is the example's.
-FAST = "{scaleDown: {stabilizationWindowSeconds: 5, policies: [{type: Pods, value: 8, periodSeconds: 2}]}}"
+FAST = "{scaleDown: {stabilizationWindowSeconds: 20, policies: [{type: Pods, value: 8, periodSeconds: 2}]}}"
 TWO_IN_FLIGHT = f"""
 gateway:
   autoscaling:
@@ -60,7 +60,7 @@ def test_pools_and_gateways_scale_by_the_examples(release, monitoring, text, tmp
                         for hpa in release.get("hpa")["items"]}
         wait_for("every HPA has its metric", lambda: len(hpas()) == 4 and all(
             conditions.get("ScalingActive", {}).get("status") == "True" for conditions in hpas().values()))
-        with Load(release, clients=7, max_tokens=96) as many:
+        with Load(release, clients=7, max_tokens=160) as many:
             began = release.kube.seconds()
             wait_for("three gateways or more for eight requests in flight", lambda: gateways() >= 3)
             print(f"gateways scaled up in {release.kube.seconds() - began:.0f} s")
