@@ -22,7 +22,8 @@
 // servers that it knows, and of each freed event 16 bytes (ggml 0.25.3 deletes the context alone).
 // NOLINTNEXTLINE(bugprone-reserved-identifier): LeakSanitizer's name
 extern "C" const char* __lsan_default_suppressions() {
-  return "leak:ggml_backend_rpc_\nleak:rpc_dispatcher::event_new\n";
+  return "leak:ggml_backend_rpc_add_server\nleak:^ggml_backend_rpc_buffer_type$\nleak:rpc_"
+         "dispatcher::event_new\n";
 }
 
 namespace tandem::test {
