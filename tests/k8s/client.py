@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """client.py URL MODEL CLIENTS MAX_TOKENS: the official OpenAI client, without retries, from so many threads. Each asks for the same greedy
-chat and reads its stream, again and again, until standard input ends. One JSON line a stream:
+chat and reads its stream, pauses for half a second as somebody who reads it would, and asks again, until standard input ends. One JSON line a
+stream:
 
     {"status": 200, "error": null, "text": "...", "done": true, "seconds": 1.2, "ttft": 0.1, "longest_gap": 0.05, "tandem": {...}}
 
-`status` is that of the answer's head; null: there was none. Run inside the cluster's network.
+`status` is that of the answer's head; null: there was none. Each stream's first token is a line of its own, "first token". Run inside the
+cluster's network.
 """
 import json
 import sys
@@ -14,9 +16,10 @@ import time
 import openai
 
 MESSAGES = [{"role": "user", "content": "Tell me about the sea."}]
+PAUSE = 0.5  # seconds between two streams of a client
 
 
-def ask(client, model, max_tokens):
+def ask(client, model, max_tokens, first_token):
     record = {"status": None, "error": None, "text": "", "done": False, "ttft": None, "longest_gap": 0.0, "tandem": None}
     began = last = time.monotonic()
     try:
@@ -27,6 +30,7 @@ def ask(client, model, max_tokens):
                 now = time.monotonic()
                 if record["ttft"] is None:
                     record["ttft"] = now - began
+                    first_token()
                 else:
                     record["longest_gap"] = max(record["longest_gap"], now - last)
                 last = now
@@ -46,15 +50,16 @@ def ask(client, model, max_tokens):
 def main(url, model, clients, max_tokens):
     stop, lock = threading.Event(), threading.Lock()
 
+    def say(what):
+        with lock:
+            print(json.dumps(what), flush=True)
+
     def loop():
         # A connection a request, as clients behind a load balancer have: Kubernetes chooses the gateway anew each time.
-        while not stop.is_set():
-            with openai.OpenAI(base_url=url, api_key="none", timeout=300, max_retries=0) as client:
-                record = ask(client, model, int(max_tokens))
-            with lock:
-                print(json.dumps(record), flush=True)
-            if record["error"]:
-                stop.wait(0.2)  # what is down refuses at once: do not spin
+        with openai.OpenAI(base_url=url, api_key="none", timeout=300, max_retries=0, default_headers={"Connection": "close"}) as client:
+            while not stop.is_set():
+                say(ask(client, model, int(max_tokens), lambda: say("first token")))
+                stop.wait(PAUSE)
 
     threads = [threading.Thread(target=loop) for _ in range(int(clients))]
     for thread in threads:

@@ -4,16 +4,19 @@ down() leaves nothing behind."""
 import contextlib
 import fcntl
 import functools
+import http.client
 import json
 import os
 import pathlib
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 import cluster  # noqa: E402
@@ -69,6 +72,11 @@ def clear():
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_ready(thing):
+    """A node or a pod, by its own account."""
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in thing.get("status", {}).get("conditions", ()))
+
+
 def restricted(name):
     """A namespace that takes only pods of Pod Security `restricted`."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
@@ -93,6 +101,7 @@ class Kube:
         for folder in (self.logs, self.pki, self.folder / "cni"):
             folder.mkdir()
         self.cri = self.folder / "containerd.sock"
+        self._api = self.folder / "api.sock"
         self.admin = self.pki / "admin.kubeconfig"
         self._children = {}
         self.started = time.monotonic()
@@ -116,6 +125,18 @@ class Kube:
     def get(self, *argv):
         """What kubectl get says, as data."""
         return json.loads(self.kubectl("get", *argv, "-o", "json").stdout)
+
+    def ask(self, path, **query):
+        """What the API server answers to a GET; none unless that is 200. By a `kubectl proxy` that stays up: what is asked ten times a second must
+        not start a program each time."""
+        server = http.client.HTTPConnection("localhost", timeout=LONG)
+        server.sock = socket.socket(socket.AF_UNIX)
+        with contextlib.closing(server):
+            server.sock.connect(str(self._api))
+            server.request("GET", f"{path}?{urllib.parse.urlencode(query)}")
+            reply = server.getresponse()
+            body = reply.read()
+        return json.loads(body) if reply.status == 200 else None
 
     def helm(self, *argv, **options):
         return self.run(BIN / "helm", *argv, **options)
@@ -226,6 +247,7 @@ class Kube:
                     # KWOK lived on lists, ever further apart.
                     "--feature-gates", "WatchList=false")
         wait_for("kube-apiserver is ready", lambda: self.alive("kube-apiserver") and self._probe(BIN / "kubectl", "get", "--raw", "/readyz"))
+        self.start("kubectl-proxy", *self.client(), "proxy", "--unix-socket", self._api)
         self.start("kube-controller-manager", BIN / "kube-controller-manager", "--kubeconfig", pki / "controllers.kubeconfig",
                     "--service-account-private-key-file", pki / "sa.key", "--root-ca-file", pki / "ca.crt",
                     "--use-service-account-credentials", "--allocate-node-cidrs", "--cluster-cidr", POD_CIDR,
@@ -323,8 +345,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
     def _node_ready(self):
         self.alive("node")
-        result = self.kubectl("get", "node", NODE, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}", check=False)
-        return result.stdout == "True"
+        return is_ready(self.ask(f"/api/v1/nodes/{NODE}") or {})
 
     # --- down ---
 

@@ -20,6 +20,7 @@ from monitored import Prometheus
 HERE = pathlib.Path(__file__).resolve().parent
 SHIPPED = kubernetes.SOURCE / "deploy/prometheus/prometheus.yml"
 ADAPTER_PORT = 6444
+EXTERNAL_METRICS = "/apis/external.metrics.k8s.io/v1beta1"
 OPERATOR_KINDS = ["PodMonitor", "PrometheusRule"]
 
 
@@ -122,12 +123,11 @@ class Monitoring:
 
     def external_metrics(self):
         """Those that an HPA can name."""
-        said = self._kube.kubectl("get", "--raw", "/apis/external.metrics.k8s.io/v1beta1", check=False)
-        return {entry["name"] for entry in json.loads(said.stdout)["resources"]} if said.returncode == 0 else set()
+        return {entry["name"] for entry in (self._kube.ask(EXTERNAL_METRICS) or {"resources": ()})["resources"]}
 
     def external(self, metric, namespace):
         """What an HPA in the namespace sees of it."""
-        said = json.loads(self._kube.kubectl("get", "--raw", f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}").stdout)
+        said = self._kube.ask(f"{EXTERNAL_METRICS}/namespaces/{namespace}/{metric}")
         return [int(re.fullmatch(r"(\d+)m", item["value"])[1]) / 1000 for item in said["items"]]
 
 

@@ -6,7 +6,7 @@ import sys
 import threading
 
 from chart import CHART
-from kube import LONG, wait_for
+from kube import LONG, is_ready, wait_for
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
@@ -49,23 +49,26 @@ class Release:
     def get(self, *argv):
         return self.kube.get("--namespace", self.namespace, *argv)
 
+    def _pods(self, **labels):
+        labels = {"app.kubernetes.io/instance": self.name} | labels
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        listed = self.kube.ask(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=selector)
+        return {pod["metadata"]["name"]: pod for pod in listed["items"]}
+
     def pods(self, component, pool=None):
         """Those that nobody deletes yet: name to pod."""
-        selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
-        selector += f",tandem/pool={pool}" if pool else ""
-        return {pod["metadata"]["name"]: pod for pod in self.get("pods", "-l", selector)["items"] if "deletionTimestamp" not in pod["metadata"]}
+        found = self._pods(**{"app.kubernetes.io/component": component}, **({"tandem/pool": pool} if pool else {}))
+        return {name: pod for name, pod in found.items() if "deletionTimestamp" not in pod["metadata"]}
 
     def all_pods(self):
-        return {pod["metadata"]["name"]: pod for pod in self.get("pods", "-l", f"app.kubernetes.io/instance={self.name}")["items"]}
+        return self._pods()
 
     def ready(self, component, pool=None):
-        return {name for name, pod in self.pods(component, pool).items()
-                if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in pod["status"].get("conditions", ()))}
+        return {name for name, pod in self.pods(component, pool).items() if is_ready(pod)}
 
     def lives(self, component="worker", pool=None):
         """(pod, restarts) of ready pods: what changes when one of them has died."""
-        pods = self.pods(component, pool)
-        return {(name, pods[name]["status"]["containerStatuses"][0]["restartCount"]) for name in self.ready(component, pool) if name in pods}
+        return {(name, pod["status"]["containerStatuses"][0]["restartCount"]) for name, pod in self.pods(component, pool).items() if is_ready(pod)}
 
     def rolled(self, *names):
         for name in names:
@@ -85,22 +88,26 @@ class Release:
 
 
 class Load:
-    """Streams of client.py while it is entered; `records` grows as they end."""
+    """Streams of client.py while it is entered, from when every client has its first token; `records` grows as they end."""
 
-    def __init__(self, release, clients=3, max_tokens=48):
-        self.records = []
+    def __init__(self, release, clients=3, max_tokens=32):
+        self.records, self._begun, self._clients = [], 0, clients
         self._process = subprocess.Popen([*release.kube.enter(), sys.executable, HERE / "client.py", release.url(), MODEL, str(clients),
                                           str(max_tokens)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
 
     def _read(self):
         for line in self._process.stdout:
-            self.records.append(json.loads(line))
+            said = json.loads(line)
+            if said == "first token":
+                self._begun += 1
+            else:
+                self.records.append(said)
 
     def __enter__(self):
         self._reader.start()
         try:
-            self.more(1)
+            self._until("every client streams", lambda: self._begun >= self._clients)
         except BaseException:
             self.__exit__()
             raise
@@ -114,7 +121,13 @@ class Load:
     def more(self, count):
         """Waits until so many more streams have ended whole."""
         wanted = len(self.whole()) + count
-        wait_for(f"{count} more streams", lambda: self._process.poll() is None and len(self.whole()) >= wanted)
+        self._until(f"{count} more streams", lambda: len(self.whole()) >= wanted)
+
+    def _until(self, what, condition):
+        def happened():
+            assert self._process.poll() is None, f"client.py ended: {self.records[-3:]}"
+            return condition()
+        wait_for(what, happened)
 
     def whole(self):
         return [record for record in list(self.records) if record["done"] and not record["error"]]

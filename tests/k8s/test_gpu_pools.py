@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from chart import CHART
-from kube import Kube, wait_for
+from kube import Kube, is_ready, wait_for
 from release import Release
 
 NODES, GPUS = 8, 8   # a node
@@ -43,9 +43,7 @@ def kube():
     try:
         cluster.up_without_kubelet()
         cluster.apply(*CLUSTER)
-        wait_for("every node is Ready", lambda: all(condition["status"] == "True" for node in cluster.get("nodes")["items"]
-                                                     for condition in node["status"].get("conditions", [{"type": "Ready", "status": "no"}])
-                                                     if condition["type"] == "Ready"))
+        wait_for("every node is Ready", lambda: all(map(is_ready, cluster.ask("/api/v1/nodes")["items"])))
         print(f"\n{cluster.seconds():.0f} s: {NODES * GPUS} GPUs on {NODES} nodes")
         yield cluster
     finally:

@@ -1,6 +1,4 @@
 """What Prometheus sees of the release that test_cluster.py has driven, and what scales by it."""
-import json
-
 import yaml
 
 from chart import CHART, EXAMPLES
@@ -50,14 +48,14 @@ def test_a_metric_that_is_absent_is_zero_to_an_hpa(monitoring):
         assert monitoring.external(name, namespace="nothing-runs-here") == [0], name
 
 
-def test_pools_and_gateways_scale_by_the_examples(release, monitoring, text, tmp_path):
+def test_pools_and_gateways_scale_by_the_examples(release, kube, monitoring, text, tmp_path):
     """Gateways up by the requests in flight and down again; every pool's own signal is answered, and holds it at its minimum."""
     (tmp_path / "fast.yaml").write_text(TWO_IN_FLIGHT)
     gateways = lambda: len(release.ready("gateway"))
     with Load(release, clients=1) as few:
         release.upgrade("--reuse-values", "--values", EXAMPLES / "hpa-values.yaml", "--values", tmp_path / "fast.yaml")
         hpas = lambda: {hpa["metadata"]["name"]: {condition["type"]: condition for condition in hpa["status"].get("conditions", ())}
-                        for hpa in release.get("hpa")["items"]}
+                        for hpa in kube.ask(f"/apis/autoscaling/v2/namespaces/{release.namespace}/horizontalpodautoscalers")["items"]}
         wait_for("every HPA has its metric", lambda: len(hpas()) == 4 and all(
             conditions.get("ScalingActive", {}).get("status") == "True" for conditions in hpas().values()))
         with Load(release, clients=7, max_tokens=160) as many:
@@ -78,7 +76,7 @@ def test_pools_and_gateways_scale_by_the_examples(release, monitoring, text, tmp
 
 def test_the_charts_own_requests_are_enough(release, kube):
     """These pods have been asked harder than a first try asks."""
-    summary = json.loads(kube.kubectl("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/stats/summary").stdout)
+    summary = kube.ask(f"/api/v1/nodes/{NODE}/proxy/stats/summary")
     used = {pod["podRef"]["name"]: pod["memory"]["workingSetBytes"] / 2**20 for pod in summary["pods"] if pod["podRef"]["name"] in release.all_pods()}
     print("working sets, MiB:", {name: round(value) for name, value in sorted(used.items())})
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
