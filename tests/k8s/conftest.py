@@ -25,6 +25,7 @@ def kube(tmp_path_factory):
     cluster, before = kubernetes.Kube(), kubernetes.settings()
     try:
         cluster.up()
+        watchers.start_adapter(cluster)
         print(f"\n{cluster.seconds():.0f} s: the node is Ready")
         archive = tmp_path_factory.mktemp("image") / "tandem.tar"
         subprocess.run([kubernetes.SOURCE / "deploy/images/build.sh", "--build-dir", kubernetes.BUILD, "--output", archive, "--import"], check=True,

@@ -39,6 +39,22 @@ def install_kinds(kube):
         kube.kubectl("wait", "--for=condition=Established", f"crd/{kind.lower()}s.monitoring.coreos.com", f"--timeout={kubernetes.LONG}s")
 
 
+def start_adapter(kube):
+    """What HPAs ask. It takes the API server seconds to see that it is there."""
+    kube.start("metrics-adapter", sys.executable, HERE / "metrics_adapter.py", kubernetes.NODE_IP, ADAPTER_PORT, kube.pki / "api.crt",
+               kube.pki / "api.key", "http://127.0.0.1:9090", EXAMPLES / "prometheus-adapter.yaml")
+    name = {"name": "metrics-adapter", "namespace": "kube-system"}
+    kube.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": name, "spec": {"ports": [{"port": 443, "targetPort": ADAPTER_PORT}]}},
+        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+         "metadata": name | {"labels": {"kubernetes.io/service-name": name["name"]}},
+         "ports": [{"name": "", "port": ADAPTER_PORT, "protocol": "TCP"}],
+         "endpoints": [{"addresses": [kubernetes.NODE_IP], "conditions": {"ready": True}}]},
+        {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1beta1.external.metrics.k8s.io"},
+         "spec": {"group": "external.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
+                  "insecureSkipTLSVerify": True, "service": name | {"port": 443}}})
+
+
 def target(monitor, pod):
     """What Prometheus scrapes of a pod by a PodMonitor, with its labels; nothing for a pod without an address."""
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
@@ -56,7 +72,7 @@ def target(monitor, pod):
 
 
 class Monitoring:
-    """Prometheus and the adapter, for one namespace; both end with the cluster."""
+    """Prometheus, and by the adapter the metrics of HPAs, for one namespace. Ends with the cluster."""
 
     def __init__(self, kube, namespace):
         self._kube, self._namespace = kube, namespace
@@ -68,7 +84,7 @@ class Monitoring:
         assert len(self._monitors) == 3, self._monitors
         self._pods = {}
         self._start_prometheus(rule["spec"])
-        self._start_adapter()
+        kubernetes.wait_for("the API server reaches the adapter", self.external_metrics)
 
     def _start_prometheus(self, rules):
         (self._folder / "rules").mkdir()
@@ -104,22 +120,6 @@ class Monitoring:
         part = self._folder / "targets.part"
         part.write_text(json.dumps([entry for entry in found if entry]))
         part.rename(self._folder / "targets.json")
-
-    def _start_adapter(self):
-        pki = self._kube.pki
-        self._kube.start("metrics-adapter", sys.executable, HERE / "metrics_adapter.py", kubernetes.NODE_IP, ADAPTER_PORT, pki / "api.crt",
-                         pki / "api.key", "http://127.0.0.1:9090", EXAMPLES / "prometheus-adapter.yaml")
-        name = {"name": "metrics-adapter", "namespace": "kube-system"}
-        self._kube.apply(
-            {"apiVersion": "v1", "kind": "Service", "metadata": name, "spec": {"ports": [{"port": 443, "targetPort": ADAPTER_PORT}]}},
-            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-             "metadata": name | {"labels": {"kubernetes.io/service-name": name["name"]}},
-             "ports": [{"name": "", "port": ADAPTER_PORT, "protocol": "TCP"}],
-             "endpoints": [{"addresses": [kubernetes.NODE_IP], "conditions": {"ready": True}}]},
-            {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1beta1.external.metrics.k8s.io"},
-             "spec": {"group": "external.metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
-                      "insecureSkipTLSVerify": True, "service": name | {"port": 443}}})
-        kubernetes.wait_for("the API server reaches the adapter", lambda: self.external_metrics())
 
     def external_metrics(self):
         """Those that an HPA can name."""

@@ -10,6 +10,7 @@ from kube import LONG, is_ready, wait_for
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
+WAIT = ["--wait", "--timeout", f"{LONG}s"]
 POOLS = ["prefill", "attention", "ffn"]   # of the chart as it stands
 # In the place of a node each: so little that several fit on one with two cores.
 SMALL = ["--set", "gateway.replicas=1"] + [
@@ -21,17 +22,17 @@ class Release:
         self.kube, self.name, self.namespace, self.values = kube, name, namespace, values
         self.full = name if "tandem" in name else f"{name}-tandem"  # as the chart names its objects
 
-    def _helm(self, command, *more, wait=True):
-        return self.kube.helm(command, self.name, *more, "--namespace", self.namespace, *(["--wait", "--timeout", f"{LONG}s"] if wait else []))
+    def _helm(self, command, *more):
+        return self.kube.helm(command, self.name, *more, "--namespace", self.namespace)
 
     def _roll(self, command, *more, wait=True):
-        said = self._helm(command, *more, wait=wait)
-        if wait:  # helm is content when all but maxUnavailable pods of a pool are ready
+        said = self._helm(command, *more)
+        if wait:  # not Helm's: that looks every two seconds, and is content when all but maxUnavailable pods of a pool are ready
             self.kubectl("rollout", "status", "deployment", "--selector", f"app.kubernetes.io/instance={self.name}", f"--timeout={LONG}s")
         return said
 
-    def install(self, *more, **options):
-        return self._roll("install", CHART, "--values", self.values, *more, **options)
+    def install(self, *more, wait=True):
+        return self._roll("install", CHART, "--values", self.values, *more, *(WAIT if wait else ()), wait=wait)
 
     def upgrade(self, *more, **options):
         return self._roll("upgrade", CHART, "--values", self.values, *more, **options)
@@ -40,8 +41,8 @@ class Release:
         """To the revision before, or to one that is named."""
         return self._roll("rollback", *revision)
 
-    def uninstall(self, **options):
-        return self._helm("uninstall", **options)
+    def uninstall(self, wait=True):
+        return self._helm("uninstall", *(WAIT if wait else ()))
 
     def kubectl(self, *argv, **options):
         return self.kube.kubectl("--namespace", self.namespace, *argv, **options)

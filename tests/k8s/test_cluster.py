@@ -145,11 +145,19 @@ def test_the_loss_of_a_worker_that_decodes_costs_honest_errors_at_most(release, 
     assert load.texts() == {text}
 
 
-@pytest.mark.parametrize("end", [delete_by_force, kill], ids=lambda end: end.__name__)
-def test_a_pool_of_one_pauses_its_streams(release, text, end):
-    release.kubectl("scale", "deployment/tandem-ffn", "--replicas=1")
-    release.rolled("ffn")
+@pytest.fixture(scope="module")
+def one_ffn_worker(release):
+    def scale(replicas):
+        release.kubectl("scale", "deployment/tandem-ffn", f"--replicas={replicas}")
+        release.rolled("ffn")
+    scale(1)
     release.settled()
+    yield
+    scale(2)
+
+
+@pytest.mark.parametrize("end", [delete_by_force, kill], ids=lambda end: end.__name__)
+def test_a_pool_of_one_pauses_its_streams(release, text, one_ffn_worker, end):
     with Load(release) as load:
         wait_for("a stream decodes", lambda: decoding(release))
         before = release.lives(pool="ffn")
@@ -164,5 +172,3 @@ def test_a_pool_of_one_pauses_its_streams(release, text, end):
         assert record["error"], record
         assert text.startswith(record["text"])
     assert load.texts() == {text}
-    release.kubectl("scale", "deployment/tandem-ffn", "--replicas=2")
-    release.rolled("ffn")

@@ -82,30 +82,6 @@ def test_a_rollback_brings_the_first_revision_back(release, text):
     assert load.texts() == {text}
 
 
-def test_a_model_is_downloaded_and_its_sum_checked(kube, release):
-    folder = os.path.dirname(os.environ.get("TANDEM_MODEL") or os.path.expanduser(f"~/.cache/tandem/models/{MODEL}.gguf"))
-    server = subprocess.Popen([*kube.enter(), "/usr/bin/python3", "-m", "http.server", "--bind", NODE_IP, "--directory", folder, "8000"],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        second = Release(kube, name="second")
-        sha256 = subprocess.run(["sha256sum", f"{folder}/{MODEL}.gguf"], capture_output=True, text=True, check=True).stdout.split()[0]
-        one_pool = ["--values", CHART / "values-colocated.yaml", "--set", "pools.colocated.replicas=1", "--set", "gateway.replicas=1",
-                    "--set", "model.source=download", "--set", "model.download.image=localhost/toolbox:1",
-                    "--set", f"model.download.url=http://{NODE_IP}:8000/{MODEL}.gguf"]
-        wrong = "0" * 64
-        second.install(*one_pool, "--set-string", f"model.download.sha256={wrong}", wait=False)
-        wait_for("the pod says that the sum is wrong", lambda: f"its sha256 is {sha256}, not {wrong}" in second.kubectl(
-            "logs", "-l", "app.kubernetes.io/instance=second,app.kubernetes.io/component=gateway", "-c", "model", check=False).stdout)
-        second.upgrade(*one_pool, "--set-string", f"model.download.sha256={sha256}")
-        with Load(second, clients=1) as load:
-            load.more(1)
-        assert not load.failed(), load.failed()
-        second.uninstall()
-    finally:
-        server.kill()
-        server.wait()
-
-
 def test_uninstall_leaves_nothing(release, kube):
     release.uninstall()
     kinds = release.kubectl("api-resources", "--verbs=list", "--namespaced", "-o", "name").stdout.split()
@@ -115,20 +91,49 @@ def test_uninstall_leaves_nothing(release, kube):
     print(f"{kube.seconds():.0f} s: uninstalled")
 
 
-def test_every_preset_comes_up_and_answers(kube):
-    """Each values file but the one that asks for GPUs, with its emulated devices, in a restricted namespace of its own."""
-    def tried(values):
-        name = "preset-" + (values or "values-default.yaml").removeprefix("values-").removesuffix(".yaml")
-        kube.apply(restricted(name))
-        preset = Release(kube, namespace=name, values=CHART / (values or "values.yaml"))
-        preset.install(*SMALL)
-        said = kube.helm("test", preset.name, "--namespace", name, "--timeout", f"{LONG}s").stdout
-        assert "Phase:          Succeeded" in said, said
-        print(f"{kube.seconds():.0f} s: {name} answers")
-        preset.uninstall(wait=False)  # makes room for the others
-        return name
+def preset_answers(kube, values):
+    name = "preset-" + (values or "values-default.yaml").removeprefix("values-").removesuffix(".yaml")
+    kube.apply(restricted(name))
+    preset = Release(kube, namespace=name, values=CHART / (values or "values.yaml"))
+    preset.install(*SMALL)
+    said = kube.helm("test", preset.name, "--namespace", name, "--timeout", f"{LONG}s").stdout
+    assert "Phase:          Succeeded" in said, said
+    print(f"{kube.seconds():.0f} s: {name} answers")
+    preset.uninstall(wait=False)  # makes room for the others
+    return name
 
+
+def downloaded_model_answers(kube):
+    """And one whose sum is wrong does not start."""
+    folder = os.path.dirname(os.environ.get("TANDEM_MODEL") or os.path.expanduser(f"~/.cache/tandem/models/{MODEL}.gguf"))
+    server = subprocess.Popen([*kube.enter(), "/usr/bin/python3", "-m", "http.server", "--bind", NODE_IP, "--directory", folder, "8000"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        kube.apply(restricted("download"))
+        release = Release(kube, namespace="download", values=CHART / "values-colocated.yaml")
+        sha256 = subprocess.run(["sha256sum", f"{folder}/{MODEL}.gguf"], capture_output=True, text=True, check=True).stdout.split()[0]
+        flags = [*SMALL, "--set", "pools.colocated.replicas=1", "--set", "model.source=download", "--set",
+                 "model.download.image=localhost/toolbox:1", "--set", f"model.download.url=http://{NODE_IP}:8000/{MODEL}.gguf"]
+        wrong = "0" * 64
+        release.install(*flags, "--set-string", f"model.download.sha256={wrong}", wait=False)
+        wait_for("the pod says that the sum is wrong", lambda: f"its sha256 is {sha256}, not {wrong}" in release.kubectl(
+            "logs", "-l", "app.kubernetes.io/component=gateway", "-c", "model", check=False).stdout)
+        release.upgrade(*flags, "--set-string", f"model.download.sha256={sha256}")
+        with Load(release, clients=1) as load:
+            load.more(1)
+        assert not load.failed(), load.failed()
+        print(f"{kube.seconds():.0f} s: a downloaded model answers")
+        release.uninstall(wait=False)
+        return "download"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_every_preset_and_a_downloaded_model_come_up_and_answer(kube):
+    """Each values file but the one that asks for GPUs, with its emulated devices, in a restricted namespace of its own, all at once."""
     presets = [values for values in VALUES if values != "values-cuda.yaml"]
     assert len(presets) == 5
-    with concurrent.futures.ThreadPoolExecutor(len(presets)) as pool:
-        assert len(set(pool.map(tried, presets))) == 5
+    with concurrent.futures.ThreadPoolExecutor(len(presets) + 1) as pool:
+        tried = [pool.submit(downloaded_model_answers, kube), *(pool.submit(preset_answers, kube, values) for values in presets)]
+        assert len({one.result() for one in tried}) == 6
