@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """client.py URL MODEL CLIENTS MAX_TOKENS: the official OpenAI client, without retries, from so many threads. Each asks for the same greedy
-chat and reads its stream, pauses for half a second as somebody who reads it would, and asks again, until standard input ends. One JSON line a
+chat and reads its stream, pauses for a second as somebody who reads it would, and asks again, until standard input ends. One JSON line a
 stream:
 
     {"status": 200, "error": null, "text": "...", "done": true, "seconds": 1.2, "ttft": 0.1, "longest_gap": 0.05, "tandem": {...}}
@@ -15,8 +15,9 @@ import time
 
 import openai
 
-MESSAGES = [{"role": "user", "content": "Tell me about the sea."}]
-PAUSE = 0.5  # seconds between two streams of a client
+# A system message of our own, for the model's default one is longer than all the rest.
+MESSAGES = [{"role": "system", "content": "You tell."}, {"role": "user", "content": "Tell me about the sea."}]
+PAUSE = 1.0  # seconds between two streams of a client
 
 
 def ask(client, model, max_tokens, first_token):

@@ -91,7 +91,7 @@ class Release:
 class Load:
     """Streams of client.py while it is entered, from when every client has its first token; `records` grows as they end."""
 
-    def __init__(self, release, clients=3, max_tokens=32):
+    def __init__(self, release, clients=3, max_tokens=24):
         self.records, self._begun, self._clients = [], 0, clients
         self._process = subprocess.Popen([*release.kube.enter(), sys.executable, HERE / "client.py", release.url(), MODEL, str(clients),
                                           str(max_tokens)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -49,7 +49,8 @@ def grpc_addresses(secured):
 def takes(secured, address, issued):
     """Whether a client with this certificate, and who trusts its authority alone, comes through the handshake."""
     return secured.kube.run("openssl", "s_client", "-connect", address, "-alpn", "h2", "-verify_return_error", "-CAfile", issued / "ca.crt", "-cert",
-                            issued / "tls.crt", "-key", issued / "tls.key", check=False, input="").returncode == 0
+                            issued / "tls.crt", "-key", issued / "tls.key", check=False, input="",
+                            errors="replace").returncode == 0
 
 
 def helm_test(secured):

@@ -10,10 +10,10 @@ from release import POOLS, Load
 EMULATED_ONLY = [("stages", "How far the host falls behind emulated devices")]
 # The thresholds and the patience of a test; what is scaled on, by which query and within which bounds is the example's.
 FAST = "{scaleDown: {stabilizationWindowSeconds: 5, policies: [{type: Pods, value: 8, periodSeconds: 2}]}}"
-TWO_IN_FLIGHT = f"""
+ONE_IN_FLIGHT = f"""
 gateway:
   autoscaling:
-    metrics: [{{type: External, external: {{metric: {{name: tandem_requests_in_flight}}, target: {{type: AverageValue, averageValue: "2"}}}}}}]
+    metrics: [{{type: External, external: {{metric: {{name: tandem_requests_in_flight}}, target: {{type: AverageValue, averageValue: "1"}}}}}}]
     behavior: {FAST}
 """
 
@@ -50,7 +50,7 @@ def test_a_metric_that_is_absent_is_zero_to_an_hpa(monitoring):
 
 def test_pools_and_gateways_scale_by_the_examples(release, kube, monitoring, text, tmp_path):
     """Gateways up by the requests in flight and down again; every pool's own signal is answered, and holds it at its minimum."""
-    (tmp_path / "fast.yaml").write_text(TWO_IN_FLIGHT)
+    (tmp_path / "fast.yaml").write_text(ONE_IN_FLIGHT)
     gateways = lambda: len(release.ready("gateway"))
     with Load(release, clients=1) as few:
         release.upgrade("--reuse-values", "--values", EXAMPLES / "hpa-values.yaml", "--values", tmp_path / "fast.yaml")
@@ -59,8 +59,8 @@ def test_pools_and_gateways_scale_by_the_examples(release, kube, monitoring, tex
         wait_for("every HPA has its metric", lambda: len(hpas()) == 4 and all(
             conditions.get("ScalingActive", {}).get("status") == "True" for conditions in hpas().values()))
         began = kube.seconds()
-        with Load(release, clients=7) as many:
-            wait_for("three gateways or more for eight requests in flight", lambda: gateways() >= 3)
+        with Load(release, clients=5) as many:
+            wait_for("three gateways or more for six clients", lambda: gateways() >= 3)
             print(f"gateways scaled up in {kube.seconds() - began:.0f} s")
         began = kube.seconds()
         wait_for("two gateways for one", lambda: gateways() == 2)
