@@ -3,9 +3,11 @@
 the model file that comes beside it.
 
 Packages: Tandem; every Debian package that a library in it comes from, or whose headers its programs were compiled with (from ninja's own
-record of the build); llama.cpp and the model, as deploy/setup/setup.sh pins them. Says the same of the same files: no time, no random name.
+record of the build); every PyPI package that a library comes from (CUDA's); llama.cpp and the model, as deploy/setup/setup.sh pins them. Says
+the same of the same files: no time, no random name.
 """
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -46,6 +48,14 @@ def debian(paths):
     return {path: (package.partition(":")[0], versions.get(package) or versions[f"{package}:amd64"]) for path, package in owners.items()}
 
 
+def pypi(paths):
+    """Path to the PyPI package that installed it into its site-packages, and its version; a path of none is left out."""
+    sites = {match[1] for match in (re.match("(.*/site-packages)/", path) for path in paths) if match}
+    files = {os.path.realpath(found.locate_file(file)): (found.metadata["Name"], found.version)
+             for found in importlib.metadata.distributions(path=sorted(sites)) for file in found.files or ()}
+    return {path: files[path] for path in map(os.path.realpath, paths) if path in files}
+
+
 def spdx_id(name):
     return "SPDXRef-" + re.sub(r"[^a-zA-Z0-9.-]", "-", name)
 
@@ -73,14 +83,16 @@ def main(root, build, version, model=None):
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     libraries = {f"/{path.relative_to(root)}" for path in files if ".so" in path.name}
     owners = debian(libraries)
-    unknown = {os.path.realpath(path) for path in libraries} - set(owners)
+    wheels = pypi(libraries)
+    unknown = {os.path.realpath(path) for path in libraries} - set(owners) - set(wheels)
     if unknown:
-        sys.exit(f"sbom.py: of no Debian package: {', '.join(sorted(unknown))}")
+        sys.exit(f"sbom.py: of no Debian and no PyPI package: {', '.join(sorted(unknown))}")
     linked = set(owners.values())
     compiled = set(debian(headers(build)).values()) - linked
     llama, _, llama_version = pins["LLAMA_PACKAGE"].partition("==")
     tandem = package("tandem", version, license="Apache-2.0")
     others = [package(name, found, purl=f"pkg:deb/debian/{name}@{found}?arch=amd64&distro=debian-12") for name, found in sorted(linked | compiled)]
+    others += [package(name, found, purl=f"pkg:pypi/{name}@{found}") for name, found in sorted(set(wheels.values()))]
     others.append(package(llama, llama_version, license="MIT", purl=f"pkg:pypi/{llama}@{llama_version}", sha256=pins["LLAMA_SHA256"],
                           comment="its vendored llama.cpp and ggml are linked into the programs"))
     others += [model_package(model, pins)] if model else []

@@ -333,7 +333,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             "authorization": {"mode": "AlwaysAllow"}, "address": NODE_IP, "clusterDNS": [DNS_SERVICE], "clusterDomain": "cluster.local",
             "resolvConf": str(self.folder / "resolv.conf"), "containerRuntimeEndpoint": f"unix://{self.cri}",
             "podLogsDir": str(self.folder / "podlogs"), "enforceNodeAllocatable": [], "imageGCHighThresholdPercent": 100, "maxPods": 60,
-            "syncFrequency": "5s",  # how long a replaced Secret takes to reach a pod's files; 1 min by default
+            "syncFrequency": "2s",  # how long a replaced Secret takes to reach a pod's files; 1 min by default
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"}}))
         self._write("proxy.json", json.dumps({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "iptables",

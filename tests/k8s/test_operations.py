@@ -40,6 +40,7 @@ def test_a_drain_of_the_node_respects_the_budgets(release, kube, text):
 # Pools that cannot start, each for a reason of its own; what their pods must say, and where.
 ODD = {
     "odd-device": (["backend=emulated", "device=no-such-chip"], "log", "no-such-chip"),
+    "odd-gpu": (["backend=ggml", "ggmlDevice=cuda:0"], "log", "ggml has no 'cuda:0' on this machine"),
     "odd-model": (["volumes[0].name=none,{0}.volumes[0].emptyDir.medium=Memory", "volumeMounts[0].name=none,{0}.volumeMounts[0].mountPath=/usr/share/tandem/models"],
                   "log", f"{MODEL}.gguf"),
     "odd-secret": (["env[0].name=KEY,{0}.env[0].valueFrom.secretKeyRef.name=no-such-secret,{0}.env[0].valueFrom.secretKeyRef.key=key"],

@@ -74,6 +74,7 @@ rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
 {{- end }}
 {{- else }}
 - --model={{ include "tandem.modelPath" .root }}
+- --device={{ $settings.ggmlDevice }}
 {{- end }}
 {{- if int $settings.kvTokens }}
 - --kv-tokens={{ int $settings.kvTokens }}
