@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""client.py URL MODEL CLIENTS MAX_TOKENS: the official OpenAI client, without retries, from so many threads. Each asks for the same greedy
-chat and reads its stream, pauses for a second as somebody who reads it would, and asks again, until standard input ends. One JSON line a
-stream:
+"""client.py URL MODEL CLIENTS MAX_TOKENS [STREAMS]: the official OpenAI client, without retries, from so many threads. Each asks for the same greedy
+chat and reads its stream, pauses for a second as somebody who reads it would, and asks again, until standard input ends or it has had
+STREAMS. One JSON line a stream:
 
     {"status": 200, "error": null, "text": "...", "done": true, "seconds": 1.2, "ttft": 0.1, "longest_gap": 0.05, "tandem": {...}}
 
@@ -48,7 +48,7 @@ def ask(client, model, max_tokens, first_token):
     return record
 
 
-def main(url, model, clients, max_tokens):
+def main(url, model, clients, max_tokens, streams=sys.maxsize):
     stop, lock = threading.Event(), threading.Lock()
 
     def say(what):
@@ -58,9 +58,10 @@ def main(url, model, clients, max_tokens):
     def loop():
         # A connection a request, as clients behind a load balancer have: Kubernetes chooses the gateway anew each time.
         with openai.OpenAI(base_url=url, api_key="none", timeout=300, max_retries=0, default_headers={"Connection": "close"}) as client:
-            while not stop.is_set():
+            for _ in range(int(streams)):
                 say(ask(client, model, int(max_tokens), lambda: say("first token")))
-                stop.wait(PAUSE)
+                if stop.wait(PAUSE):
+                    break
 
     threads = [threading.Thread(target=loop) for _ in range(int(clients))]
     for thread in threads:

@@ -91,10 +91,10 @@ class Release:
 class Load:
     """Streams of client.py while it is entered, from when every client has its first token; `records` grows as they end."""
 
-    def __init__(self, release, clients=3, max_tokens=24):
+    def __init__(self, release, clients=3, max_tokens=24, streams=None):
         self.records, self._begun, self._clients = [], 0, clients
         self._process = subprocess.Popen([*release.kube.enter(), sys.executable, HERE / "client.py", release.url(), MODEL, str(clients),
-                                          str(max_tokens)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                                          str(max_tokens), *([str(streams)] if streams else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
 
     def _read(self):
@@ -126,7 +126,7 @@ class Load:
 
     def _until(self, what, condition):
         def happened():
-            assert self._process.poll() is None, f"client.py ended: {self.records[-3:]}"
+            assert not self._process.poll(), f"client.py: exit {self._process.poll()}"
             return condition()
         wait_for(what, happened)
 

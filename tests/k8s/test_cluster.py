@@ -67,14 +67,16 @@ def test_scaling_up_and_down_under_load_loses_no_stream(release, text):
 
 
 def test_a_rolling_upgrade_under_load_loses_no_stream(release, text):
+    """Nor one that lasts longer than a gateway's preStop."""
     old = set(release.pods("worker")) | set(release.pods("gateway"))
-    with Load(release) as load:
+    with Load(release, clients=1, max_tokens=600, streams=1) as long, Load(release, clients=2) as load:
         release.upgrade("--set", "poolDefaults.podAnnotations.roll=a", "--set", "gateway.podAnnotations.roll=a")
         release.settled()
         load.more(3)
     assert not old & (set(release.pods("worker")) | set(release.pods("gateway"))), "a pod was not rolled"
-    assert not load.failed(), load.failed()
-    assert load.texts() == {text}
+    assert not load.failed() and not long.failed(), (load.failed(), long.failed())
+    assert load.texts() == {text} and len(long.texts()) == 1 and next(iter(long.texts())).startswith(text)
+    print(f"a stream of 600 tokens took {long.whole()[0]['seconds']:.0f} s")
 
 
 def test_a_new_router_touches_no_stream_that_decodes(release, text):
