@@ -66,7 +66,10 @@ def test_every_pod_has_a_certificate_and_all_work_together(secured):
 
 
 def test_a_client_without_a_certificate_is_refused(secured, tmp_path):
-    """On the links of router and worker; tandemctl says what it lacks."""
+    """On the links of router and worker, though it knows their authority; tandemctl says what it lacks."""
+    (tmp_path / "own").mkdir()
+    for name, text in certificate(secured).items():
+        (tmp_path / "own" / name).write_bytes(text)
     stranger = Authority(tmp_path / "authority", "stranger").issue(tmp_path / "tls")
     assert len(grpc_addresses(secured)) == 2
     for address in grpc_addresses(secured):
@@ -76,6 +79,11 @@ def test_a_client_without_a_certificate_is_refused(secured, tmp_path):
         foreign = secured.kube.run(*ask, "--tls-cert", stranger / "tls.crt", "--tls-key", stranger / "tls.key", "--tls-ca",
                                    stranger / "ca.crt", check=False)
         assert foreign.returncode == 1 and not foreign.stdout, (address, foreign)
+        host, port = address.split(":")
+        curl = ["curl", "--silent", "--show-error", "--output", "/dev/null", "--cacert", tmp_path / "own/ca.crt", "--resolve", f"tandem:{port}:{host}",
+                f"https://tandem:{port}/"]
+        assert secured.kube.run(*curl, check=False).returncode, address
+        secured.kube.run(*curl, "--cert", tmp_path / "own/tls.crt", "--key", tmp_path / "own/tls.key")
 
 
 def test_a_caller_without_a_key_is_refused(secured):
