@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 . deploy/setup/setup.sh
 
-default='90-real;80-virtual' all='80-real;89-real;90-real;100-real;120-real'
+default='90-real;80-virtual' all='80-real;89-real;90-real;100-real;120a-real' # ggml makes 120a of 120
 architectures=$default build=build/cuda one=''
 while [ $# -gt 0 ]; do
   case $1 in

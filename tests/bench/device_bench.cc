@@ -100,7 +100,9 @@ absl::Status Run(const Options& options) {
       static_cast<double>(after.download_bytes - before.download_bytes) / steps,
       static_cast<double>(after.full_logit_rows - before.full_logit_rows) / steps,
       equal ? "equal" : "DIFFER");
-  return equal ? absl::OkStatus() : absl::InternalError("the tokens differ");
+  // A real device is of another numerics class, and may choose otherwise.
+  return equal || !test::DeviceIsFake() ? absl::OkStatus()
+                                        : absl::InternalError("the tokens differ");
 }
 
 }  // namespace
@@ -108,8 +110,8 @@ absl::Status Run(const Options& options) {
 
 int main(int argc, char** argv) {
   tandem::exact::Options options;
-  CLI::App app("The fake GPU (ggml-rpc on loopback) against the CPU: tokens a second, copies.");
-  app.add_option("model", options.model, "GGUF file")->required();
+  CLI::App app("TANDEM_DEVICE, or the fake GPU, against the CPU: tokens a second, copies.");
+  app.add_option("model", options.model, "GGUF file")->envname("TANDEM_MODEL")->required();
   app.add_option("--batch", options.batch, "sequences")->check(CLI::Range(1, 64));
   app.add_option("--steps", options.steps, "timed steps of each side")->check(CLI::Range(4, 4096));
   CLI11_PARSE(app, argc, argv);
