@@ -57,6 +57,8 @@ lay_out() {
   local root=$1 program library
   for program in "${programs[@]}"; do
     install -D -m 755 --strip "$build/bin/$program" "$root/usr/bin/$program"
+    # The build-id is of the debug information too, and so of the checkout's path.
+    strip --remove-section=.note.gnu.build-id "$root/usr/bin/$program"
   done
   # Each library at its own path, the loader among them: the very files that the tests ran with.
   ldd "${programs[@]/#/$build/bin/}" | grep -o '/[^ :]*\.so[^ :]*' | sort -u | while read -r library; do

@@ -101,14 +101,17 @@ def test_a_router_that_cannot_start_changes_nothing(release, kube, text):
     release.upgrade("--set", "poolDefaults.podAnnotations.roll=a", "--set", "gateway.podAnnotations.roll=a", "--set",
                     "router.args.max-workers=0", wait=False)
     new = lambda: [pod for name, pod in release.pods("router").items() if name != old]
-    wait_for("the new one has ended", lambda: any(pod["status"].get("containerStatuses", [{}])[0].get("restartCount") for pod in new()))
-    # The one before the last may be gone already.
-    wait_for("its log says which flag", lambda: "max-workers" in release.kubectl("logs", new()[0]["metadata"]["name"], "--previous", check=False).stdout)
-    with Load(release, clients=1) as load:
-        load.more(2)
-    assert not load.failed() and load.texts() == {text}
-    assert release.ready("router") == {old}
-    release.rollback()
+    try:
+        wait_for("the new one has ended", lambda: any(pod["status"].get("containerStatuses", [{}])[0].get("restartCount") for pod in new()))
+        # The container before the last may be gone already.
+        wait_for("its log says which flag", lambda: "max-workers" in release.kubectl("logs", new()[0]["metadata"]["name"], "--previous",
+                                                                                    check=False).stdout)
+        with Load(release, clients=1) as load:
+            load.more(2)
+        assert not load.failed() and load.texts() == {text}
+        assert release.ready("router") == {old}
+    finally:
+        release.rollback()  # or every test after it waits for a release that is whole
 
 
 def decoding(release):
