@@ -1,6 +1,8 @@
 // tandemctl explain: one decode step of a request that it makes, operation by operation.
 
 #include <absl/strings/str_cat.h>
+#include <absl/time/clock.h>
+#include <absl/time/time.h>
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 
@@ -29,11 +31,14 @@ constexpr size_t kMaxTracedWorkers = 256;
 constexpr Duration kSilence = Duration::Seconds(120);  // of the gateway, before it is given up
 // From the answer until the step is told: a worker tells ten times a second.
 constexpr Duration kStepPatience = Duration::Seconds(5);
+constexpr absl::Duration kAskAgainEvery = absl::Milliseconds(200);
+constexpr uint32_t kMostWaitSeconds = 3600;
 
 struct Options {
   RouterOptions router;
   ExplainQuestion question;
   std::string gateway, catalog, chip, html;
+  uint32_t wait_seconds = 0;
   std::optional<uint32_t> layer;
   bool json = false;
 };
@@ -142,6 +147,23 @@ absl::StatusOr<ExplainInput> WatchRequest(const Options& options, const std::str
   return input;
 }
 
+// Again while nobody listens and --wait is not over: behind a Kubernetes Service whose pods have just
+// become ready, each node refuses connections until its kube-proxy has heard of them.
+absl::StatusOr<ExplainInput> WatchRequestWhenServed(const Options& options,
+                                                    const std::string& gateway) {
+  const absl::Time deadline = absl::Now() + absl::Seconds(options.wait_seconds);
+  std::string told;
+  for (;;) {
+    absl::StatusOr<ExplainInput> input = WatchRequest(options, gateway);
+    if (!absl::IsUnavailable(input.status()) || absl::Now() >= deadline) return input;
+    if (input.status().message() != told) {
+      told = std::string(input.status().message());
+      std::fprintf(stderr, "waiting: %s\n", told.c_str());
+    }
+    absl::SleepFor(kAskAgainEvery);
+  }
+}
+
 absl::Status WriteHtml(const ExplainReport& report, OutFile& file) {
   RETURN_IF_ERROR(file.Clear());
   RETURN_IF_ERROR(file.Write(ExplainHtml(report)));
@@ -160,7 +182,7 @@ absl::Status Explain(const Options& options) {
     ASSIGN_OR_RETURN(html, OutFile::Open(options.html));
   }
   ASSIGN_OR_RETURN(const ExplainInput input,
-                   WatchRequest(options, GatewayAddress(options.gateway, options.router)));
+                   WatchRequestWhenServed(options, GatewayAddress(options.gateway, options.router)));
   ASSIGN_OR_RETURN(const ExplainReport report, MakeExplainReport(input, catalog, options.chip));
   if (options.layer.has_value() && *options.layer >= report.layers) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -199,6 +221,10 @@ void AddExplain(CLI::App& parent, int& exit_code) {
   AddCatalogOption(*command, options->catalog);
   command->add_option("--gateway", options->gateway,
                       "Gateway's address [the local cluster's, or 127.0.0.1:8080]");
+  command
+      ->add_option("--wait", options->wait_seconds,
+                   "Seconds to ask again while router or gateway cannot be reached [0]")
+      ->check(CLI::Range(uint32_t{0}, kMostWaitSeconds));
   AddRouterOptions(*command, options->router);
   command->callback([options, &exit_code] { exit_code = Report(Explain(*options)); });
 }

@@ -2,6 +2,9 @@
 import html.parser
 import json
 import re
+import socket
+import subprocess
+import threading
 
 import pytest
 
@@ -211,6 +214,31 @@ def test_a_page_holds_the_report_and_nothing_of_the_prompt_is_markup(real, tmp_p
     report = json.loads(page.scripts[0])
     assert report["prompt"] == HOSTILE and len(parts_of(report, "ffn")) == LAYERS
     assert "alert(1)" not in page.scripts[1]
+
+
+def test_it_waits_for_a_gateway_that_does_not_listen_yet(real):
+    def pass_on(source, target):
+        while part := source.recv(65536):
+            target.sendall(part)
+        target.shutdown(socket.SHUT_WR)
+
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))  # and refuses, until it listens
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+        waiting = subprocess.Popen([clusters.BINARY / "bin/tandemctl", "explain", "--state-dir", real.state_dir, "--prompt", PROMPT, "--gateway", address,
+                                    "--wait", str(clusters.LONG)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert waiting.stderr.readline() == f"waiting: {address}: connect: Connection refused\n"
+            door.listen()
+            client, _ = door.accept()
+            with client, socket.create_connection(("127.0.0.1", real.port)) as gateway:
+                asked = threading.Thread(target=pass_on, args=(client, gateway), daemon=True)
+                asked.start()
+                pass_on(gateway, client)
+            said, complaint = waiting.communicate(timeout=clusters.LONG)
+        finally:
+            waiting.kill()
+    assert waiting.returncode == 0 and '" Paris' in said, complaint
 
 
 def test_nothing_of_the_prompt_controls_the_terminal(real):

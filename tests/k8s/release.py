@@ -22,8 +22,8 @@ class Release:
         self.kube, self.name, self.namespace, self.values = kube, name, namespace, values
         self.full = name if "tandem" in name else f"{name}-tandem"  # as the chart names its objects
 
-    def _helm(self, command, *more):
-        return self.kube.helm(command, self.name, *more, "--namespace", self.namespace)
+    def _helm(self, command, *more, **options):
+        return self.kube.helm(command, self.name, *more, "--namespace", self.namespace, **options)
 
     def _roll(self, command, *more, wait=True):
         said = self._helm(command, *more)
@@ -40,6 +40,11 @@ class Release:
     def rollback(self, *revision):
         """To the revision before, or to one that is named."""
         return self._roll("rollback", *revision)
+
+    def test(self):
+        """`helm test`; what its pod said, where that was not what it hoped for."""
+        said = self._helm("test", "--timeout", f"{LONG}s", check=False).stdout
+        assert "Phase:          Succeeded" in said, (said, self.kubectl("logs", f"{self.full}-test", check=False).stdout)
 
     def uninstall(self, wait=True):
         return self._helm("uninstall", *(WAIT if wait else ()))

@@ -31,9 +31,8 @@ def test_no_container_has_been_started_twice(release):
     assert set(restarts.values()) == {0}, restarts
 
 
-def test_helm_test_asks_through_the_service_and_goes(release, kube):
-    said = kube.helm("test", release.name, "--namespace", release.namespace).stdout
-    assert "Phase:          Succeeded" in said, said
+def test_helm_test_asks_through_the_service_and_goes(release):
+    release.test()
     assert "tandem-test" not in release.all_pods()
 
 

@@ -53,15 +53,10 @@ def takes(secured, address, issued):
                             errors="replace").returncode == 0
 
 
-def helm_test(secured):
-    said = secured.kube.helm("test", secured.name, "--namespace", secured.namespace, "--timeout", f"{LONG}s", check=False).stdout
-    assert "Phase:          Succeeded" in said, secured.kubectl("logs", "tandem-test").stdout
-
-
 def test_every_pod_has_a_certificate_and_all_work_together(secured):
     until = not_after(secured)
     assert len(until) >= 3 and len(set(until.values())) == 1 and min(until.values()) > 0, until
-    helm_test(secured)
+    secured.test()
     assert len(secured.status()["workers"]) == 1
 
 
@@ -108,5 +103,5 @@ def test_an_upgrade_keeps_the_certificate_and_a_new_one_needs_no_restart(secured
     # A pod says so when it has given it to gRPC, which looks once a second.
     wait_for("router and workers take it on the wire", lambda: all(takes(secured, address, issued) for address in grpc_addresses(secured)))
     print(f"a replaced certificate counted in every pod after {secured.kube.seconds() - began:.0f} s")
-    helm_test(secured)
+    secured.test()
     assert {component: secured.lives(component) for component in lives} == lives, "a pod has started again"
