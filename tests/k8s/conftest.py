@@ -20,6 +20,12 @@ def pytest_configure():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_runtest_makereport(item, call):
+    """The tests of a cluster are one story: what comes after a failure would only wait, each for as long as it may."""
+    if call.excinfo and "kube" in item.fixturenames:
+        item.session.shouldfail = f"{item.name} failed, and the rest of the story goes on from where it ends"
+
+
 @pytest.fixture(scope="session")
 def kube(tmp_path_factory):
     cluster, before = kubernetes.Kube(), kubernetes.settings()
