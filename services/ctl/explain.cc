@@ -147,8 +147,8 @@ absl::StatusOr<ExplainInput> WatchRequest(const Options& options, const std::str
   return input;
 }
 
-// Again while nobody listens and --wait is not over: behind a Kubernetes Service whose pods have just
-// become ready, each node refuses connections until its kube-proxy has heard of them.
+// Again while nobody listens and --wait is not over: behind a Kubernetes Service whose pods have
+// just become ready, each node refuses connections until its kube-proxy has heard of them.
 absl::StatusOr<ExplainInput> WatchRequestWhenServed(const Options& options,
                                                     const std::string& gateway) {
   const absl::Time deadline = absl::Now() + absl::Seconds(options.wait_seconds);
@@ -181,8 +181,9 @@ absl::Status Explain(const Options& options) {
   if (!options.html.empty()) {
     ASSIGN_OR_RETURN(html, OutFile::Open(options.html));
   }
-  ASSIGN_OR_RETURN(const ExplainInput input,
-                   WatchRequestWhenServed(options, GatewayAddress(options.gateway, options.router)));
+  ASSIGN_OR_RETURN(
+      const ExplainInput input,
+      WatchRequestWhenServed(options, GatewayAddress(options.gateway, options.router)));
   ASSIGN_OR_RETURN(const ExplainReport report, MakeExplainReport(input, catalog, options.chip));
   if (options.layer.has_value() && *options.layer >= report.layers) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -27,7 +27,7 @@ void BindAll(GatewayConfig& c, Bind&& bind) {
   bind("max-connections", c.max_connections, "open at once; more are answered 503");
   bind("threads", c.threads, "threads that serve connections");
   bind("drain-timeout-seconds", c.drain_timeout_seconds,
-       "from SIGTERM until running answers are cut");
+       "from SIGTERM until running answers end with an error");
   bind("slo-ttft-ms", c.slo_ttft_ms, "time to the first token that the metrics call met");
   bind("slo-tpot-ms", c.slo_tpot_ms, "time per further token that the metrics call met");
   BindTlsFiles(c.tls, bind);

@@ -1,5 +1,6 @@
 // tandem-gateway: HTTP and text.
 
+#include <absl/strings/str_cat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -19,6 +20,8 @@
 
 namespace tandem::gateway {
 namespace {
+
+constexpr Duration kLastWords = Duration::Seconds(2);  // for clients to take an error
 
 void LogRequest(const RequestRecord& r) {
   LogInfo("request_done", {{"request_id", r.request_id},
@@ -45,6 +48,15 @@ absl::StatusOr<std::unique_ptr<ApiKeys>> OpenKeys(const std::string& file,
       }));
   metrics.KeysLoaded(true, keys->size());
   return keys;
+}
+
+// Lets running answers finish; those that do not in time end with an error that says so.
+void Drain(HttpServer& server, Relay& relay, double seconds) {
+  if (server.Drain(Duration::FromSeconds(seconds))) return;
+  LogWarn("drain_over", {{"seconds", seconds}, {"requests_failed", relay.in_flight()}});
+  relay.FailAll(absl::UnavailableError(absl::StrCat(
+      "the gateway stops, and this answer was not whole within its drain of ", seconds, " s")));
+  server.Drain(kLastWords);
 }
 
 absl::Status Run(const GatewayConfig& config) {
@@ -92,7 +104,8 @@ absl::Status Run(const GatewayConfig& config) {
                       {"api_keys", keys != nullptr}});
   LogInfo("draining", {{"signal", WaitForStopSignal()}});
   api.Drain();
-  (*server)->Drain(Duration::FromSeconds(config.drain_timeout_seconds));
+  Drain(**server, *relay, config.drain_timeout_seconds);
+  (*server).reset();  // cuts who has not taken even that
   links.Stop();
   return absl::OkStatus();
 }

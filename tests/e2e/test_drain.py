@@ -65,6 +65,29 @@ def test_a_draining_gateway_refuses_new_requests(cluster, whole):
     cluster.wait_ready()
 
 
+SHORT_DRAIN = """
+topology: colocated
+gateway: {flags: {drain-timeout-seconds: 0.2}}
+workers:
+  - {pool: colocated, count: 1}
+"""
+
+
+def test_what_outlasts_the_gateways_drain_ends_with_an_error():
+    """An event of the stream, not a connection that closes; and the worker hears that nobody waits."""
+    with clusters.running("colocated", config=SHORT_DRAIN) as cluster:
+        before = cluster.processes()["gateway"]
+        stream = Stream(cluster, max_tokens=1500, ignore_eos=True).wait_first()
+        cluster.signal("gateway", signal.SIGTERM)
+        stream.wait_end()
+        assert stream.error["type"] != "connection" and "drain of 0.2 s" in stream.error["message"], stream.error
+        assert not stream.done
+        after = clusters.wait_for("the gateway is back", lambda: cluster.processes()["gateway"]["pid"] not in (0, before["pid"]) and
+                                  cluster.processes()["gateway"])
+        assert after["last_exit"] == "exit code 0", after
+        cluster.wait_idle()
+
+
 def test_down_stops_all_with_code_0():
     """`local down` of an idle cluster needs no SIGKILL."""
     with clusters.running("pd-afd") as cluster:

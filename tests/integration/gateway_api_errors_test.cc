@@ -26,6 +26,27 @@ TEST_F(GatewayApiTest, DrainingGatewayRefusesNewRequests) {
   EXPECT_EQ(links_.asked(), 0u);
 }
 
+// As at the end of a drain: the client hears it, router and worker have nothing left of it.
+TEST_F(GatewayApiTest, WhenAllFailEachHearsWhyAndNothingIsLeft) {
+  StartReady();
+  test::HttpConnection streams(server_->port()), waits(server_->port());
+  ASSERT_TRUE(streams.Send(Chat()));
+  Say(links_.AwaitAsked().request, 0, "so far");
+  streams.ReadUntil("so far");
+  ASSERT_TRUE(waits.Send(Chat("")));
+  const RequestId waiting = links_.AwaitAsked(2).request;
+  EXPECT_FALSE(server_->Drain(Duration::Milliseconds(1)));
+  const absl::Status why = absl::UnavailableError("the gateway stops");  // see the next test
+  relay_->FailAll(why);
+  EXPECT_THAT(streams.ReadUntil("0\r\n\r\n"),
+              AllOf(HasSubstr("data: {\"error\":"), HasSubstr("the gateway stops"),
+                    Not(HasSubstr("[DONE]"))));
+  EXPECT_THAT(waits.ReadAll(), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("the gateway stops")));
+  EXPECT_TRUE(server_->Drain(Duration::Seconds(test::kDeadlineSeconds)));
+  EXPECT_EQ(links_.AwaitStopped().position, 6u);
+  EXPECT_EQ(relay_->in_flight(), 0u);
+}
+
 TEST_F(GatewayApiTest, RefusalBeforeTheFirstTokenIsAStatusWithRetryAfter) {
   StartReady();
   test::HttpConnection client(server_->port());

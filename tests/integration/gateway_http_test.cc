@@ -175,7 +175,7 @@ TEST_F(HttpServerTest, DrainClosesIdleConnectionsAndAcceptsNoMore) {
   ASSERT_TRUE(idle.Send("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"));
   EXPECT_THAT(idle.ReadUntil("ours 0"), HasSubstr("200 OK"));
   const int port = server_->port();
-  server_->Drain(Duration::Seconds(kDeadlineSeconds));
+  EXPECT_TRUE(server_->Drain(Duration::Seconds(kDeadlineSeconds)));
   EXPECT_EQ(idle.ReadAll(), "");
   EXPECT_EQ(server_->connections(), 0u);
   Client late(port);

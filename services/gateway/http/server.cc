@@ -38,6 +38,7 @@ struct HttpServer::Impl {
 
   asio::awaitable<void> AcceptLoop();
   asio::awaitable<void> Serve(std::shared_ptr<Connection> connection, uint64_t id, bool refused);
+  void TellAll(void (Connection::*what)()) TANDEM_EXCLUDES(mu);  // each on its strand
 
   asio::io_context io;
   tcp::acceptor acceptor;
@@ -85,6 +86,14 @@ asio::awaitable<void> HttpServer::Impl::Serve(std::shared_ptr<Connection> connec
   if (open.empty()) empty.NotifyAll();
 }
 
+void HttpServer::Impl::TellAll(void (Connection::*what)()) {
+  MutexLock lock(mu);
+  for (auto& [id, weak] : open) {
+    if (auto connection = weak.lock())
+      asio::post(connection->executor(), [connection, what] { ((*connection).*what)(); });
+  }
+}
+
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
@@ -118,6 +127,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(
 
 HttpServer::~HttpServer() {
   Drain(Duration());
+  impl_->TellAll(&Connection::Cut);
   impl_->io.stop();
   for (std::thread& thread : impl_->threads) thread.join();
 }
@@ -132,26 +142,17 @@ uint32_t HttpServer::connections() const {
   return static_cast<uint32_t>(impl_->open.size());
 }
 
-void HttpServer::Drain(Duration timeout) {
+bool HttpServer::Drain(Duration timeout) {
   asio::post(impl_->acceptor.get_executor(), [impl = impl_.get()] {
     error_code ignored;
     impl->acceptor.close(ignored);
   });
-  const auto tell = [this](void (Connection::*what)()) {
-    MutexLock lock(impl_->mu);
-    for (auto& [id, weak] : impl_->open) {
-      if (auto connection = weak.lock())
-        asio::post(connection->executor(), [connection, what] { ((*connection).*what)(); });
-    }
-  };
-  tell(&Connection::CloseWhenIdle);
-  {
-    MutexLock lock(impl_->mu);
-    while (!impl_->open.empty() && timeout > Duration()) {
-      if (!impl_->empty.WaitFor(lock, std::chrono::nanoseconds(timeout.nanoseconds()))) break;
-    }
+  impl_->TellAll(&Connection::CloseWhenIdle);
+  MutexLock lock(impl_->mu);
+  while (!impl_->open.empty() && timeout > Duration()) {
+    if (!impl_->empty.WaitFor(lock, std::chrono::nanoseconds(timeout.nanoseconds()))) break;
   }
-  tell(&Connection::Cut);
+  return impl_->open.empty();
 }
 
 }  // namespace tandem::gateway

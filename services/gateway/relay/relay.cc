@@ -89,18 +89,36 @@ void Relay::Cancel(const RequestId& request) {
   if (found == requests_.end()) return;
   for (Choice& each : found->second.choices) {
     if (each.state == RelayState::kEnded) continue;
-    const SequenceKey key{request, each.start.choice, each.start.attempt};
-    // Both: a placed choice may still be in prefill, which only the router can release.
-    if (each.state == RelayState::kStreaming) {
-      StopAt(each.worker, key, static_cast<uint32_t>(each.start.emitted_ids.size()),
-             EndReason::kCancelled);
-    }
-    if (each.state != RelayState::kUnplaced && routers_[each.router].up) {
-      routers_[each.router].link->Abort(request, {each.start.choice});
-    }
+    Release(request, each);
     Retire(found->second, each);
   }
   Sweep(found);
+}
+
+void Relay::FailAll(const absl::Status& why) {
+  MutexLock lock(mu_);
+  for (auto entry = requests_.begin(); entry != requests_.end();) {
+    const auto current = entry++;
+    for (Choice& each : current->second.choices) {
+      if (each.state == RelayState::kEnded) continue;
+      Release(RequestId(current->first), each);
+      Fail(current->second, each, why);
+    }
+    Sweep(current);
+  }
+}
+
+// Its worker and its router, who may hold something for it, hear that nobody waits any more.
+void Relay::Release(const RequestId& request, const Choice& choice) {
+  const SequenceKey key{request, choice.start.choice, choice.start.attempt};
+  // Both: a placed choice may still be in prefill, which only the router can release.
+  if (choice.state == RelayState::kStreaming) {
+    StopAt(choice.worker, key, static_cast<uint32_t>(choice.start.emitted_ids.size()),
+           EndReason::kCancelled);
+  }
+  if (choice.state != RelayState::kUnplaced && routers_[choice.router].up) {
+    routers_[choice.router].link->Abort(request, {choice.start.choice});
+  }
 }
 
 const Relay::Router* Relay::BestRouter() const {

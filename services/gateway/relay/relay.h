@@ -66,6 +66,8 @@ class Relay : public std::enable_shared_from_this<Relay> {
       TANDEM_EXCLUDES(mu_);
   // The client left: stops all choices.
   void Cancel(const RequestId& request) TANDEM_EXCLUDES(mu_);
+  // Every choice in flight ends with this error, here and at its router and worker.
+  void FailAll(const absl::Status& why) TANDEM_EXCLUDES(mu_);
   // Of the best connected router. With none: not ready, and why.
   ClusterInfo cluster() const TANDEM_EXCLUDES(mu_);
   // Of the same router; zeros with none.
@@ -149,6 +151,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void Resume(Request& request, Choice& choice, RelayEvent why) TANDEM_REQUIRES(mu_);
   void End(Request& request, Choice& choice, ChoiceEvent event) TANDEM_REQUIRES(mu_);
   void Fail(Request& request, Choice& choice, absl::Status status) TANDEM_REQUIRES(mu_);
+  void Release(const RequestId& request, const Choice& choice) TANDEM_REQUIRES(mu_);
   void StopAt(const WorkerId& worker, const SequenceKey& key, uint32_t position, EndReason reason)
       TANDEM_REQUIRES(mu_);
   void Retire(Request& request, Choice& choice) TANDEM_REQUIRES(mu_);
