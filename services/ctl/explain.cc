@@ -1,8 +1,6 @@
 // tandemctl explain: one decode step of a request that it makes, operation by operation.
 
 #include <absl/strings/str_cat.h>
-#include <absl/time/clock.h>
-#include <absl/time/time.h>
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 
@@ -23,6 +21,7 @@
 #include "services/ctl/http_client.h"
 #include "services/ctl/out_file.h"
 #include "services/ctl/trace/client.h"
+#include "services/runtime/real_time.h"
 
 namespace tandem::ctl {
 namespace {
@@ -31,7 +30,7 @@ constexpr size_t kMaxTracedWorkers = 256;
 constexpr Duration kSilence = Duration::Seconds(120);  // of the gateway, before it is given up
 // From the answer until the step is told: a worker tells ten times a second.
 constexpr Duration kStepPatience = Duration::Seconds(5);
-constexpr absl::Duration kAskAgainEvery = absl::Milliseconds(200);
+constexpr Duration kAskAgainEvery = Duration::Milliseconds(200);
 constexpr uint32_t kMostWaitSeconds = 3600;
 
 struct Options {
@@ -151,16 +150,17 @@ absl::StatusOr<ExplainInput> WatchRequest(const Options& options, const std::str
 // just become ready, each node refuses connections until its kube-proxy has heard of them.
 absl::StatusOr<ExplainInput> WatchRequestWhenServed(const Options& options,
                                                     const std::string& gateway) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(options.wait_seconds);
+  RealTimeSource time;
+  const Instant deadline = time.Now() + Duration::Seconds(options.wait_seconds);
   std::string told;
   for (;;) {
     absl::StatusOr<ExplainInput> input = WatchRequest(options, gateway);
-    if (!absl::IsUnavailable(input.status()) || absl::Now() >= deadline) return input;
+    if (!absl::IsUnavailable(input.status()) || time.Now() >= deadline) return input;
     if (input.status().message() != told) {
       told = std::string(input.status().message());
       std::fprintf(stderr, "waiting: %s\n", told.c_str());
     }
-    absl::SleepFor(kAskAgainEvery);
+    time.WaitUntil(time.Now() + kAskAgainEvery);
   }
 }
 
