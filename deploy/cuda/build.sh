@@ -40,9 +40,9 @@ setup_cuda() {
   done
 }
 
-# architectures_of KIND: what is in the binary, "sm_80 sm_90".
+# architectures_of KIND: what is in the binary, "sm_80 sm_90"; empty when there is nothing of that kind, which cuobjdump calls a failure.
 architectures_of() {
-  PATH=$cuda/bin:$PATH cuobjdump "--list-$1" $build/bin/tandem-worker 2>/dev/null | grep -o 'sm_[0-9a-z]*' | sort -u | xargs
+  { PATH=$cuda/bin:$PATH cuobjdump "--list-$1" $build/bin/tandem-worker 2>/dev/null || true; } | sed -n 's/.*\b\(sm_[0-9a-z]*\).*/\1/p' | sort -u | xargs
 }
 
 # wanted_architectures SUFFIX: of the list asked for, those of "-real" or "-virtual"; a bare number is both.
