@@ -16,8 +16,8 @@ def post(cluster, path, body, **options):
 
 
 def complete(cluster, prompt, max_tokens, **fields):
-    """A whole completion as JSON; fails with the error it was answered with."""
-    body = {"model": cluster.model_name, "prompt": prompt, "max_tokens": max_tokens, **fields}
+    """A whole completion as JSON, greedy unless told otherwise (a sampled one may end early); fails with the error it was answered with."""
+    body = {"model": cluster.model_name, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, **fields}
     reply = post(cluster, "/v1/completions", body)
     assert reply.status_code == 200, f"{reply.status_code}: {reply.text}"
     return reply.json()
