@@ -40,10 +40,8 @@ setup_cuda() {
   done
 }
 
-# architectures_of KIND: what is in the binary, "sm_80 sm_90"; empty when there is nothing of that kind, which cuobjdump calls a failure.
-architectures_of() {
-  { PATH=$cuda/bin:$PATH cuobjdump "--list-$1" $build/bin/tandem-worker 2>/dev/null || true; } | sed -n 's/.*\b\(sm_[0-9a-z]*\).*/\1/p' | sort -u | xargs
-}
+# architectures_of cubin|ptx: those of $listing, "sm_80 sm_90".
+architectures_of() { sed -n "s/.*\.\(sm_[0-9a-z]*\)\.$1\$/\1/p" <<<"$listing" | sort -u | xargs; }
 
 # wanted_architectures SUFFIX: of the list asked for, those of "-real" or "-virtual"; a bare number is both.
 wanted_architectures() {
@@ -70,7 +68,8 @@ step "building tandem-worker with CUDA (hours of CPU the first time)"
 begin=$SECONDS
 ninja -C "$build" -j "${TANDEM_JOBS:-$(nproc)}" tandem-worker || fail "the build failed"
 took=$((SECONDS - begin))
-elf=$(architectures_of elf) ptx=$(architectures_of ptx)
+listing=$(PATH=$cuda/bin:$PATH cuobjdump --list-elf --list-ptx $build/bin/tandem-worker) || fail "cuobjdump cannot read $build/bin/tandem-worker"
+elf=$(architectures_of cubin) ptx=$(architectures_of ptx)
 [ "$elf" = "$(wanted_architectures real)" ] || fail "the binary has code for '$elf', asked for $(wanted_architectures real)"
 [ "$ptx" = "$(wanted_architectures virtual)" ] || fail "the binary has PTX for '$ptx', asked for $(wanted_architectures virtual)"
 devices=$($build/bin/tandem-worker --device list 2>$build-start.log) || fail "the binary does not start: $(cat $build-start.log)"
