@@ -172,7 +172,5 @@ def test_a_pool_of_one_pauses_its_streams(release, text, one_ffn_worker, end):
     pause = max(record["longest_gap"] for record in load.whole())
     print(f"the only FFN worker, {end.__name__}: streams paused for {pause:.1f} s, {len(load.failed())} of {len(load.records)} failed: "
           f"{[(record['status'], record['error']) for record in load.failed()]}")
-    for record in load.failed():
-        assert record["error"], record
-        assert text.startswith(record["text"])
+    assert not load.failed(), load.failed()
     assert load.texts() == {text}
