@@ -1,6 +1,7 @@
 """One release of the chart in the cluster of kube.py, and a load on it."""
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -75,6 +76,14 @@ class Release:
     def lives(self, component="worker", pool=None):
         """(pod, restarts) of ready pods: what changes when one of them has died."""
         return {(name, pod["status"]["containerStatuses"][0]["restartCount"]) for name, pod in self.pods(component, pool).items() if is_ready(pod)}
+
+    def metric(self, name, component=None):
+        """Pod to the sum of its series of that name, asked of each pod itself."""
+        def of(pod):
+            (port,) = [port["containerPort"] for port in pod["spec"]["containers"][0]["ports"] if port["name"] == "metrics"]
+            said = self.kube.run("curl", "--silent", "--show-error", "--fail", f"http://{pod['status']['podIP']}:{port}/metrics").stdout
+            return sum(map(float, re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", said, re.MULTILINE)))
+        return {name: of(pod) for name, pod in (self.pods(component) if component else self.all_pods()).items()}
 
     def rolled(self, *names):
         for name in names:
