@@ -82,7 +82,9 @@ class Release:
         def of(pod):
             (port,) = [port["containerPort"] for port in pod["spec"]["containers"][0]["ports"] if port["name"] == "metrics"]
             said = self.kube.run("curl", "--silent", "--show-error", "--fail", f"http://{pod['status']['podIP']}:{port}/metrics").stdout
-            return sum(map(float, re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", said, re.MULTILINE)))
+            values = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", said, re.MULTILINE)
+            assert values, f"{pod['metadata']['name']} has no {name}"
+            return sum(map(float, values))
         return {name: of(pod) for name, pod in (self.pods(component) if component else self.all_pods()).items()}
 
     def rolled(self, *names):

@@ -32,7 +32,7 @@ def certificate(secured):
 
 
 def not_after(secured):
-    """When the certificate that each pod shows now ends, by its own account; 0: it tells none."""
+    """When the certificate that each pod shows now ends, by its own account."""
     return secured.metric("tandem_tls_certificate_not_after_seconds")
 
 
