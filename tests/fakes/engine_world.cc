@@ -133,6 +133,11 @@ void EngineWorld::Sync(EngineNode& node) {
   }
 }
 
+WorkerReport EngineWorld::Report(EngineNode& node) {
+  Sync(node);
+  return node.core->Report();
+}
+
 step::DecodeRequest EngineWorld::Ask(const std::string& name, std::vector<TokenId> prompt,
                                      uint32_t max_tokens) const {
   step::DecodeRequest request;
@@ -171,8 +176,7 @@ void EngineWorld::ExpectExact(const step::DecodeRequest& request, uint32_t choic
 }
 
 void EngineWorld::ExpectEmpty(EngineNode& node) {
-  Sync(node);
-  const WorkerReport report = node.core->Report();
+  const WorkerReport report = Report(node);
   EXPECT_EQ(report.load.sequences, 0u);
   EXPECT_EQ(report.load.prefills, 0u);
   EXPECT_TRUE(report.live.empty());

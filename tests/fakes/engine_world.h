@@ -68,6 +68,7 @@ class EngineWorld {
   void WaitForQueuedRows(EngineNode& node, uint64_t computed_calls, uint64_t rows);
   // All events that were posted before are carried out, and the report tells of them.
   void Sync(EngineNode& node);
+  WorkerReport Report(EngineNode& node);  // after Sync; not of a node that a hook holds
 
   // One choice, greedy, of request and reservation `name`, for the world's gateway.
   step::DecodeRequest Ask(const std::string& name, std::vector<TokenId> prompt,

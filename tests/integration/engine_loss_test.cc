@@ -44,7 +44,7 @@ TEST_F(EngineLoss, AnFfnWorkerKilledInMidStepCostsNoToken) {
   go_.Open();
   world_.ExpectEmpty(*a_);
   EXPECT_EQ(a_->listener.shards_lost("F1"), 1u);
-  const EngineCounters counters = a_->core->Report().counters;
+  const EngineCounters counters = world_.Report(*a_).counters;
   EXPECT_GE(counters.calls_resent, 1u);
   EXPECT_EQ(counters.holders_lost, 1u);
 }
@@ -57,8 +57,7 @@ TEST_F(EngineLoss, WithoutAFallbackTheSequencesEndUnavailableAfterMaxFfnWait) {
   ASSERT_TRUE(there_.Wait());
   world_.activation().Kill(f1_->id());
   go_.Open();
-  world_.Sync(*a_);
-  EXPECT_FALSE(a_->core->Report().has_group);
+  EXPECT_FALSE(world_.Report(*a_).has_group);
   world_.time().Advance(Duration::Milliseconds(2999));
   world_.Sync(*a_);
   EXPECT_FALSE(world_.gateway().Received(Key("r")).end.has_value());
@@ -131,9 +130,8 @@ TEST_F(EngineLoss, ANewGroupTakesOverBetweenCallsAndIsAcknowledgedAfterThem) {
   go_.Open();
   EXPECT_EQ(switched.Wait(), absl::OkStatus());
   world_.ExpectExact(r);
-  world_.Sync(*f1_);
-  EXPECT_EQ(f1_->core->Report().ffn_streams, 0u);
-  EXPECT_EQ(a_->core->Report().counters.calls_resent, 0u);
+  EXPECT_EQ(world_.Report(*f1_).ffn_streams, 0u);
+  EXPECT_EQ(world_.Report(*a_).counters.calls_resent, 0u);
 }
 
 TEST_F(EngineLoss, AHungHolderThatIsCutIsReplacedAtOnce) {
@@ -143,13 +141,12 @@ TEST_F(EngineLoss, AHungHolderThatIsCutIsReplacedAtOnce) {
   world_.activation().Hold(f1_->id());
   const step::DecodeRequest r = world_.Ask("r", kPrompt, 6);
   ASSERT_EQ(world_.Generate(*a_, nullptr, r), absl::OkStatus());
-  while (f1_->core->Report().counters.ffn_calls < 4)
-    world_.Sync(*f1_);  // it has computed, and its reply hangs
+  while (world_.Report(*f1_).counters.ffn_calls < 4) continue;  // it has computed, its reply hangs
   a_->core->commands().SetGroup(1, 60, {{f2_->id(), "loopback", 1}}, [](const absl::Status&) {});
   world_.activation().Kill(f1_->id());
   world_.activation().Release(f1_->id());  // comes after the end of its stream: nobody hears it
   world_.ExpectExact(r);
-  EXPECT_EQ(a_->core->Report().counters.calls_resent, 1u);
+  EXPECT_EQ(world_.Report(*a_).counters.calls_resent, 1u);
 }
 
 TEST_F(EngineLoss, TwoMicroBatchesOverlapAttentionWithFfn) {
@@ -212,8 +209,7 @@ TEST_F(EngineLoss, RowsOfTwoAttentionWorkersAreMerged) {
   world_.ExpectExact(r);
   world_.ExpectExact(s);
   world_.ExpectExact(t);
-  world_.Sync(*f1_);
-  EXPECT_GE(f1_->core->Report().counters.ffn_merged_calls, 2u);
+  EXPECT_GE(world_.Report(*f1_).counters.ffn_merged_calls, 2u);
 }
 
 TEST_F(EngineLoss, ABackendThatFailsEndsTheRowsOfThatCallOnly) {
@@ -296,7 +292,7 @@ TEST_F(EngineLoss, DrainRefusesNewWorkFinishesTheOldAndSaysSo) {
   EXPECT_EQ(refused.Wait()->code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(drained.Wait(), absl::OkStatus());
   world_.ExpectExact(r);
-  EXPECT_TRUE(a_->core->Report().load.draining);
+  EXPECT_TRUE(world_.Report(*a_).load.draining);
   // An FFN worker is drained when nobody holds a stream to it any more.
   Promise<absl::Status> ffn_drained;
   f1_->core->commands().Drain([&](absl::Status status) { ffn_drained.Set(status); });

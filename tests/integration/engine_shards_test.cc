@@ -39,10 +39,7 @@ class EngineShards : public testing::Test {
     ASSERT_EQ(world_.Generate(*a_, nullptr, request), absl::OkStatus());
     world_.ExpectExact(request);
   }
-  EngineCounters Counters() {
-    world_.Sync(*a_);
-    return a_->core->Report().counters;
-  }
+  EngineCounters Counters() { return world_.Report(*a_).counters; }
 
   Latch there_, go_;  // before the world: hooks hold them
   EngineWorld world_;
@@ -54,10 +51,8 @@ TEST_F(EngineShards, LayersOverTwoWorkers) {
   EngineNode& high = AddShard("L1", {2, 3});
   Start({"L0", "L1"});
   Decode("r");
-  world_.Sync(low);
-  world_.Sync(high);
-  EXPECT_EQ(low.core->Report().counters.ffn_calls, 16u) << "two layers of eight steps";
-  EXPECT_EQ(high.core->Report().counters.ffn_calls, 8u);
+  EXPECT_EQ(world_.Report(low).counters.ffn_calls, 16u) << "two layers of eight steps";
+  EXPECT_EQ(world_.Report(high).counters.ffn_calls, 8u);
 }
 
 TEST_F(EngineShards, ColumnsOverThreeWorkers) {

@@ -124,7 +124,7 @@ TEST_F(EngineTokens, TokensPastAStopAreDroppedAndCountedAsWasted) {
   EXPECT_EQ(world_.gateway().WaitForEnd(Key("r")).end->reason, EndReason::kStopped);
   world_.ExpectEmpty(*c_);
   // The fifth had come before the gateway's word, the sixth was being drawn.
-  EXPECT_EQ(c_->core->Report().counters.tokens_wasted, 2u);
+  EXPECT_EQ(world_.Report(*c_).counters.tokens_wasted, 2u);
 }
 
 TEST_F(EngineTokens, MoreGatewaysThanTheLimitAreRefused) {
@@ -194,7 +194,7 @@ TEST_F(EngineKv, FramesOfAFreedReservationAreRefusedAndCounted) {
   go_.Open();
   EXPECT_EQ(p_->listener.WaitForEnd(Key("r")).status.code(), absl::StatusCode::kNotFound);
   world_.ExpectEmpty(*p_);
-  EXPECT_GE(a_->core->Report().counters.kv_frames_dropped, 1u);
+  EXPECT_GE(world_.Report(*a_).counters.kv_frames_dropped, 1u);
 }
 
 TEST_F(EngineKv, AReservationWithoutFramesIsFreedAfterItsLease) {

@@ -134,9 +134,8 @@ TEST_P(EngineTopologies, AStepsTokensOfAGatewayTravelInOneMessage) {
     ASSERT_EQ(world_.Generate(*attention_, prefill_, requests.back()), absl::OkStatus());
   }
   for (const step::DecodeRequest& request : requests) world_.ExpectExact(request);
-  world_.Sync(*attention_);
   // Each step is one message, and no message is less than a step.
-  EXPECT_LE(world_.gateway().last_step(), attention_->core->Report().counters.steps);
+  EXPECT_LE(world_.gateway().last_step(), world_.Report(*attention_).counters.steps);
 }
 
 TEST_P(EngineTopologies, TheEndCarriesWhatEachStageCost) {
@@ -174,8 +173,7 @@ TEST_P(EngineTopologies, TheEndCarriesWhatEachStageCost) {
     }
   }
   for (EngineNode* node : nodes_) {
-    world_.Sync(*node);
-    const ledger::LedgerSnapshot books = node->core->Report().ledger;
+    const ledger::LedgerSnapshot books = world_.Report(*node).ledger;
     Duration sum;
     for (const ledger::LedgerCell& cell : books.cells) sum += cell.time;
     EXPECT_EQ(sum, books.elapsed) << node->id().value();
@@ -200,12 +198,11 @@ TEST_P(EngineTopologies, ReportsTellThePromptsTimeAndTheGapsOfTokens) {
     for (const uint64_t bucket : latencies.buckets) all += bucket;
     return all;
   };
-  for (EngineNode* node : nodes_) world_.Sync(*node);
   EngineNode& prefills = prefill_ != nullptr ? *prefill_ : *attention_;
-  const RequestLatencies prompts = prefills.core->Report().counters.prefills;
+  const RequestLatencies prompts = world_.Report(prefills).counters.prefills;
   EXPECT_EQ(count(prompts), 1u);
   EXPECT_NEAR(prompts.sum_seconds, 0.006, 1e-9);  // embed, 3 attention layers, 2 FFN layers
-  const TokenLatencies gaps = attention_->core->Report().counters.token_gaps;
+  const TokenLatencies gaps = world_.Report(*attention_).counters.token_gaps;
   EXPECT_EQ(count(gaps), 2u);                  // of three tokens
   EXPECT_NEAR(gaps.sum_seconds, 0.016, 1e-9);  // each embed, 3 layers, 3 FFN layers, head
   // 8 ms each.
@@ -227,8 +224,7 @@ TEST_P(EngineTopologies, ReportsTellWhatWaitsAndWhatRuns) {
   EXPECT_EQ(report.running, 1u);
   EXPECT_EQ(report.waiting, 0u);
   if (prefill_ != nullptr) {
-    world_.Sync(*attention_);
-    report = attention_->core->Report();
+    report = world_.Report(*attention_);
     EXPECT_EQ(report.running, 0u);
     EXPECT_EQ(report.waiting, 1u);
   }
