@@ -77,15 +77,15 @@ class Release:
         """(pod, restarts) of ready pods: what changes when one of them has died."""
         return {(name, pod["status"]["containerStatuses"][0]["restartCount"]) for name, pod in self.pods(component, pool).items() if is_ready(pod)}
 
-    def metric(self, name, component=None):
-        """Pod to the sum of its series of that name, asked of each pod itself."""
+    def metric(self, name, component=None, pool=None):
+        """Pod to the sum of its series of that name, asked of each pod itself: of all, of a component, or of one's pool."""
         def of(pod):
             (port,) = [port["containerPort"] for port in pod["spec"]["containers"][0]["ports"] if port["name"] == "metrics"]
             said = self.kube.run("curl", "--silent", "--show-error", "--fail", f"http://{pod['status']['podIP']}:{port}/metrics").stdout
             values = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", said, re.MULTILINE)
             assert values, f"{pod['metadata']['name']} has no {name}"
             return sum(map(float, values))
-        return {name: of(pod) for name, pod in (self.pods(component) if component else self.all_pods()).items()}
+        return {name: of(pod) for name, pod in (self.pods(component, pool) if component else self.all_pods()).items()}
 
     def rolled(self, *names):
         for name in names:
