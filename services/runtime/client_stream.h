@@ -17,8 +17,10 @@
 
 namespace tandem {
 
-// Made by make_shared; keeps itself alive between Start and OnDone. Reactions come from gRPC's
-// threads, one at a time for a stream; the public functions may be called from any thread.
+// Made by make_shared; keeps itself alive between Start and OnDone. OnOpened, OnMessage and OnClosed
+// come from gRPC's threads, one at a time and in this order: gRPC runs the reactions of a stream's
+// different operations side by side, so the first read is started when the peer has taken the call.
+// The public functions may be called from any thread.
 // Operations are started under the lock: gRPC never runs a reaction inside one, and so none is
 // started after the end.
 template <typename Out, typename In>
@@ -38,7 +40,6 @@ class ClientStream : public grpc::ClientBidiReactor<Out, In>,
     dial(&context_, this);
     this->AddHold();  // writes come from outside reactions
     started_ = true;
-    this->StartRead(&incoming_);
     if (!queue_.empty()) this->StartWrite(&queue_.front());
     this->StartCall();
     return true;
@@ -74,9 +75,11 @@ class ClientStream : public grpc::ClientBidiReactor<Out, In>,
  private:
   void OnReadInitialMetadataDone(bool ok) final {
     if (ok) OnOpened();
+    ReadOrClose(ok);
   }
-  void OnReadDone(bool ok) final {
-    if (ok && OnMessage(incoming_)) return this->StartRead(&incoming_);
+  void OnReadDone(bool ok) final { ReadOrClose(ok && OnMessage(incoming_)); }
+  void ReadOrClose(bool read) TANDEM_EXCLUDES(mu_) {
+    if (read) return this->StartRead(&incoming_);
     MutexLock lock(mu_);
     Close();
   }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,7 +29,7 @@ v1::TokenControl Ack(uint64_t step) {
   return message;
 }
 
-// Two streams at most; remembers what it heard.
+// Two streams at most; remembers what it heard, and answers each message.
 class Service final : public v1::Tokens::CallbackService {
  public:
   class Stream final : public ServerStream<v1::TokenControl, v1::TokenStep> {
@@ -38,6 +40,7 @@ class Service final : public v1::Tokens::CallbackService {
    private:
     bool OnMessage(v1::TokenControl& message) override {
       service_.heard.Change([&](auto& all) { all.push_back(message.ack().step()); });
+      Write(v1::TokenStep());
       return true;
     }
     void OnGone(const std::string& reason) override {
@@ -73,14 +76,27 @@ class Client final : public ClientStream<v1::TokenControl, v1::TokenStep> {
                         Reactor* reactor) { stub_->async()->StepTokens(context, reactor); },
                  std::move(first));
   }
-  Watched<bool> up;
+  bool AwaitTold(const std::string& what) {
+    return told.Await(what.c_str(), [&](const auto& all) {
+      return std::find(all.begin(), all.end(), what) != all.end();
+    });
+  }
+  std::function<void()> while_opening = [] {};
+  Watched<std::vector<std::string>> told;
   Watched<std::optional<grpc::Status>> closed;
 
  private:
   void OnOpened() override {
-    up.Change([](bool& value) { value = true; });
+    while_opening();
+    Tell("opened");
   }
-  bool OnMessage(v1::TokenStep&) override { return true; }
+  bool OnMessage(v1::TokenStep&) override {
+    Tell("a message");
+    return true;
+  }
+  void Tell(const std::string& what) {
+    told.Change([&](auto& all) { all.push_back(what); });
+  }
   void OnClosed(const grpc::Status& status) override {
     closed.Change([&](auto& value) { value = status; });
   }
@@ -111,11 +127,29 @@ TEST_F(GrpcStreams, FirstMessageGoesAheadOfWhatWasWrittenBeforeTheStart) {
   EXPECT_EQ(AwaitClosed(*client).error_code(), grpc::StatusCode::CANCELLED);
 }
 
+TEST_F(GrpcStreams, AStreamIsOpenedBeforeItsFirstMessageIsHeard) {
+  auto client = Dial(), later = Dial();
+  // The answer has long been there when a stream that is dialled after it has had its own.
+  client->while_opening = [&] {
+    service_.heard.Await("the question", [](const auto& all) { return all.size() == 1; });
+    ASSERT_TRUE(later->Open(Ack(2)));
+    later->AwaitTold("a message");
+  };
+  ASSERT_TRUE(client->Open(Ack(1)));
+  client->AwaitTold("a message");
+  client->AwaitTold("opened");
+  EXPECT_THAT(client->told.Get(), ElementsAre("opened", "a message"));
+  for (const auto& each : {client, later}) {
+    each->Cancel();
+    AwaitClosed(*each);
+  }
+}
+
 TEST_F(GrpcStreams, StreamsPastTheBoundAreRefusedAndAPlaceIsGivenBack) {
   auto first = Dial(), second = Dial(), third = Dial();
   for (const auto& client : {first, second}) {
     ASSERT_TRUE(client->Open());
-    client->up.Await("an open stream", [](bool up) { return up; });
+    client->AwaitTold("opened");
   }
   EXPECT_EQ(service_.streams.open(), 2u);
   ASSERT_TRUE(third->Open());
@@ -127,7 +161,7 @@ TEST_F(GrpcStreams, StreamsPastTheBoundAreRefusedAndAPlaceIsGivenBack) {
   service_.streams.WaitForNone();
   auto fourth = Dial();
   ASSERT_TRUE(fourth->Open());
-  fourth->up.Await("an open stream", [](bool up) { return up; });
+  fourth->AwaitTold("opened");
   fourth->Cancel();
   AwaitClosed(*fourth);
 }

@@ -39,8 +39,8 @@ class PuppetDoor final : public FfnDoor {
       override {
     if (!refusal.ok()) return opened(refusal);
     if (silent_open) {
-      seen.Change([&](Seen& s) { s.hellos.push_back(hello); });
       held_open = std::move(opened);
+      seen.Change([&](Seen& s) { s.hellos.push_back(hello); });
       return;
     }
     step::StreamId stream{};
@@ -82,6 +82,7 @@ class PuppetDoor final : public FfnDoor {
   bool echo = true;
   bool silent_open = false;
   absl::Status refusal;
+  // With silent_open: the answer that a stream waits for, from when its hello is seen.
   absl::AnyInvocable<void(absl::StatusOr<std::pair<step::StreamId, HandoffGrantInfo>>)> held_open;
   Watched<Seen> seen;
 };

@@ -167,15 +167,14 @@ TEST_F(HandoffRpc, SilentHolderIsGivenUpAfterTheStallTime) {
 }
 
 TEST_F(HandoffRpc, HolderThatNeverGrantsIsGivenUp) {
-  UseLimits(
-      {.stall = {.base = Duration::Milliseconds(100), .per_piece = Duration::Milliseconds(10)},
-       .backoff = {}});
+  UseLimits({.stall = {.base = Duration::Milliseconds(500)}, .backoff = {}});
   door_.silent_open = true;
   auto listener = std::make_shared<Listener>();
   auto link = Open(listener);
   ASSERT_TRUE(listener->AwaitBroken());
   EXPECT_TRUE(listener->heard.Get().grants.empty());
   link.reset();
+  ASSERT_TRUE(door_.seen.Await("the hello", [](const auto& s) { return s.hellos.size() == 1; }));
   // The engine's late grant finds the peer gone, and the stream is closed again.
   door_.held_open(std::make_pair(
       step::StreamId(9), HandoffGrantInfo{.credit_bytes = 1, .max_rows = 1, .shard_epoch = 7}));

@@ -55,8 +55,9 @@ class RedialledStream : public std::enable_shared_from_this<RedialledStream<Out,
     }
     if (old != nullptr) old->Cancel();
     // From the clock's thread: the caller may hold a lock that the hello takes.
-    if (!address.empty()) ConnectAt(time_.Now());
+    ConnectAfter(Duration());
   }
+  // From its return on the clock is not asked for anything more.
   void Park() { Dial(""); }
 
   // Lost without a word when no stream is open: the peer learns of it when the stream is opened
@@ -127,10 +128,13 @@ class RedialledStream : public std::enable_shared_from_this<RedialledStream<Out,
       LogWarn("stream_ended", {{"address", address_}, {"message", status.error_message()}});
     }
     if (heard) hooks_.lost(FromGrpc(status));
-    ConnectAt(time_.Now() + wait);
+    ConnectAfter(wait);
   }
-  void ConnectAt(Instant when) {
-    time_.CallAt(when, [weak = this->weak_from_this()] {
+  // Under the lock, so that Park waits for it: a stream's last word may come when nobody is left.
+  void ConnectAfter(Duration wait) TANDEM_EXCLUDES(mu_) {
+    MutexLock lock(mu_);
+    if (address_.empty()) return;
+    time_.CallAt(time_.Now() + wait, [weak = this->weak_from_this()] {
       if (const auto self = weak.lock()) self->Connect();
     });
   }
