@@ -88,12 +88,7 @@ void FakeWorker::Read() {
 
 void FakeWorker::Obey(const v1::RouterCommand& command) {
   const std::optional<absl::Status> status = answer_ ? answer_(command) : absl::OkStatus();
-  if (status.has_value()) {
-    v1::WorkerMessage message;
-    message.mutable_result()->set_command_id(command.command_id());
-    if (!status->ok()) ToProto(*status, message.mutable_result()->mutable_error());
-    Send(message);
-  }
+  // Before the answer: who learns of that finds the command here.
   seen_.Change([&](Seen& seen) {
     seen.commands.push_back(command);
     if (command.has_decode() && status.has_value() && status->ok()) {
@@ -105,6 +100,12 @@ void FakeWorker::Obey(const v1::RouterCommand& command) {
       seen.holds.erase(NameOf(key.request_id(), key.choice(), key.attempt()));
     }
   });
+  if (status.has_value()) {
+    v1::WorkerMessage message;
+    message.mutable_result()->set_command_id(command.command_id());
+    if (!status->ok()) ToProto(*status, message.mutable_result()->mutable_error());
+    Send(message);
+  }
   if (!status.has_value() || !status->ok() || !report_prefills_) return;
   if (command.has_decode() && command.decode().local_prefill()) {
     const v1::DecodeChoice& first = command.decode().choices(0);

@@ -182,6 +182,16 @@ TEST_F(HttpServerTest, DrainClosesIdleConnectionsAndAcceptsNoMore) {
   EXPECT_FALSE(late.connected());
 }
 
+TEST_F(HttpServerTest, DrainOfAServerThatNobodyUsesIsOverWhenItAcceptsNoMore) {
+  for (int attempt = 0; attempt < 20; attempt++) {  // its threads may be quicker than we are
+    Start();
+    const int port = server_->port();
+    EXPECT_TRUE(server_->Drain(Duration::Seconds(kDeadlineSeconds)));
+    Client late(port);
+    EXPECT_FALSE(late.connected());
+  }
+}
+
 TEST(HttpServer, AddressThatCannotBeListenedOnIsNamed) {
   const auto started = HttpServer::Start("127.0.0.1:x", {}, {}, {}, {});
   EXPECT_THAT(std::string(started.status().message()), HasSubstr("127.0.0.1:x"));

@@ -37,6 +37,7 @@ struct HttpServer::Impl {
         retry(acceptor.get_executor()) {}
 
   asio::awaitable<void> AcceptLoop();
+  void StopAccepting() TANDEM_EXCLUDES(mu);  // on the acceptor's strand
   asio::awaitable<void> Serve(std::shared_ptr<Connection> connection, uint64_t id, bool refused);
   void TellAll(void (Connection::*what)()) TANDEM_EXCLUDES(mu);  // each on its strand
 
@@ -46,7 +47,9 @@ struct HttpServer::Impl {
   std::shared_ptr<const Connection::Shared> shared;
   std::vector<std::thread> threads;
   mutable Mutex mu;
-  CondVar empty;
+  CondVar changed;                              // `accepting`, or `open` is empty
+  bool draining TANDEM_GUARDED_BY(mu) = false;  // nothing is added to `open` any more
+  bool accepting TANDEM_GUARDED_BY(mu) = true;
   uint64_t next_id TANDEM_GUARDED_BY(mu) = 0;
   std::map<uint64_t, std::weak_ptr<Connection>> open TANDEM_GUARDED_BY(mu);
 };
@@ -68,6 +71,7 @@ asio::awaitable<void> HttpServer::Impl::AcceptLoop() {
     bool refused = false;
     {
       MutexLock lock(mu);
+      if (draining) co_return;
       id = next_id++;
       refused = open.size() >= shared->limits.max_connections;
       open[id] = connection;
@@ -78,12 +82,20 @@ asio::awaitable<void> HttpServer::Impl::AcceptLoop() {
   }
 }
 
+void HttpServer::Impl::StopAccepting() {
+  error_code ignored;
+  acceptor.close(ignored);
+  MutexLock lock(mu);
+  accepting = false;
+  changed.NotifyAll();
+}
+
 asio::awaitable<void> HttpServer::Impl::Serve(std::shared_ptr<Connection> connection, uint64_t id,
                                               bool refused) {
   co_await connection->Run(refused);
   MutexLock lock(mu);
   open.erase(id);
-  if (open.empty()) empty.NotifyAll();
+  if (open.empty()) changed.NotifyAll();
 }
 
 void HttpServer::Impl::TellAll(void (Connection::*what)()) {
@@ -143,16 +155,17 @@ uint32_t HttpServer::connections() const {
 }
 
 bool HttpServer::Drain(Duration timeout) {
-  asio::post(impl_->acceptor.get_executor(), [impl = impl_.get()] {
-    error_code ignored;
-    impl->acceptor.close(ignored);
-  });
+  {
+    MutexLock lock(impl_->mu);
+    impl_->draining = true;
+  }
+  asio::post(impl_->acceptor.get_executor(), [impl = impl_.get()] { impl->StopAccepting(); });
   impl_->TellAll(&Connection::CloseWhenIdle);
   MutexLock lock(impl_->mu);
-  while (!impl_->open.empty() && timeout > Duration()) {
-    if (!impl_->empty.WaitFor(lock, std::chrono::nanoseconds(timeout.nanoseconds()))) break;
+  while ((impl_->accepting || !impl_->open.empty()) && timeout > Duration()) {
+    if (!impl_->changed.WaitFor(lock, std::chrono::nanoseconds(timeout.nanoseconds()))) break;
   }
-  return impl_->open.empty();
+  return !impl_->accepting && impl_->open.empty();
 }
 
 }  // namespace tandem::gateway

@@ -77,7 +77,8 @@ class HttpServer {
   int port() const;
   uint32_t connections() const;  // open now
   // Accepts no more, closes idle connections, lets running answers finish for at most `timeout`.
-  // False: some have not. They go on until the destructor.
+  // True: nobody is served, and who connects is refused. False: some answers go on, until the
+  // destructor.
   bool Drain(Duration timeout);
 
  private:
