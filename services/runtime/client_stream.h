@@ -17,12 +17,11 @@
 
 namespace tandem {
 
-// Made by make_shared; keeps itself alive between Start and OnDone. OnOpened, OnMessage and OnClosed
-// come from gRPC's threads, one at a time and in this order: gRPC runs the reactions of a stream's
-// different operations side by side, so the first read is started when the peer has taken the call.
-// The public functions may be called from any thread.
-// Operations are started under the lock: gRPC never runs a reaction inside one, and so none is
-// started after the end.
+// Made by make_shared; keeps itself alive between Start and OnDone. OnOpened, OnMessage and
+// OnClosed come from gRPC's threads, one at a time and in this order: gRPC runs the reactions of a
+// stream's different operations side by side, so the first read is started when the peer has taken
+// the call. The public functions may be called from any thread. Operations are started under the
+// lock: gRPC never runs a reaction inside one, and so none is started after the end.
 template <typename Out, typename In>
 class ClientStream : public grpc::ClientBidiReactor<Out, In>,
                      public std::enable_shared_from_this<ClientStream<Out, In>> {

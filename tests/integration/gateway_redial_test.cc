@@ -42,16 +42,16 @@ TEST(RedialledStream, ALastWordAfterParkAsksTheClockForNothing) {
     stub->async()->StepTokens(context, reactor);
     return {stub.get(), [stub, &over](void*) { over.Open(); }};
   };
-  const auto stream = std::make_shared<Stream>(
-      time, Stream::Hooks{.dial = dial,
-                          .hello = [] { return v1::TokenControl(); },
-                          .opened = [] {},
-                          .received = [](v1::TokenStep&) {},
-                          .lost =
-                              [&](const absl::Status&) {
-                                losing.Open();
-                                parked.Wait();
-                              }});
+  const auto stream =
+      std::make_shared<Stream>(time, Stream::Hooks{.dial = dial,
+                                                   .hello = [] { return v1::TokenControl(); },
+                                                   .opened = [] {},
+                                                   .received = [](v1::TokenStep&) {},
+                                                   .lost =
+                                                       [&](const absl::Status&) {
+                                                         losing.Open();
+                                                         parked.Wait();
+                                                       }});
   stream->Dial(server.address());
   door.AwaitHello(0);
   door.End(0, absl::UnavailableError("gone"));
