@@ -77,12 +77,6 @@ def is_ready(thing):
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in thing.get("status", {}).get("conditions", ()))
 
 
-def restricted(name):
-    """A namespace that takes only pods of Pod Security `restricted`."""
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
-        "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}}}
-
-
 def lock(how=fcntl.LOCK_EX):
     """One such cluster a machine: held while the file is open."""
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -281,6 +275,12 @@ class Kube:
     def apply(self, *objects):
         self.kubectl("apply", "--validate=false", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
+    def make_namespace(self, name):
+        """One that takes only pods of Pod Security `restricted`, and takes them: the account that they run as is there."""
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
+            "pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}}})
+        wait_for(f"namespace {name} has its account", lambda: self.ask(f"/api/v1/namespaces/{name}/serviceaccounts/default"))
+
     def alive(self, name):
         assert self._children[name].poll() is None, f"{name} ended:\n{self.tail(name)}"
         return True
@@ -358,7 +358,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
         wait_for("no mount of the node is left", lambda: str(self.folder) not in pathlib.Path("/proc/mounts").read_text(), seconds=60)
         if keep_logs:
             self._write("kept", "")
-        clear()
+        wait_for("nothing of it is left", lambda: clear() or not left_over(), seconds=60)  # control groups outlast their last process by a moment
         self._lock.close()
 
 

@@ -105,26 +105,28 @@ class Release:
 
 
 class Load:
-    """Streams of client.py while it is entered, from when every client has its first token; `records` grows as they end."""
+    """Streams of client.py while it is entered, from when every client has its first token; `records` grows as they end, `tokens` tells how far each
+    client's present one is, to within 32. Then they go on to their end, or are left as they are."""
 
-    def __init__(self, release, clients=3, max_tokens=24, streams=None):
-        self.records, self._begun, self._clients = [], 0, clients
-        self._process = subprocess.Popen([*release.kube.enter(), sys.executable, HERE / "client.py", release.url(), MODEL, str(clients),
-                                          str(max_tokens), *([str(streams)] if streams else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, release, clients=3, max_tokens=24, streams=None, leave=False):
+        self.records, self.tokens, self._clients = [], {}, clients
+        command = [sys.executable, HERE / "client.py", release.url(), MODEL, "--clients", clients, "--max-tokens", max_tokens,
+                   *(["--streams", streams] if streams else []), *(["--leave"] if leave else [])]
+        self._process = subprocess.Popen([*release.kube.enter(), *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
 
     def _read(self):
         for line in self._process.stdout:
             said = json.loads(line)
-            if said == "first token":
-                self._begun += 1
+            if "tokens" in said:
+                self.tokens[said["client"]] = said["tokens"]
             else:
                 self.records.append(said)
 
     def __enter__(self):
         self._reader.start()
         try:
-            self._until("every client streams", lambda: self._begun >= self._clients)
+            self._until("every client streams", lambda: len(self.tokens) == self._clients)
         except BaseException:
             self.__exit__()
             raise
@@ -140,6 +142,12 @@ class Load:
         wanted = len(self.whole()) + count
         self._until(f"{count} more streams", lambda: len(self.whole()) >= wanted)
 
+    def go_on(self):
+        """Waits until every client's stream has come further than it is, or ended."""
+        seen = dict(self.tokens)
+        ended = lambda: {record["client"] for record in list(self.records)}
+        self._until("every stream goes on", lambda: all(self.tokens[client] > seen[client] for client in seen.keys() - ended()))
+
     def _until(self, what, condition):
         def happened():
             assert not self._process.poll(), f"client.py: exit {self._process.poll()}"
@@ -151,7 +159,7 @@ class Load:
 
     def failed(self):
         return [{key: record[key] for key in ("status", "error", "text", "ttft")} for record in list(self.records)
-                if record["error"] or not record["done"]]
+                if record["error"] or not (record["done"] or record["left"])]
 
     def texts(self):
         return {record["text"] for record in self.whole()}

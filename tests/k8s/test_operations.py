@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from chart import CHART, VALUES
-from kube import LONG, NODE, NODE_IP, restricted, wait_for
+from kube import LONG, NODE, NODE_IP, wait_for
 from release import MODEL, POOLS, SMALL, Load, Release
 
 
@@ -94,7 +94,7 @@ def test_uninstall_leaves_nothing(release, kube):
 
 def preset_answers(kube, values):
     name = "preset-" + (values or "values-default.yaml").removeprefix("values-").removesuffix(".yaml")
-    kube.apply(restricted(name))
+    kube.make_namespace(name)
     preset = Release(kube, namespace=name, values=CHART / (values or "values.yaml"))
     preset.install(*SMALL)
     preset.test()
@@ -109,7 +109,7 @@ def downloaded_model_answers(kube):
     server = subprocess.Popen([*kube.enter(), "/usr/bin/python3", "-m", "http.server", "--bind", NODE_IP, "--directory", folder, "8000"],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        kube.apply(restricted("download"))
+        kube.make_namespace("download")
         release = Release(kube, namespace="download", values=CHART / "values-colocated.yaml")
         sha256 = subprocess.run(["sha256sum", f"{folder}/{MODEL}.gguf"], capture_output=True, text=True, check=True).stdout.split()[0]
         flags = [*SMALL, "--set", "pools.colocated.replicas=1", "--set", "model.source=download", "--set",

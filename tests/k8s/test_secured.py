@@ -8,7 +8,7 @@ import pytest
 
 from certificates import Authority
 from chart import CHART
-from kube import BUILD, LONG, restricted, wait_for
+from kube import BUILD, LONG, wait_for
 from release import SMALL, Release
 
 KEY = "sk-" + secrets.token_hex(16)
@@ -17,7 +17,7 @@ FLAGS = [*SMALL, "--set", "tls.enabled=true,apiKeys.existingSecret=keys,apiKeys.
 
 @pytest.fixture(scope="module")
 def secured(kube):
-    kube.apply(restricted("secured"))
+    kube.make_namespace("secured")
     release = Release(kube, namespace="secured", values=CHART / "values-colocated.yaml")
     release.kubectl("create", "secret", "generic", "keys", f"--from-literal=api-key={KEY}",
                     f"--from-literal=api-keys=test {hashlib.sha256(KEY.encode()).hexdigest()}")
