@@ -1,6 +1,7 @@
-// A library for LD_PRELOAD that holds a thread up, now and then, where it takes a mutex and where it
-// has left one: orders that a free machine shows once in a thousand runs come up in minutes. Finds
-// races between locks, in tests and in the code under them; what TSan cannot see (gRPC, ggml) included.
+// A library for LD_PRELOAD that holds a thread up, now and then, where it takes a mutex and where
+// it has left one: orders that a free machine shows once in a thousand runs come up in minutes.
+// Finds races between locks, in tests and in the code under them; what TSan cannot see (gRPC, ggml)
+// included.
 //
 // LOCK_DELAYS_SEED (default 1), LOCK_DELAYS_PER_MILLE (20) of the places, up to
 // LOCK_DELAYS_MICROSECONDS (2000) each. Chances repeat with the seed, orders only nearly.
