@@ -31,6 +31,11 @@ class ManualTime final : public TimeSource {
            }) > 0;
   }
 
+  size_t alarms() const {  // set, and not due yet
+    MutexLock lock(mu_);
+    return alarms_.size();
+  }
+
   // Moves the clock on, then fires what is due, in order, on the caller's thread.
   void Advance(Duration by) {
     MutexLock lock(mu_);

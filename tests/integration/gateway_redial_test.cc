@@ -2,39 +2,24 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <memory>
 #include <utility>
 
 #include "services/gateway/relay/grpc/redialled_stream.h"
 #include "services/runtime/grpc_server.h"
-#include "services/runtime/real_time.h"
 #include "tests/fakes/latch.h"
+#include "tests/fakes/manual_time.h"
 #include "tests/integration/gateway_links_fixture.h"
 
 namespace tandem::gateway {
 namespace {
-
-class CountedTime final : public TimeSource {
- public:
-  Instant Now() const override { return time_.Now(); }
-  AlarmId CallAt(Instant when, absl::AnyInvocable<void()> fn) override {
-    calls++;
-    return time_.CallAt(when, std::move(fn));
-  }
-  bool Cancel(AlarmId alarm) override { return time_.Cancel(alarm); }
-  std::atomic<int> calls{0};
-
- private:
-  RealTimeSource time_;
-};
 
 // Its owner may have destroyed the clock by then.
 TEST(RedialledStream, ALastWordAfterParkAsksTheClockForNothing) {
   using Stream = RedialledStream<v1::TokenControl, v1::TokenStep>;
   TokensDoor door;
   test::TestServer server({&door});
-  CountedTime time;
+  test::ManualTime time;
   test::Latch losing, parked, over;
   const auto dial = [&](const std::string& address, grpc::ClientContext* context,
                         Stream::Reactor* reactor) -> std::shared_ptr<void> {
@@ -53,14 +38,14 @@ TEST(RedialledStream, ALastWordAfterParkAsksTheClockForNothing) {
                                                          parked.Wait();
                                                        }});
   stream->Dial(server.address());
+  time.Advance(Duration());
   door.AwaitHello(0);
   door.End(0, absl::UnavailableError("gone"));
   ASSERT_TRUE(losing.Wait());
   stream->Park();
-  const int asked = time.calls;
   parked.Open();
   ASSERT_TRUE(over.Wait());
-  EXPECT_EQ(time.calls, asked);
+  EXPECT_EQ(time.alarms(), 0u);
 }
 
 }  // namespace

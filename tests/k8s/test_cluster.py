@@ -152,7 +152,7 @@ def test_the_loss_of_a_worker_that_decodes_costs_honest_errors_at_most(release, 
           f"the longest pause {max(record['longest_gap'] for record in held.records):.1f} s, "
           f"{len(failed)} of {len(load.records) + 2} failed: {[record['error'] for record in failed]}")
     assert cuts or held.failed(), f"{victim} held no stream when it went, so nothing was tried"
-    longest = max((record["text"] for record in held.records), key=len)
+    longest = max([text] + [record["text"] for record in held.records], key=len)
     for record in failed:
         assert record["error"], record
     for record in held.records + load.records:

@@ -37,7 +37,8 @@ struct HttpServer::Impl {
         retry(acceptor.get_executor()) {}
 
   asio::awaitable<void> AcceptLoop();
-  void StopAccepting() TANDEM_EXCLUDES(mu);  // on the acceptor's strand
+  // On the acceptor's strand, so that each connection is told or was never taken.
+  void StopAccepting() TANDEM_EXCLUDES(mu);
   asio::awaitable<void> Serve(std::shared_ptr<Connection> connection, uint64_t id, bool refused);
   void TellAll(void (Connection::*what)()) TANDEM_EXCLUDES(mu);  // each on its strand
 
@@ -48,8 +49,7 @@ struct HttpServer::Impl {
   std::vector<std::thread> threads;
   mutable Mutex mu;
   CondVar changed;                              // `accepting`, or `open` is empty
-  bool draining TANDEM_GUARDED_BY(mu) = false;  // nothing is added to `open` any more
-  bool accepting TANDEM_GUARDED_BY(mu) = true;
+  bool accepting TANDEM_GUARDED_BY(mu) = true;  // false: nothing is added to `open` any more
   uint64_t next_id TANDEM_GUARDED_BY(mu) = 0;
   std::map<uint64_t, std::weak_ptr<Connection>> open TANDEM_GUARDED_BY(mu);
 };
@@ -71,7 +71,7 @@ asio::awaitable<void> HttpServer::Impl::AcceptLoop() {
     bool refused = false;
     {
       MutexLock lock(mu);
-      if (draining) co_return;
+      if (!accepting) co_return;
       id = next_id++;
       refused = open.size() >= shared->limits.max_connections;
       open[id] = connection;
@@ -85,9 +85,12 @@ asio::awaitable<void> HttpServer::Impl::AcceptLoop() {
 void HttpServer::Impl::StopAccepting() {
   error_code ignored;
   acceptor.close(ignored);
-  MutexLock lock(mu);
-  accepting = false;
-  changed.NotifyAll();
+  {
+    MutexLock lock(mu);
+    accepting = false;
+    changed.NotifyAll();
+  }
+  TellAll(&Connection::CloseWhenIdle);
 }
 
 asio::awaitable<void> HttpServer::Impl::Serve(std::shared_ptr<Connection> connection, uint64_t id,
@@ -155,12 +158,7 @@ uint32_t HttpServer::connections() const {
 }
 
 bool HttpServer::Drain(Duration timeout) {
-  {
-    MutexLock lock(impl_->mu);
-    impl_->draining = true;
-  }
   asio::post(impl_->acceptor.get_executor(), [impl = impl_.get()] { impl->StopAccepting(); });
-  impl_->TellAll(&Connection::CloseWhenIdle);
   MutexLock lock(impl_->mu);
   while ((impl_->accepting || !impl_->open.empty()) && timeout > Duration()) {
     if (!impl_->changed.WaitFor(lock, std::chrono::nanoseconds(timeout.nanoseconds()))) break;
